@@ -1,0 +1,1 @@
+//! The catalog: which segments a store holds, by folder listing.

@@ -1,0 +1,1 @@
+//! The journal beside an open segment: append-only, checksummed records.

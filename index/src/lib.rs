@@ -1,0 +1,13 @@
+//! What a byte on disk means: pcapng blocks, zstd frames, sidecar, journal, names, catalog.
+//!
+//! No threads, no clock. The only `unsafe` is the memory map in [`mapped`].
+
+#![deny(unsafe_code)]
+
+pub mod catalog;
+pub mod frame;
+pub mod journal;
+pub mod name;
+pub mod pcapng;
+pub mod rows;
+pub mod sidecar;

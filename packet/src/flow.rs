@@ -1,0 +1,93 @@
+//! Flow keys and the Community ID.
+//!
+//! A flow key is canonical: both directions of a conversation give the same one. Its order is that of
+//! the Community ID v1 specification (<https://github.com/corelight/community-id-spec>), so one SHA-1
+//! serves the identifier that analysts exchange and the order of rows in the index.
+
+use base64::Engine as _;
+use sha1::{Digest as _, Sha1};
+use std::fmt;
+use std::net::IpAddr;
+
+/// Which way a packet travels over its canonical [`FlowKey`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// Source is `addr_a`.
+    AtoB,
+    /// Source is `addr_b`.
+    BtoA,
+}
+
+/// Canonical 5-tuple. `a` is the smaller (address, port) pair, except for one-way ICMP messages,
+/// where `a` is the source (Community ID v1). For ICMP the ports are (type, counterpart type or
+/// code) as that specification maps them; 0 where the protocol has no ports or they are unknown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FlowKey {
+    /// Address of side a.
+    pub addr_a: IpAddr,
+    /// Address of side b; same family as `addr_a`.
+    pub addr_b: IpAddr,
+    /// Port of side a.
+    pub port_a: u16,
+    /// Port of side b.
+    pub port_b: u16,
+    /// IP protocol number.
+    pub proto: u8,
+}
+
+impl FlowKey {
+    /// The canonical key of a packet from `src` to `dst`, and the packet's direction over it.
+    /// `one_way` suppresses the ordering, for ICMP messages without a counterpart.
+    #[must_use]
+    pub fn new(src: (IpAddr, u16), dst: (IpAddr, u16), proto: u8, one_way: bool) -> (Self, Direction) {
+        let forward = one_way || (src <= dst);
+        let (a, b, dir) = if forward { (src, dst, Direction::AtoB) } else { (dst, src, Direction::BtoA) };
+        (Self { addr_a: a.0, addr_b: b.0, port_a: a.1, port_b: b.1, proto }, dir)
+    }
+
+    /// Community ID v1 of this flow. `with_ports` is false for protocols that have none (they hash
+    /// without the port fields); `seed` is 0 unless a site has chosen another.
+    #[must_use]
+    pub fn community_id(&self, with_ports: bool, seed: u16) -> CommunityId {
+        let mut sha = Sha1::new();
+        sha.update(seed.to_be_bytes());
+        for addr in [self.addr_a, self.addr_b] {
+            match addr {
+                IpAddr::V4(v4) => sha.update(v4.octets()),
+                IpAddr::V6(v6) => sha.update(v6.octets()),
+            }
+        }
+        sha.update([self.proto, 0]);
+        if with_ports {
+            sha.update(self.port_a.to_be_bytes());
+            sha.update(self.port_b.to_be_bytes());
+        }
+        CommunityId(sha.finalize().into())
+    }
+}
+
+/// A Community ID v1: the SHA-1 behind the text form `1:<base64>`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CommunityId(pub [u8; 20]);
+
+impl CommunityId {
+    /// Reads the text form `1:<base64 of 20 bytes>`; `None` for anything else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let b64 = text.strip_prefix("1:")?;
+        let bytes = base64::engine::general_purpose::STANDARD.decode(b64).ok()?;
+        Some(Self(bytes.try_into().ok()?))
+    }
+
+    /// The first eight bytes, big-endian: what the index sorts flow rows by.
+    #[must_use]
+    pub fn prefix64(&self) -> u64 {
+        self.0.iter().take(8).fold(0, |acc, b| (acc << 8) | u64::from(*b))
+    }
+}
+
+impl fmt::Display for CommunityId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "1:{}", base64::engine::general_purpose::STANDARD.encode(self.0))
+    }
+}

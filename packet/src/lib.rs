@@ -1,0 +1,16 @@
+//! The bytes of one packet: what time it carries, which layers it has, which flow it belongs to.
+//!
+//! This crate does no I/O, asks no clock, allocates nothing per packet and holds no `unsafe`. Every
+//! function is total: hostile bytes give a shorter [`Walk`], never a panic.
+
+#![forbid(unsafe_code)]
+
+pub mod flow;
+pub mod link;
+pub mod time;
+pub mod walk;
+
+pub use flow::{CommunityId, Direction, FlowKey};
+pub use link::LinkType;
+pub use time::{Timestamp, UtcHour};
+pub use walk::{Arp, Fragment, Ip, Layer, Macs, Net, Tunnel, Walk};
