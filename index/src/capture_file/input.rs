@@ -20,7 +20,11 @@ pub(super) struct Input<'r> {
 impl<'r> Input<'r> {
     pub(super) fn open(mut source: Box<dyn Read + 'r>) -> Result<Self, CaptureError> {
         let mut magic = Vec::new();
-        source.by_ref().take(4).read_to_end(&mut magic).map_err(|source| CaptureError::Io { offset: 0, source })?;
+        source
+            .by_ref()
+            .take(4)
+            .read_to_end(&mut magic)
+            .map_err(|source| CaptureError::Io { offset: 0, source })?;
         if magic.is_empty() {
             return Err(foreign(&[]));
         }
@@ -28,9 +32,12 @@ impl<'r> Input<'r> {
         let source: Box<dyn Read + 'r> = match magic.as_slice() {
             [0x1f, 0x8b, ..] => Box::new(flate2::read::MultiGzDecoder::new(whole)),
             [0x28, 0xb5, 0x2f, 0xfd] => Box::new(
-                zstd::stream::read::Decoder::new(whole).map_err(|source| CaptureError::Io { offset: 0, source })?,
+                zstd::stream::read::Decoder::new(whole)
+                    .map_err(|source| CaptureError::Io { offset: 0, source })?,
             ),
-            [0x04, 0x22, 0x4d, 0x18] => Box::new(Lz4Frames { decoder: lz4_flex::frame::FrameDecoder::new(whole), idle: 0 }),
+            [0x04, 0x22, 0x4d, 0x18] => {
+                Box::new(Lz4Frames { decoder: lz4_flex::frame::FrameDecoder::new(whole), idle: 0 })
+            }
             _ => Box::new(whole),
         };
         Ok(Self { source, buffer: Vec::new(), start: 0, offset: 0, error: None, ended: false })
@@ -66,9 +73,10 @@ impl<'r> Input<'r> {
         }
         let held = self.buffer.len() - self.start;
         match self.error.take() {
-            Some(source) if held < len => {
-                Err(CaptureError::Io { offset: self.offset + u64::try_from(held).unwrap_or(u64::MAX), source })
-            }
+            Some(source) if held < len => Err(CaptureError::Io {
+                offset: self.offset + u64::try_from(held).unwrap_or(u64::MAX),
+                source,
+            }),
             error => {
                 self.error = error;
                 Ok(held.min(len))

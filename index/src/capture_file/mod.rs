@@ -205,7 +205,8 @@ impl Notes {
     fn refuse(&mut self, found: &Found) {
         self.refused += 1;
         if self.refusals.len() < NOTES_MAX {
-            self.refusals.push(format!("packet at offset {}: time {} ns is out of range", found.offset, found.nanos));
+            self.refusals
+                .push(format!("packet at offset {}: time {} ns is out of range", found.offset, found.nanos));
         }
     }
 }

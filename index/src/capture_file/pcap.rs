@@ -47,9 +47,18 @@ impl Dialect {
     pub(super) fn header(mut self, input: &mut Input<'_>) -> Result<(Self, InterfaceInfo), CaptureError> {
         let bytes = input.need(24, "the pcap file header")?;
         let (version, snaplen, network) = (self.u32(bytes, 4), self.u32(bytes, 16), self.u32(bytes, 20));
-        let (major, minor) = if self.big_endian { (version >> 16, version & 0xffff) } else { (version & 0xffff, version >> 16) };
+        let (major, minor) = if self.big_endian {
+            (version >> 16, version & 0xffff)
+        } else {
+            (version & 0xffff, version >> 16)
+        };
         if !matches!(major, 2 | 543) {
-            return Err(CaptureError::Damaged { what: "the major version", offset: 4, got: major.into(), expected: "2" });
+            return Err(CaptureError::Damaged {
+                what: "the major version",
+                offset: 4,
+                got: major.into(),
+                expected: "2",
+            });
         }
         self.swapped = match (major, minor) {
             (2, 0..=2) | (543, _) => Swapped::Yes,
@@ -74,7 +83,12 @@ impl Dialect {
         let (kept, orig_len) = if swap { (second, first) } else { (first, second) };
         if kept > PACKET_BYTES_MAX {
             let expected = "at most 16 MiB";
-            return Err(CaptureError::Damaged { what: "a packet's length", offset: offset + 8, got: kept.into(), expected });
+            return Err(CaptureError::Damaged {
+                what: "a packet's length",
+                offset: offset + 8,
+                got: kept.into(),
+                expected,
+            });
         }
         let item = self.header + usize::try_from(kept).unwrap_or(usize::MAX);
         input.need(item, "a packet")?;
@@ -82,7 +96,8 @@ impl Dialect {
             interface: 0,
             offset,
             // A fraction of a second or more carries over.
-            nanos: i128::from(seconds) * 1_000_000_000 + i128::from(fraction) * i128::from(self.nanos_per_unit),
+            nanos: i128::from(seconds) * 1_000_000_000
+                + i128::from(fraction) * i128::from(self.nanos_per_unit),
             rounded: false,
             orig_len,
             dropped: 0,
@@ -100,5 +115,13 @@ impl Dialect {
 
 /// An interface of which nothing more is known.
 pub(super) fn interface(name: String, link_type: LinkType, snaplen: u32) -> InterfaceInfo {
-    InterfaceInfo { name, link_type, snaplen, description: None, filter: None, hardware: None, speed_bps: None }
+    InterfaceInfo {
+        name,
+        link_type,
+        snaplen,
+        description: None,
+        filter: None,
+        hardware: None,
+        speed_bps: None,
+    }
 }

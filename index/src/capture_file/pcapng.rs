@@ -69,12 +69,22 @@ impl Section {
             other => {
                 let got = other.and_then(|b| b.try_into().ok()).map_or(0, u32::from_be_bytes);
                 let expected = "0x1a2b3c4d in either byte order";
-                return Err(CaptureError::Damaged { what: "the byte-order magic", offset: offset + 8, got: got.into(), expected });
+                return Err(CaptureError::Damaged {
+                    what: "the byte-order magic",
+                    offset: offset + 8,
+                    got: got.into(),
+                    expected,
+                });
             }
         };
         let (length, major) = (self.u32(bytes, 4), self.u16(bytes, 12));
         if major != 1 {
-            return Err(CaptureError::Damaged { what: "the major version", offset: offset + 12, got: major.into(), expected: "1" });
+            return Err(CaptureError::Damaged {
+                what: "the major version",
+                offset: offset + 12,
+                got: major.into(),
+                expected: "1",
+            });
         }
         let head = Head { kind: SECTION, length, offset };
         self.check(&head, 28)?;
@@ -112,11 +122,22 @@ impl Section {
     }
 
     /// A whole block in the buffer, with both its lengths checked.
-    fn block<'i>(&self, input: &'i mut Input<'_>, head: &Head, least: u32, most: u32) -> Result<&'i [u8], CaptureError> {
+    fn block<'i>(
+        &self,
+        input: &'i mut Input<'_>,
+        head: &Head,
+        least: u32,
+        most: u32,
+    ) -> Result<&'i [u8], CaptureError> {
         self.check(head, least)?;
         if head.length > most {
             let expected = "a block of at most 16 MiB (1 MiB for an interface)";
-            return Err(CaptureError::Damaged { what: "a block's length", offset: head.offset + 4, got: head.length.into(), expected });
+            return Err(CaptureError::Damaged {
+                what: "a block's length",
+                offset: head.offset + 4,
+                got: head.length.into(),
+                expected,
+            });
         }
         let length = usize::try_from(head.length).unwrap_or(usize::MAX);
         let bytes = input.need(length, "a block")?;
@@ -138,7 +159,12 @@ impl Section {
             return Ok(());
         }
         let expected = "a multiple of 4 that holds the block's fields";
-        Err(CaptureError::Damaged { what: "a block's length", offset: head.offset + 4, got: head.length.into(), expected })
+        Err(CaptureError::Damaged {
+            what: "a block's length",
+            offset: head.offset + 4,
+            got: head.length.into(),
+            expected,
+        })
     }
 
     fn check_tail(&self, head: &Head, tail: &[u8]) -> Result<(), CaptureError> {
@@ -196,14 +222,26 @@ impl Section {
     }
 
     /// A packet whose `words` are interface, time high, time low, kept length, original length.
-    fn packet(&self, block: &[u8], head: &Head, at: usize, words: [u32; 5], dropped: Option<u16>) -> Result<Found, CaptureError> {
+    fn packet(
+        &self,
+        block: &[u8],
+        head: &Head,
+        at: usize,
+        words: [u32; 5],
+        dropped: Option<u16>,
+    ) -> Result<Found, CaptureError> {
         let [interface, high, low, kept, orig_len] = words;
         let clock = self.clock(interface, head)?;
         let body = block.len() - at - 4;
         let kept_bytes = usize::try_from(kept).unwrap_or(usize::MAX);
         if kept_bytes > body {
             let expected = "at most what its block holds";
-            return Err(CaptureError::Damaged { what: "a packet's length", offset: head.offset, got: kept.into(), expected });
+            return Err(CaptureError::Damaged {
+                what: "a packet's length",
+                offset: head.offset,
+                got: kept.into(),
+                expected,
+            });
         }
         let (nanos, rounded) = clock.nanos(high, low);
         let mut found = Found {
@@ -236,7 +274,12 @@ impl Section {
         let kept = usize::try_from(orig_len.min(limit)).unwrap_or(usize::MAX);
         if kept > block.len() - 16 {
             let expected = "at most what its block holds";
-            return Err(CaptureError::Damaged { what: "a packet's length", offset: head.offset + 8, got: orig_len.into(), expected });
+            return Err(CaptureError::Damaged {
+                what: "a packet's length",
+                offset: head.offset + 8,
+                got: orig_len.into(),
+                expected,
+            });
         }
         Ok(Found {
             interface: self.first,

@@ -12,12 +12,22 @@ pub(super) fn header(input: &mut Input<'_>) -> Result<InterfaceInfo, CaptureErro
     }
     let (version, datalink) = (u32_at(bytes, 8), u32_at(bytes, 12));
     if version != 2 {
-        return Err(CaptureError::Damaged { what: "the snoop version", offset: 8, got: version.into(), expected: "2" });
+        return Err(CaptureError::Damaged {
+            what: "the snoop version",
+            offset: 8,
+            got: version.into(),
+            expected: "2",
+        });
     }
     // 0 is IEEE 802.3, 4 is Ethernet: the same frames.
     if !matches!(datalink, 0 | 4) {
         let expected = "0 or 4: of snoop files only Ethernet is read; convert it with `editcap -F pcapng`";
-        return Err(CaptureError::Damaged { what: "the snoop datalink type", offset: 12, got: datalink.into(), expected });
+        return Err(CaptureError::Damaged {
+            what: "the snoop datalink type",
+            offset: 12,
+            got: datalink.into(),
+            expected,
+        });
     }
     input.consume(16);
     Ok(pcap::interface(unnamed(0), LinkType::ETHERNET, 0))
@@ -32,7 +42,12 @@ pub(super) fn next(input: &mut Input<'_>) -> Result<Option<Found>, CaptureError>
     let [orig_len, kept, record, _drops, seconds, micros] = [0, 4, 8, 12, 16, 20].map(|at| u32_at(bytes, at));
     if kept > PACKET_BYTES_MAX || record < kept.saturating_add(24) || record > PACKET_BYTES_MAX {
         let expected = "a packet's length and header, at most 16 MiB";
-        return Err(CaptureError::Damaged { what: "a record's length", offset: offset + 8, got: record.into(), expected });
+        return Err(CaptureError::Damaged {
+            what: "a record's length",
+            offset: offset + 8,
+            got: record.into(),
+            expected,
+        });
     }
     let item = usize::try_from(record).unwrap_or(usize::MAX);
     input.need(item, "a packet")?;
