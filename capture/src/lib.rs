@@ -1,1 +1,3 @@
-//! Placeholder until the first slice lands.
+//! tapedeck: sources, workers, supervisor, ledger.
+
+pub mod ledger;
