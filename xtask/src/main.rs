@@ -6,8 +6,12 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its user")]
 
 mod licences;
+mod outcome;
+mod packages;
 mod repo;
+mod steps;
 mod tidy;
+mod tiers;
 
 use std::process::ExitCode;
 
@@ -23,6 +27,10 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Everything a change must pass: packages, house rules, format, clippy, build, tests
+    Test,
+    /// The long tests: those with `soak` in their path, one after the other
+    Soak,
     /// House rules: which crate uses which, unsafe, sizes, leftovers, decision records
     Tidy,
     /// Licences of everything we link, against the allow list
@@ -44,19 +52,9 @@ fn main() -> ExitCode {
 fn run(task: &Task) -> Result<bool> {
     let root = repo::root()?;
     match task {
-        Task::Tidy => Ok(report("tidy", &tidy::run(&root)?)),
-        Task::Licences => Ok(report("licences", &licences::run(&root)?)),
+        Task::Test => Ok(tiers::test(&root)),
+        Task::Soak => Ok(tiers::soak(&root)),
+        Task::Tidy => tiers::findings(&tidy::run(&root)?).map(|_| true),
+        Task::Licences => tiers::findings(&licences::run(&root)?).map(|_| true),
     }
-}
-
-/// Prints findings; true if there are none.
-fn report(check: &str, findings: &[impl std::fmt::Display]) -> bool {
-    for finding in findings {
-        println!("{finding}");
-    }
-    match findings.len() {
-        0 => println!("{check}: clean"),
-        n => println!("{check}: {n} findings"),
-    }
-    findings.is_empty()
 }
