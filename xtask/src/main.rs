@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its user")]
 
+mod demo;
 mod licences;
 mod outcome;
 mod packages;
@@ -13,6 +14,7 @@ mod steps;
 mod tidy;
 mod tiers;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
@@ -27,6 +29,8 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
+    /// Record a link of our own making, get one conversation back, check the books
+    Demo(demo::Options),
     /// Everything a change must pass: packages, house rules, format, clippy, build, tests
     Test,
     /// The long tests: those with `soak` in their path, one after the other
@@ -35,6 +39,15 @@ enum Task {
     Tidy,
     /// Licences of everything we link, against the allow list
     Licences,
+    /// The demo's server, inside its namespace
+    #[command(hide = true)]
+    DemoServe,
+    /// The demo's client, inside its namespace; writes what it saw to FOLDER
+    #[command(hide = true)]
+    DemoTalk {
+        /// Folder for the transcripts
+        folder: PathBuf,
+    },
 }
 
 fn main() -> ExitCode {
@@ -52,6 +65,12 @@ fn main() -> ExitCode {
 fn run(task: &Task) -> Result<bool> {
     let root = repo::root()?;
     match task {
+        Task::Demo(options) => demo::run(&root, options),
+        Task::DemoServe => demo::talk::serve().map(|()| true),
+        Task::DemoTalk { folder } => {
+            println!("{}", serde_json::to_string(&demo::talk::talk(folder)?)?);
+            Ok(true)
+        }
         Task::Test => Ok(tiers::test(&root)),
         Task::Soak => Ok(tiers::soak(&root)),
         Task::Tidy => tiers::findings(&tidy::run(&root)?).map(|_| true),
