@@ -41,7 +41,7 @@ pub(crate) struct Conversation {
 }
 
 impl Conversation {
-    fn new(name: &str, what: &str, client: SocketAddr, server: SocketAddr, bytes: (usize, usize)) -> Self {
+    fn new(name: &str, what: &str, client: impl ToString, server: SocketAddr, bytes: (usize, usize)) -> Self {
         Self {
             name: name.to_owned(),
             what: what.to_owned(),
@@ -184,8 +184,7 @@ fn refused() -> Result<Conversation> {
     let server = SocketAddr::new(SERVER_V4.parse()?, CLOSED_PORT);
     match TcpStream::connect_timeout(&server, TIMEOUT) {
         Err(error) if error.kind() == ErrorKind::ConnectionRefused => {
-            let client = SocketAddr::new(CLIENT_V4.parse()?, 0);
-            Ok(Conversation::new("refused", "a refused connection", client, server, (0, 0)))
+            Ok(Conversation::new("refused", "a refused connection", CLIENT_V4, server, (0, 0)))
         }
         Err(error) => Err(error).context("connection to a closed port"),
         Ok(_) => bail!("a closed port accepted a connection"),

@@ -113,18 +113,16 @@ fn talk(lab: &Lab, store: &Store, interrupt: &Interrupt) -> Result<Question> {
         let mut ping = process::inside(&lab.client, Path::new("ping"));
         ping.args(["-c", "3", "-i", "0.1", "-W", "5", "-q", address]);
         process::run(ping, Vec::new(), interrupt)?.success("ping")?;
-        println!("     3 pings                    {address}");
+        println!("     {:<26} {address}", "3 pings");
     }
     let mut client = super::own_half(&lab.client, "demo-talk")?;
     client.arg(store.transcripts());
     let said = process::run(client, Vec::new(), interrupt)?.success("the client")?;
     let conversations: Vec<Conversation> = serde_json::from_slice(&said).context("the client's report")?;
     for Conversation { what, client, server, sent_bytes, received_bytes, .. } in &conversations {
-        println!(
-            "     {what:<26} {client} > {server}: {} bytes up, {} down",
-            grouped(*sent_bytes as u64),
-            grouped(*received_bytes as u64)
-        );
+        let bytes =
+            format!("{} bytes up, {} down", grouped(*sent_bytes as u64), grouped(*received_bytes as u64));
+        println!("     {what:<26} {client} > {server}: {bytes}");
     }
     let http = conversations.iter().find(|c| c.name == "http").context("the client reports no download")?;
     let (client, server): (SocketAddr, SocketAddr) = (http.client.parse()?, http.server.parse()?);
