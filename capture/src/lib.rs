@@ -1,1 +1,3 @@
-//! Placeholder until the first slice lands.
+//! The recorder: packets from an interface through AF_XDP or AF_PACKET into segments.
+
+pub mod xsk;

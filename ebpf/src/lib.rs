@@ -27,6 +27,7 @@ pub use shared::{
 
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
 use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, PrintLevel};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::mem::MaybeUninit;
@@ -46,7 +47,13 @@ pub enum Mode {
 pub enum ProgramError {
     /// The kernel did not take the programs or maps.
     #[error("the kernel refused the XDP program")]
-    Load(#[source] libbpf_rs::Error),
+    Load {
+        /// The kernel's answer.
+        #[source]
+        source: libbpf_rs::Error,
+        /// What libbpf and the verifier said; many lines.
+        log: String,
+    },
     /// The interface did not take the program.
     #[error("cannot attach the XDP program to interface {ifindex} in {mode:?} mode")]
     Attach {
@@ -82,7 +89,7 @@ impl ProgramError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Load(err) if err.kind() == libbpf_rs::ErrorKind::PermissionDenied => {
+            Self::Load { source, .. } if source.kind() == libbpf_rs::ErrorKind::PermissionDenied => {
                 Some("run as root, or with CAP_BPF, CAP_NET_ADMIN, CAP_NET_RAW and CAP_PERFMON")
             }
             Self::Attach { source, .. } => match source.raw_os_error() {
@@ -136,10 +143,10 @@ impl Program {
         libbpf_rs::set_print(Some((PrintLevel::Info, print)));
         match Self::load_with(utc_offset_ns, true) {
             Ok(program) => Ok(program),
-            Err(ProgramError::Load(why)) => {
+            Err(ProgramError::Load { source, .. }) => {
                 // The tracing program needs the kernel's BTF; the XDP program does not.
                 let mut program = Self::load_with(utc_offset_ns, false)?;
-                program.refusals = Err(format!("{why:#}"));
+                program.refusals = Err(format!("{source:#}"));
                 Ok(program)
             }
             Err(other) => Err(other),
@@ -147,15 +154,16 @@ impl Program {
     }
 
     fn load_with(utc_offset_ns: u64, with_refusals: bool) -> Result<Self, ProgramError> {
+        LOG.take();
         let mut storage = MaybeUninit::uninit();
-        let mut open = skel::TapedeckSkelBuilder::default().open(&mut storage).map_err(ProgramError::Load)?;
+        let mut open = skel::TapedeckSkelBuilder::default().open(&mut storage).map_err(refused)?;
         open.progs.tapedeck_redirect_err.set_autoload(with_refusals);
-        let skel = open.load().map_err(ProgramError::Load)?;
-        let handle = |map: &libbpf_rs::MapMut<'_>| MapHandle::try_from(map).map_err(ProgramError::Load);
+        let skel = open.load().map_err(refused)?;
+        let handle = |map: &libbpf_rs::MapMut<'_>| MapHandle::try_from(map).map_err(refused);
         let xsks = handle(&skel.maps.xsks)?;
-        let xsks_id = xsks.info().map_err(ProgramError::Load)?.info.id;
+        let xsks_id = xsks.info().map_err(refused)?.info.id;
         let program =
-            skel.progs.tapedeck_rx.as_fd().try_clone_to_owned().map_err(|err| ProgramError::Load(err.into()))?;
+            skel.progs.tapedeck_rx.as_fd().try_clone_to_owned().map_err(|err| refused(err.into()))?;
         let mut loaded = Self {
             program,
             xsks,
@@ -167,7 +175,7 @@ impl Program {
         };
         loaded.set_utc_offset(utc_offset_ns)?;
         if with_refusals {
-            loaded.refusals = Ok(skel.progs.tapedeck_redirect_err.attach_trace().map_err(ProgramError::Load)?);
+            loaded.refusals = Ok(skel.progs.tapedeck_redirect_err.attach_trace().map_err(refused)?);
         }
         Ok(loaded)
     }
@@ -262,11 +270,17 @@ impl Program {
     }
 }
 
-/// libbpf's own messages: the verifier's log and the like. Our errors carry what the operator needs.
+thread_local! {
+    /// What libbpf said since the last load began on this thread.
+    static LOG: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// libbpf's own messages: the verifier's log and the like.
 fn print(level: PrintLevel, text: String) {
-    let text = text.trim_end();
-    match level {
-        PrintLevel::Debug => tracing::trace!(target: "libbpf", "{text}"),
-        _ => tracing::debug!(target: "libbpf", "{text}"),
-    }
+    tracing::debug!(target: "libbpf", ?level, "{}", text.trim_end());
+    LOG.with_borrow_mut(|log| log.push_str(&text));
+}
+
+fn refused(source: libbpf_rs::Error) -> ProgramError {
+    ProgramError::Load { source, log: LOG.take() }
 }

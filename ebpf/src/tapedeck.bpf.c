@@ -65,37 +65,49 @@ static __always_inline struct td_counts *slot_of(struct td_queue *row)
 	return &slot->counts;
 }
 
-/* Makes room for the metadata in front of the packet. Returns TD_FLAG_META, TD_FLAG_HEAD or 0. */
-static __always_inline __u32 make_room(struct xdp_md *ctx)
-{
-	const int size = sizeof(struct td_meta);
-	void *meta, *data;
+/* What the metadata says of the packet being handled. */
+struct stamp {
+	__u64 *sequence;
+	__u64 ktime_ns;
+	__u64 second;
+	__u32 length;
+	__u32 queue;
+};
 
-	if (bpf_xdp_adjust_meta(ctx, -size) == 0) {
-		meta = (void *)(long)ctx->data_meta;
-		data = (void *)(long)ctx->data;
-		/* A program before ours may have left metadata of its own behind. */
-		if (meta + size == data)
-			return TD_FLAG_META;
+/* Writes the metadata to `at`, if it fits before `end`. */
+static __always_inline int write_meta(void *at, void *end, __u16 flags, const struct stamp *stamp)
+{
+	struct td_meta *meta = at;
+
+	if ((void *)(meta + 1) > end)
 		return 0;
-	}
-	if (bpf_xdp_adjust_head(ctx, -size) == 0)
-		return TD_FLAG_HEAD;
-	return 0;
+	meta->magic = TD_MAGIC;
+	meta->flags = flags;
+	meta->queue = stamp->queue;
+	meta->sequence = __sync_fetch_and_add(stamp->sequence, 1);
+	meta->ktime_ns = stamp->ktime_ns;
+	meta->second = stamp->second;
+	meta->length = stamp->length;
+	return 1;
 }
+
+/* The loads of the packet's bounds stay where they are written: clang would otherwise fold those of
+ * two branches into one with a computed offset, which the verifier refuses. */
+#define KEEP_APART() asm volatile("" ::: "memory")
 
 SEC("xdp.frags")
 int tapedeck_rx(struct xdp_md *ctx)
 {
+	const int size = sizeof(struct td_meta);
 	__u64 now = bpf_ktime_get_ns();
 	__u64 length = bpf_xdp_get_buff_len(ctx);
 	__u32 queue = ctx->rx_queue_index;
-	__u32 zero = 0, room;
+	__u32 zero = 0;
 	struct td_control *told = bpf_map_lookup_elem(&control, &zero);
 	struct td_queue *row = row_of(queue);
 	struct td_counts *slot;
-	struct td_meta *meta;
-	__u64 *sequence;
+	struct stamp stamp = {};
+	int in_front = 0;
 
 	/* Array lookups with a key in range do not fail; the verifier wants to see it asked. */
 	if (!told || !row)
@@ -107,28 +119,36 @@ int tapedeck_rx(struct xdp_md *ctx)
 	slot->packets++;
 	slot->bytes += length;
 
-	sequence = bpf_map_lookup_elem(&sequences, &queue);
-	if (!sequence || !bpf_map_lookup_elem(&xsks, &queue))
+	stamp.sequence = bpf_map_lookup_elem(&sequences, &queue);
+	if (!stamp.sequence || !bpf_map_lookup_elem(&xsks, &queue))
 		goto slot_empty;
+	stamp.ktime_ns = now;
+	stamp.second = row->second;
+	stamp.length = length;
+	stamp.queue = queue;
 
-	room = make_room(ctx);
-	if (!room)
+	if (bpf_xdp_adjust_meta(ctx, -size) == 0) {
+		void *data_meta = (void *)(long)ctx->data_meta;
+		void *data = (void *)(long)ctx->data;
+
+		if (!write_meta(data_meta, data, TD_FLAG_META, &stamp))
+			goto failed;
+	} else if (bpf_xdp_adjust_head(ctx, -size) == 0) {
+		KEEP_APART();
+		void *data = (void *)(long)ctx->data;
+		void *data_end = (void *)(long)ctx->data_end;
+
+		in_front = 1;
+		if (!write_meta(data, data_end, TD_FLAG_HEAD, &stamp))
+			goto failed;
+	} else {
 		goto failed;
-	meta = (void *)(long)(room == TD_FLAG_META ? ctx->data_meta : ctx->data);
-	if ((void *)(meta + 1) > (void *)(long)(room == TD_FLAG_META ? ctx->data : ctx->data_end))
-		goto failed;
-	meta->magic = TD_MAGIC;
-	meta->flags = room;
-	meta->queue = queue;
-	meta->sequence = __sync_fetch_and_add(sequence, 1);
-	meta->ktime_ns = now;
-	meta->second = row->second;
-	meta->length = length;
+	}
 
 	if (bpf_redirect_map(&xsks, queue, XDP_PASS) == XDP_REDIRECT)
 		return XDP_REDIRECT;
-	/* The socket left between the two looks at the slot. */
-	if (room == TD_FLAG_HEAD && bpf_xdp_adjust_head(ctx, sizeof(*meta)) != 0)
+	/* The socket left between the two looks at the slot: pass the packet on as it came. */
+	if (in_front && bpf_xdp_adjust_head(ctx, size) != 0)
 		goto failed;
 slot_empty:
 	row->total.slot_empty++;
