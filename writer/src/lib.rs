@@ -9,7 +9,29 @@
 
 #![deny(unsafe_code)]
 
-pub mod buffer;
+mod buffer;
+pub mod chain;
+pub mod config;
+pub mod counters;
+mod disk;
+pub mod error;
+mod journal;
 pub mod level;
-pub mod sink;
+mod output;
+pub mod recover;
+mod seal;
+mod segment;
+mod sink;
+mod sinks;
+mod stage;
+mod sync;
 mod sys;
+
+pub use chain::{Appended, Chain, ChainReport};
+pub use config::{ChainConfig, SinkChoice, WhenFull};
+pub use counters::{ChainCounters, CounterSnapshot, Sum};
+pub use error::{FileError, WriteError};
+pub use level::Level;
+pub use sink::SinkKind;
+#[cfg(test)]
+mod testing;
