@@ -8,6 +8,7 @@ mod bytes;
 pub mod catalog;
 pub mod frame;
 pub mod journal;
+pub mod mapped;
 pub mod name;
 pub mod pcapng;
 pub mod rows;
