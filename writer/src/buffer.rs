@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Alignment that satisfies O_DIRECT on every block device with sectors up to 4 KiB, bytes.
-pub const ALIGN_BYTES: usize = 4096;
+pub(crate) const ALIGN_BYTES: usize = 4096;
 
 /// One allocation. Unique: whoever holds the value may free it.
 struct Memory {
@@ -78,7 +78,7 @@ impl Drop for Lease {
 }
 
 /// The writing end of a buffer: the only one that can change its bytes.
-pub struct Buf {
+pub(crate) struct Buf {
     lease: Arc<Lease>,
     len: usize,
 }
@@ -87,7 +87,7 @@ impl Buf {
     /// A buffer outside any pool, for the rare packet that is larger than a frame. `None` if `size_bytes`
     /// cannot be laid out.
     #[must_use]
-    pub fn single(size_bytes: usize) -> Option<Self> {
+    pub(crate) fn single(size_bytes: usize) -> Option<Self> {
         Some(Self::from_memory(Memory::new(size_bytes, ALIGN_BYTES)?, None))
     }
 
@@ -97,24 +97,18 @@ impl Buf {
 
     /// Bytes published so far.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
-    }
-
-    /// Whether nothing has been published yet.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
     }
 
     /// Bytes the buffer holds in all.
     #[must_use]
-    pub fn capacity(&self) -> usize {
+    pub(crate) fn capacity(&self) -> usize {
         self.lease.capacity()
     }
 
     /// What is still free. Write here, then [`Buf::publish`].
-    pub fn spare(&mut self) -> &mut [u8] {
+    pub(crate) fn spare(&mut self) -> &mut [u8] {
         let free = self.lease.capacity() - self.len;
         // SAFETY: `ptr + len .. ptr + capacity` lies in one live allocation, initialised by
         // `Memory::new`. No view reaches it: views end at `published`, which is `len`. `&mut self` on
@@ -124,14 +118,14 @@ impl Buf {
 
     /// Makes the first `count` bytes of [`Buf::spare`] final and visible to views; more than there is
     /// counts as all of it.
-    pub fn publish(&mut self, count: usize) {
+    pub(crate) fn publish(&mut self, count: usize) {
         self.len = self.len.saturating_add(count).min(self.lease.capacity());
         // Release: pairs with the Acquire in `View::bytes`, so the bytes are seen before the length.
         self.lease.published.store(self.len, Ordering::Release);
     }
 
     /// Appends as much of `bytes` as fits and publishes it; returns how much that was.
-    pub fn fill(&mut self, bytes: &[u8]) -> usize {
+    pub(crate) fn fill(&mut self, bytes: &[u8]) -> usize {
         let spare = self.spare();
         let count = bytes.len().min(spare.len());
         for (to, from) in spare.chunks_mut(count.max(1)).zip(bytes.chunks(count.max(1))).take(1) {
@@ -143,7 +137,7 @@ impl Buf {
 
     /// The published bytes.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         // SAFETY: the range lies in one live, initialised allocation; published bytes are never written
         // again while the lease lives (`spare` begins at `len`).
         unsafe { std::slice::from_raw_parts(self.lease.ptr().as_ptr(), self.len) }
@@ -151,7 +145,7 @@ impl Buf {
 
     /// A reader of this buffer; grows with it.
     #[must_use]
-    pub fn view(&self) -> View {
+    pub(crate) fn view(&self) -> View {
         View { lease: Arc::clone(&self.lease) }
     }
 }
@@ -164,14 +158,14 @@ impl fmt::Debug for Buf {
 
 /// A reading end of a buffer: sees what has been published, keeps the memory alive.
 #[derive(Clone)]
-pub struct View {
+pub(crate) struct View {
     lease: Arc<Lease>,
 }
 
 impl View {
     /// The bytes published by now.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         // Acquire: pairs with the Release in `Buf::publish`.
         let len = self.lease.published.load(Ordering::Acquire);
         // SAFETY: the range lies in one live, initialised allocation; published bytes are final until
@@ -188,7 +182,7 @@ impl fmt::Debug for View {
 
 /// A fixed number of equal buffers, allocated at once.
 #[derive(Debug)]
-pub struct Pool {
+pub(crate) struct Pool {
     free: Receiver<Memory>,
     home: Sender<Memory>,
 }
@@ -197,7 +191,7 @@ impl Pool {
     /// `count` buffers (at least one) of `size_bytes`, aligned to `align` (a power of two, at least
     /// [`ALIGN_BYTES`] is used). `None` if that cannot be laid out.
     #[must_use]
-    pub fn new(count: usize, size_bytes: usize, align: usize) -> Option<Self> {
+    pub(crate) fn new(count: usize, size_bytes: usize, align: usize) -> Option<Self> {
         let (home, free) = bounded(count.max(1));
         for _ in 0..count.max(1) {
             home.try_send(Memory::new(size_bytes, align.max(ALIGN_BYTES))?).ok()?;
@@ -207,21 +201,15 @@ impl Pool {
 
     /// A free buffer; `None` if all are in use. Never blocks.
     #[must_use]
-    pub fn try_take(&self) -> Option<Buf> {
+    pub(crate) fn try_take(&self) -> Option<Buf> {
         let memory = self.free.try_recv().ok()?;
         Some(Buf::from_memory(memory, Some(self.home.clone())))
     }
 
-    /// A free buffer; blocks until one comes back.
-    #[must_use]
-    pub fn take(&self) -> Option<Buf> {
-        let memory = self.free.recv().ok()?;
-        Some(Buf::from_memory(memory, Some(self.home.clone())))
-    }
-
     /// Buffers that lie ready.
+    #[cfg(test)]
     #[must_use]
-    pub fn free(&self) -> usize {
+    pub(crate) fn free(&self) -> usize {
         self.free.len()
     }
 }
@@ -282,7 +270,7 @@ mod tests {
     #[test]
     fn memory_outlives_its_pool() {
         let pool = Pool::new(1, 64, 64).unwrap();
-        let mut buf = pool.take().unwrap();
+        let mut buf = pool.try_take().unwrap();
         drop(pool);
         assert_eq!(buf.fill(b"still here"), 10);
     }

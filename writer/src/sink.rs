@@ -6,8 +6,8 @@
 //!
 //! Must never: write a byte twice on purpose, report a byte before its write has returned.
 
-pub mod plain;
-pub mod uring;
+pub(crate) mod plain;
+pub(crate) mod uring;
 
 use crate::buffer::View;
 use std::collections::VecDeque;
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// How much a file is preallocated ahead of its writes, bytes: extending writes serialise on ext4.
-pub const PREALLOCATE_BYTES: u64 = 64 << 20;
+pub(crate) const PREALLOCATE_BYTES: u64 = 64 << 20;
 
 /// Which sink runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,27 +30,27 @@ pub enum SinkKind {
 
 /// A part of a buffer on its way to a file.
 #[derive(Clone, Debug)]
-pub struct Piece {
+pub(crate) struct Piece {
     /// The buffer.
-    pub view: View,
+    pub(crate) view: View,
     /// First byte within the buffer.
-    pub start: usize,
+    pub(crate) start: usize,
     /// Bytes.
-    pub len: usize,
+    pub(crate) len: usize,
     /// Where in the file.
-    pub offset: u64,
+    pub(crate) offset: u64,
 }
 
 impl Piece {
     /// The bytes to write; empty if the range is not published.
     #[must_use]
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.view.bytes().get(self.start..self.start.saturating_add(self.len)).unwrap_or_default()
     }
 
     /// Offset of the first byte behind this piece.
     #[must_use]
-    pub fn end(&self) -> u64 {
+    pub(crate) fn end(&self) -> u64 {
         self.offset.saturating_add(to_u64(self.len))
     }
 }
@@ -58,17 +58,17 @@ impl Piece {
 /// A write that failed.
 #[derive(Debug, thiserror::Error)]
 #[error("write of {len} bytes at offset {offset} failed")]
-pub struct WriteFailure {
+pub(crate) struct WriteFailure {
     /// Offset in the file.
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// Bytes that were to be written there.
-    pub len: usize,
+    pub(crate) len: usize,
     /// What the system said.
-    pub source: io::Error,
+    pub(crate) source: io::Error,
 }
 
 /// Append-only bytes of one file. Used by one thread, the one that made it.
-pub trait Sink {
+pub(crate) trait Sink {
     /// Which kind this is, for status.
     fn kind(&self) -> SinkKind;
 
@@ -99,7 +99,7 @@ pub trait Sink {
 }
 
 /// The slow calls on a file that is being written: for the sync thread.
-pub trait Durable: Send + Sync {
+pub(crate) trait Durable: Send + Sync {
     /// fdatasync.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 /// Writes with `pwrite`, one at a time.
 #[derive(Debug)]
-pub struct PlainSink {
+pub(crate) struct PlainSink {
     file: Arc<File>,
     prefix: Prefix,
     preallocate: Preallocate,
@@ -20,7 +20,7 @@ pub struct PlainSink {
 impl PlainSink {
     /// A sink for the empty `file`; preallocates up to `limit_bytes`.
     #[must_use]
-    pub fn new(file: Arc<File>, limit_bytes: u64) -> Self {
+    pub(crate) fn new(file: Arc<File>, limit_bytes: u64) -> Self {
         Self { file, prefix: Prefix::default(), preallocate: Preallocate::new(limit_bytes), failure: None }
     }
 }

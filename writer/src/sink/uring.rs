@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// Writes in flight at most.
-pub const DEPTH: u32 = 8;
+pub(crate) const DEPTH: u32 = 8;
 
 /// A piece the kernel may still read, and how much of it has been written.
 #[derive(Debug)]
@@ -32,7 +32,7 @@ struct Flying {
 }
 
 /// Writes with io_uring into a file opened with O_DIRECT.
-pub struct UringSink {
+pub(crate) struct UringSink {
     // Field order is drop order: the ring goes first, then the memory its writes pointed to. `Drop`
     // has waited for those writes by then.
     ring: IoUring,
@@ -61,7 +61,7 @@ impl UringSink {
     ///
     /// # Errors
     /// What io_uring_setup said.
-    pub fn probe() -> io::Result<()> {
+    pub(crate) fn probe() -> io::Result<()> {
         new_ring().map(drop)
     }
 
@@ -70,7 +70,7 @@ impl UringSink {
     ///
     /// # Errors
     /// What io_uring_setup said.
-    pub fn new(file: Arc<File>, align: usize, limit_bytes: u64) -> io::Result<Self> {
+    pub(crate) fn new(file: Arc<File>, align: usize, limit_bytes: u64) -> io::Result<Self> {
         Ok(Self {
             ring: new_ring()?,
             flying: VecDeque::new(),
