@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 mod bytes;
+pub mod capture_file;
 pub mod catalog;
 pub mod frame;
 pub mod journal;
