@@ -101,13 +101,6 @@ impl<'r> Input<'r> {
         self.offset += u64::try_from(len).unwrap_or(u64::MAX);
     }
 
-    /// Steps over `len` bytes that are at hand and gives them out.
-    pub(super) fn take(&mut self, len: usize) -> &[u8] {
-        let from = self.start;
-        self.consume(len);
-        self.buffer.get(from..self.start).unwrap_or_default()
-    }
-
     /// Steps over `len` bytes without holding them.
     pub(super) fn skip(&mut self, len: u64, what: &'static str) -> Result<(), CaptureError> {
         let (offset, mut left) = (self.offset, len);

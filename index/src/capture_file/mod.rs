@@ -94,6 +94,8 @@ pub struct CaptureReader<'r> {
     format: Format,
     interfaces: Vec<InterfaceInfo>,
     notes: Notes,
+    /// The packet stepped to; its bytes lie at the front of the input until the next step.
+    current: Option<(Found, Timestamp)>,
 }
 
 enum Format {
@@ -142,38 +144,53 @@ impl<'r> CaptureReader<'r> {
                 None => return Err(foreign(bytes)),
             },
         };
-        let mut reader = Self { input, format, interfaces, notes: Notes::default() };
+        let mut reader = Self { input, format, interfaces, notes: Notes::default(), current: None };
         if let Format::Pcapng(section) = &mut reader.format {
             section.begin(&mut reader.input)?;
         }
         Ok(reader)
     }
 
-    /// The next packet; `None` at the end of the capture.
+    /// Steps to the next packet; false at the end of the capture.
     ///
     /// # Errors
     /// The capture is cut or damaged here. There is nothing to read behind an error.
-    #[expect(clippy::should_implement_trait, reason = "the packet borrows the reader's buffer")]
-    pub fn next(&mut self) -> Result<Option<ForeignPacket<'_>>, CaptureError> {
+    pub fn advance(&mut self) -> Result<bool, CaptureError> {
         loop {
+            if let Some((found, _)) = self.current.take() {
+                self.input.consume(found.item);
+            }
             let found = match &mut self.format {
                 Format::Pcap(dialect) => dialect.next(&mut self.input)?,
                 Format::Pcapng(section) => section.next(&mut self.input, &mut self.interfaces)?,
                 Format::Snoop => snoop::next(&mut self.input)?,
             };
-            let Some(found) = found else { return Ok(None) };
-            let ts = u64::try_from(found.nanos).ok().and_then(Timestamp::from_nanos);
-            let Some(ts) = ts else {
-                self.notes.refuse(&found);
-                self.input.consume(found.item);
-                continue;
-            };
-            self.notes.rounded += u64::from(found.rounded);
-            let bytes = self.input.take(found.item).get(found.bytes).unwrap_or_default();
-            let Found { interface, offset, orig_len, dropped, flags, .. } = found;
-            let record = PacketRecord { ts, bytes, orig_len, dropped, flags };
-            return Ok(Some(ForeignPacket { interface, offset, record }));
+            let Some(found) = found else { return Ok(false) };
+            match u64::try_from(found.nanos).ok().and_then(Timestamp::from_nanos) {
+                Some(ts) => {
+                    self.notes.rounded += u64::from(found.rounded);
+                    self.current = Some((found, ts));
+                    return Ok(true);
+                }
+                None => {
+                    self.notes.refuse(&found);
+                    self.input.consume(found.item);
+                }
+            }
         }
+    }
+
+    /// The packet that [`CaptureReader::advance`] stepped to; `None` before the first and behind the last.
+    #[must_use]
+    pub fn packet(&self) -> Option<ForeignPacket<'_>> {
+        let (found, ts) = self.current.as_ref()?;
+        let bytes = self.input.bytes().get(found.bytes.clone()).unwrap_or_default();
+        let Found { interface, offset, orig_len, dropped, flags, .. } = *found;
+        Some(ForeignPacket {
+            interface,
+            offset,
+            record: PacketRecord { ts: *ts, bytes, orig_len, dropped, flags },
+        })
     }
 
     /// The interfaces described so far, over all sections, in file order. Grows while reading.

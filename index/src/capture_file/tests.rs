@@ -52,9 +52,12 @@ fn read(bytes: &[u8]) -> (Vec<Packet>, Option<CaptureError>) {
         Err(error) => return (packets, Some(error)),
     };
     loop {
-        match reader.next() {
-            Ok(Some(p)) => packets.push((p.record.ts.nanos(), p.record.orig_len, p.record.bytes.to_vec())),
-            Ok(None) => return (packets, None),
+        match reader.advance() {
+            Ok(true) => {
+                let p = reader.packet().unwrap().record;
+                packets.push((p.ts.nanos(), p.orig_len, p.bytes.to_vec()));
+            }
+            Ok(false) => return (packets, None),
             Err(error) => return (packets, Some(error)),
         }
     }
@@ -123,7 +126,8 @@ fn resolutions_offsets_and_sections() {
 fn times_out_of_range_are_refused_and_counted() {
     let before = [section(), interface(6, -10), enhanced(0, 1, b"a"), enhanced(0, 11_000_000, b"b")].concat();
     let mut reader = CaptureReader::open(&before[..]).unwrap();
-    assert_eq!(reader.next().unwrap().unwrap().record.bytes, b"b");
+    assert!(reader.advance().unwrap());
+    assert_eq!(reader.packet().unwrap().record.bytes, b"b");
     assert_eq!(reader.notes().refused, 1);
     assert!(reader.notes().refusals[0].contains("offset 72"), "{:?}", reader.notes());
     let late =
@@ -136,9 +140,10 @@ fn interfaces_keep_their_numbers_over_sections() {
     let part = [section(), interface(6, 0), interface(6, 0), enhanced(1, 1, b"a")].concat();
     let capture = part.repeat(2);
     let mut reader = CaptureReader::open(&capture[..]).unwrap();
-    assert_eq!(reader.next().unwrap().unwrap().interface, 1);
-    assert_eq!(reader.next().unwrap().unwrap().interface, 3);
-    assert!(reader.next().unwrap().is_none());
+    let numbers: Vec<_> =
+        std::iter::from_fn(|| reader.advance().unwrap().then(|| reader.packet().unwrap().interface))
+            .collect();
+    assert_eq!(numbers, [1, 3]);
     let names: Vec<_> = reader.interfaces().iter().map(|i| i.name.as_str()).collect();
     assert_eq!(names, ["if0", "if1", "if0", "if1"]);
 }
