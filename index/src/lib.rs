@@ -4,9 +4,12 @@
 
 #![deny(unsafe_code)]
 
+mod bytes;
+pub mod capture_file;
 pub mod catalog;
 pub mod frame;
 pub mod journal;
+pub mod mapped;
 pub mod name;
 pub mod pcapng;
 pub mod rows;
