@@ -4,6 +4,7 @@
 
 #![deny(unsafe_code)]
 
+mod bytes;
 pub mod catalog;
 pub mod frame;
 pub mod journal;

@@ -71,6 +71,13 @@ impl FlowKey {
 pub struct CommunityId(pub [u8; 20]);
 
 impl CommunityId {
+    /// Whether Community ID v1 hashes ports for this IP protocol: TCP, UDP, SCTP and, with type and
+    /// code in their place, ICMP and ICMPv6.
+    #[must_use]
+    pub const fn hashes_ports(proto: u8) -> bool {
+        matches!(proto, 1 | 6 | 17 | 58 | 132)
+    }
+
     /// Reads the text form `1:<base64 of 20 bytes>`; `None` for anything else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {

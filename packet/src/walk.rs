@@ -3,10 +3,23 @@
 //! A [`Walk`] is a reusable, fixed-size result: layer 0 is what is on the wire, each further layer is
 //! what a tunnel carries. VLAN, QinQ, MPLS and PPPoE are looked through inside one layer. The walk
 //! reads only bytes that are there: a truncated header leaves the fields it could not read empty.
+//!
+//! One loop in [`Walk::run`] goes from layer to layer: `link` reads what stands before the network
+//! header, `ip` the network and transport header, `tunnel` says whether the payload carries another
+//! layer and how that one begins. Nothing here allocates, clears what it does not use, or trusts a
+//! length field beyond the bytes that are there.
 
-use crate::flow::{Direction, FlowKey};
+use crate::flow::{CommunityId, Direction, FlowKey};
 use crate::link::LinkType;
 use std::net::{IpAddr, Ipv4Addr};
+
+mod icmp;
+mod ip;
+mod link;
+#[cfg(test)]
+mod tests;
+mod tunnel;
+mod wifi;
 
 /// Layers a walk keeps: the outermost and seven nested tunnels. Deeper ones are not looked at.
 pub const MAX_LAYERS: usize = 8;
@@ -137,14 +150,69 @@ impl Layer {
         self.labels.get(..usize::from(self.label_count)).unwrap_or_default()
     }
 
-    /// Canonical flow key and direction, for IP layers. Ports are 0 where they are unknown.
+    /// Canonical flow key and direction, for IP layers. ICMP types and codes stand in for ports as the
+    /// Community ID specification maps them; ports are 0 where they are unknown.
     #[must_use]
     pub fn flow(&self) -> Option<(FlowKey, Direction)> {
         let Net::Ip(ip) = self.net else { return None };
-        // ICMP type and code as ports: the Community ID specification's mapping.
-        let (sport, dport) = ip.ports.unwrap_or((0, 0));
-        Some(FlowKey::new((ip.src, sport), (ip.dst, dport), ip.proto, false))
+        let (sport, dport, one_way) = match (ip.ports, ip.icmp) {
+            (Some((sport, dport)), _) => (sport, dport, false),
+            (None, Some((kind, code))) => icmp::as_ports(ip.proto, kind, code),
+            (None, None) => (0, 0, false),
+        };
+        Some(FlowKey::new((ip.src, sport), (ip.dst, dport), ip.proto, one_way))
     }
+
+    /// Community ID v1 of this layer with the site's `seed` (0 unless it has chosen another). `None`
+    /// for what is not IP, and where the protocol hashes ports but this packet does not show them
+    /// (later fragments, cut headers).
+    #[must_use]
+    pub fn community_id(&self, seed: u16) -> Option<CommunityId> {
+        let Net::Ip(ip) = self.net else { return None };
+        let with_ports = CommunityId::hashes_ports(ip.proto);
+        if with_ports && ip.ports.is_none() && ip.icmp.is_none() {
+            return None;
+        }
+        self.flow().map(|(key, _)| key.community_id(with_ports, seed))
+    }
+
+    fn push_vlan(&mut self, id: u16) {
+        if let Some(slot) = self.vlans.get_mut(usize::from(self.vlan_count)) {
+            *slot = id;
+            self.vlan_count += 1;
+        }
+    }
+
+    fn push_label(&mut self, label: u32) {
+        if let Some(slot) = self.labels.get_mut(usize::from(self.label_count)) {
+            *slot = label;
+            self.label_count += 1;
+        }
+    }
+}
+
+/// What the bytes of a layer begin with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Start {
+    /// The link header of a capture.
+    Link(LinkType),
+    /// An Ethernet header.
+    Ethernet,
+    /// What this EtherType announces.
+    EtherType(u16),
+    /// An IP header, version by the first nibble.
+    Ip,
+    /// A PPP header, with or without address and control bytes.
+    Ppp,
+}
+
+/// A layer to go on with: how it was carried, how it begins, its bytes.
+#[derive(Clone, Copy, Debug)]
+struct Enter<'a> {
+    tunnel: Tunnel,
+    tunnel_id: Option<u32>,
+    start: Start,
+    bytes: &'a [u8],
 }
 
 /// The layers of one packet. Reuse one value for many packets: it holds no heap memory.
@@ -162,8 +230,17 @@ impl Walk {
     }
 
     /// Walks the headers of `bytes`, a packet of link type `link`. Afterwards there is at least layer 0.
-    pub fn run(&mut self, _link: LinkType, _bytes: &[u8]) {
-        self.len = 1;
+    pub fn run(&mut self, link: LinkType, bytes: &[u8]) {
+        self.len = 0;
+        let mut next = Some(Enter { tunnel: Tunnel::None, tunnel_id: None, start: Start::Link(link), bytes });
+        // The array's end bounds the nesting; a layer that is not entered is not even cleared.
+        while let Some(enter) = next
+            && let Some(layer) = self.layers.get_mut(usize::from(self.len))
+        {
+            *layer = Layer { tunnel: enter.tunnel, tunnel_id: enter.tunnel_id, ..Layer::default() };
+            self.len += 1;
+            next = link::walk(layer, enter.start, enter.bytes);
+        }
     }
 
     /// The layers, outermost first; never empty after [`Walk::run`].
@@ -171,4 +248,19 @@ impl Walk {
     pub fn layers(&self) -> &[Layer] {
         self.layers.get(..usize::from(self.len)).unwrap_or_default()
     }
+}
+
+/// The big-endian `u16` at `at`.
+fn be16(bytes: &[u8], at: usize) -> Option<u16> {
+    bytes.get(at..)?.first_chunk().map(|b| u16::from_be_bytes(*b))
+}
+
+/// The big-endian `u32` at `at`.
+fn be32(bytes: &[u8], at: usize) -> Option<u32> {
+    bytes.get(at..)?.first_chunk().map(|b| u32::from_be_bytes(*b))
+}
+
+/// The bytes from `from` on; `None` if there are fewer.
+fn after(bytes: &[u8], from: usize) -> Option<&[u8]> {
+    bytes.get(from..)
 }

@@ -1,0 +1,219 @@
+//! The row table of an open segment: which row a layer is, without allocation per packet.
+//!
+//! Open addressing over 2^21 slots, at most half of them taken. A slot holds generation, hash tag and row
+//! id; every hit is verified on the whole row. Emptying the table is one more generation: the worker
+//! thread never clears megabytes between two packets. The hash seed is random per table, so that
+//! nobody can send packets that all fall into one chain of slots; row ids follow from packet order
+//! alone and do not depend on it.
+
+use super::pack::{Packed, WORDS};
+use super::{FrameRows, ROWS_MAX, Row};
+use crate::bytes::{index, len32};
+use std::hash::{BuildHasher as _, RandomState};
+use tapedeck_packet::walk::MAX_LAYERS;
+use tapedeck_packet::{Layer, Walk};
+
+/// Bits of a row id in a slot; one id more than [`ROWS_MAX`] exists (the coarse row).
+const ROW_BITS: u32 = 22;
+/// Bits of the hash tag in a slot.
+const TAG_BITS: u32 = 26;
+/// Bits of a slot number.
+const SLOT_BITS: u32 = 21;
+/// Slots; twice the rows keeps chains short.
+const SLOTS: usize = 1 << SLOT_BITS;
+
+const _: () = assert!(ROWS_MAX < (1 << ROW_BITS) - 1 && ROW_BITS + TAG_BITS + 16 == 64);
+const _: () = assert!(SLOTS == 2 * (ROWS_MAX as usize));
+
+/// A row and the last frame that noted it.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    row: Packed,
+    /// Frame counter when the row was last noted.
+    frame: u32,
+    /// Where in `present` it then stands.
+    place: u32,
+}
+
+/// Rows of the segment being written; allocated once (virtual memory; pages are touched as rows come),
+/// reused for the next segment.
+#[derive(Debug)]
+pub struct RowTable {
+    slots: Vec<u64>,
+    entries: Vec<Entry>,
+    present: Vec<(u32, u8)>,
+    /// Rows that earlier frames have handed over.
+    handed_over: usize,
+    frame: u32,
+    generation: u16,
+    seeds: [u64; WORDS + 1],
+    /// The last layer at each depth, with its row and direction: bursts skip hash and table.
+    last: [(Layer, u32, u8); MAX_LAYERS],
+    last_count: usize,
+    rows_max: u32,
+}
+
+impl Default for RowTable {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RowTable {
+    /// An empty table. Reserves about 100 MB of address space, and touches nearly none of it.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with_rows_max(ROWS_MAX)
+    }
+
+    /// A table with a lower cap, for tests.
+    pub(crate) fn with_rows_max(rows_max: u32) -> Self {
+        let state = RandomState::new();
+        Self {
+            slots: vec![0; SLOTS],
+            entries: Vec::with_capacity(index(rows_max) + 1),
+            present: Vec::new(),
+            handed_over: 0,
+            frame: 0,
+            generation: 1,
+            seeds: std::array::from_fn(|i| state.hash_one(i)),
+            last: [(Layer::default(), 0, 0); MAX_LAYERS],
+            last_count: 0,
+            rows_max,
+        }
+    }
+
+    /// Notes the layers of a packet for the current frame.
+    #[inline]
+    pub fn add(&mut self, walk: &Walk) {
+        for (depth, layer) in walk.layers().iter().enumerate() {
+            if depth < self.last_count
+                && let Some((same, id, bits)) = self.last.get(depth)
+                && same == layer
+            {
+                let (id, bits) = (*id, *bits);
+                self.note(id, bits);
+                continue;
+            }
+            let (row, bits) = Row::of(layer, depth > 0);
+            let id = self.find_or_insert(Packed::of(&row));
+            self.note(id, bits);
+            if let Some(slot) = self.last.get_mut(depth) {
+                *slot = (*layer, id, bits);
+                // Layers are looked at from the outermost in, so the places below are filled already.
+                self.last_count = self.last_count.max(depth + 1);
+            }
+        }
+    }
+
+    /// Notes one row; what [`RowTable::add`] does for each layer.
+    #[cfg(test)]
+    pub(crate) fn add_row(&mut self, row: &Row, bits: u8) {
+        let id = self.find_or_insert(Packed::of(row));
+        self.note(id, bits);
+    }
+
+    /// Ends the current frame: moves its rows into `out` (cleared first).
+    pub fn cut_frame(&mut self, out: &mut FrameRows) {
+        out.clear();
+        std::mem::swap(&mut out.present, &mut self.present);
+        let new = self.entries.get(self.handed_over..).unwrap_or_default();
+        // Every entry was packed from a row, so none is left out.
+        out.new_rows.extend(new.iter().filter_map(|entry| entry.row.row()));
+        self.handed_over = self.entries.len();
+        self.frame = self.frame.wrapping_add(1);
+    }
+
+    /// Distinct rows of the segment so far.
+    #[must_use]
+    pub fn rows(&self) -> u32 {
+        len32(self.entries.len())
+    }
+
+    /// Forgets all rows, for the next segment. Keeps its memory.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+        self.present.clear();
+        self.handed_over = 0;
+        self.last_count = 0;
+        self.generation = self.generation.wrapping_add(1);
+        if self.generation == 0 {
+            // Once in 65,535 segments the old generations come round again.
+            self.slots.fill(0);
+            self.generation = 1;
+        }
+    }
+
+    #[inline]
+    fn note(&mut self, id: u32, bits: u8) {
+        let Some(entry) = self.entries.get_mut(index(id)) else { return };
+        if entry.frame == self.frame
+            && let Some((_, seen)) = self.present.get_mut(index(entry.place))
+        {
+            *seen |= bits;
+            return;
+        }
+        entry.frame = self.frame;
+        entry.place = len32(self.present.len());
+        self.present.push((id, bits));
+    }
+
+    #[inline]
+    fn find_or_insert(&mut self, row: Packed) -> u32 {
+        let hash = self.hash(&row);
+        let tag = (u64::from(self.generation) << TAG_BITS) | (hash & ((1 << TAG_BITS) - 1));
+        let mut slot = usize::try_from(hash >> (64 - SLOT_BITS)).unwrap_or(0);
+        // At most half of the slots are taken, so an empty one ends every chain.
+        while let Some(word) = self.slots.get_mut(slot) {
+            let found = *word >> ROW_BITS;
+            if found >> TAG_BITS != u64::from(self.generation) {
+                if len32(self.entries.len()) >= self.rows_max {
+                    return self.coarse();
+                }
+                let id = len32(self.entries.len());
+                *word = (tag << ROW_BITS) | u64::from(id);
+                self.push(row);
+                return id;
+            }
+            if found == tag {
+                let id = u32::try_from(*word & ((1 << ROW_BITS) - 1)).unwrap_or(u32::MAX);
+                if self.entries.get(index(id)).is_some_and(|entry| entry.row == row) {
+                    return id;
+                }
+            }
+            slot = (slot + 1) % SLOTS;
+        }
+        self.coarse()
+    }
+
+    /// The coarse row's id; it is the one behind the cap.
+    fn coarse(&mut self) -> u32 {
+        if len32(self.entries.len()) == self.rows_max {
+            self.push(Packed::of(&Row::COARSE));
+        }
+        self.rows_max
+    }
+
+    fn push(&mut self, row: Packed) {
+        // Not noted in any frame yet.
+        self.entries.push(Entry { row, frame: self.frame.wrapping_sub(1), place: 0 });
+    }
+
+    /// Folded multiplication over the words, as foldhash and wyhash do.
+    #[inline]
+    fn hash(&self, row: &Packed) -> u64 {
+        let [w0, w1, w2, w3, w4, w5, w6, w7, w8] = row.0;
+        let [s0, s1, s2, s3, s4, s5, s6, s7, s8, s9] = self.seeds;
+        let mixed = fold(w0 ^ s0, w1 ^ s1)
+            ^ fold(w2 ^ s2, w3 ^ s3).rotate_left(13)
+            ^ fold(w4 ^ s4, w5 ^ s5).rotate_left(29)
+            ^ fold(w6 ^ s6, w7 ^ s7).rotate_left(43);
+        fold(mixed ^ s9, w8 ^ s8 ^ mixed.rotate_left(32))
+    }
+}
+
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let (low, high) = a.carrying_mul(b, 0);
+    low ^ high
+}

@@ -1,0 +1,197 @@
+//! IPv4, IPv6 with its extension headers, ports and ICMP types, ARP.
+//!
+//! Addresses are kept as soon as their bytes are there; whatever follows may be cut. Length fields are
+//! used only to keep a tunnel's content off the padding behind it, never to reach further.
+
+use super::{Arp, Enter, Fragment, Ip, Layer, Net, after, be16, tunnel};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+pub(super) mod proto {
+    //! IP protocol numbers the walk acts on.
+    pub(crate) const HOP_BY_HOP: u8 = 0;
+    pub(crate) const ICMP: u8 = 1;
+    pub(crate) const IPV4: u8 = 4;
+    pub(crate) const TCP: u8 = 6;
+    pub(crate) const UDP: u8 = 17;
+    pub(crate) const DCCP: u8 = 33;
+    pub(crate) const IPV6: u8 = 41;
+    pub(crate) const ROUTING: u8 = 43;
+    pub(crate) const FRAGMENT: u8 = 44;
+    pub(crate) const GRE: u8 = 47;
+    pub(crate) const AH: u8 = 51;
+    pub(crate) const ICMPV6: u8 = 58;
+    pub(crate) const DEST_OPTIONS: u8 = 60;
+    pub(crate) const ETHERIP: u8 = 97;
+    pub(crate) const SCTP: u8 = 132;
+    pub(crate) const MOBILITY: u8 = 135;
+    pub(crate) const UDP_LITE: u8 = 136;
+    pub(crate) const MPLS: u8 = 137;
+    pub(crate) const HIP: u8 = 139;
+    pub(crate) const SHIM6: u8 = 140;
+}
+
+/// Extension headers walked in one packet. RFC 8200 needs far fewer; a chain of thousands is an attack.
+const MAX_EXTENSIONS: usize = 16;
+
+/// An IPv4 header and what follows it.
+pub(super) fn v4<'a>(layer: &mut Layer, bytes: &'a [u8]) -> Option<Enter<'a>> {
+    let head: &[u8; 20] = bytes.first_chunk()?;
+    if head[0] >> 4 != 4 {
+        return None;
+    }
+    let fragment = match u16::from_be_bytes([head[6], head[7]]) {
+        f if f & 0x1fff != 0 => Fragment::Later,
+        f if f & 0x2000 != 0 => Fragment::First,
+        _ => Fragment::Whole,
+    };
+    let mut ip = Ip {
+        src: IpAddr::V4(Ipv4Addr::new(head[12], head[13], head[14], head[15])),
+        dst: IpAddr::V4(Ipv4Addr::new(head[16], head[17], head[18], head[19])),
+        proto: head[9],
+        fragment,
+        ports: None,
+        icmp: None,
+    };
+    let header_bytes = usize::from(head[0] & 0x0f) * 4;
+    let total_bytes = usize::from(u16::from_be_bytes([head[2], head[3]]));
+    let mut next = None;
+    if header_bytes >= 20
+        && fragment != Fragment::Later
+        && let Some(mut payload) = after(bytes, header_bytes)
+    {
+        if ip.proto == proto::AH {
+            (ip.proto, payload) = authentication(ip.proto, payload);
+        }
+        next = transport(&mut ip, payload, trailer(bytes, total_bytes));
+    }
+    layer.net = Net::Ip(ip);
+    next
+}
+
+/// Bytes of padding behind the `total_bytes` an IP header announces; 0 when it announces more than
+/// there is, or nothing (segmentation offload writes 0).
+fn trailer(bytes: &[u8], total_bytes: usize) -> usize {
+    if total_bytes == 0 { 0 } else { bytes.len().saturating_sub(total_bytes) }
+}
+
+/// Steps over authentication headers: the protocol behind them and its bytes.
+fn authentication(mut next: u8, mut bytes: &[u8]) -> (u8, &[u8]) {
+    for _ in 0..MAX_EXTENSIONS {
+        if next != proto::AH {
+            break;
+        }
+        let Some(&[inner, words]) = bytes.first_chunk() else { break };
+        let Some(rest) = after(bytes, (usize::from(words) + 2) * 4) else { break };
+        (next, bytes) = (inner, rest);
+    }
+    (next, bytes)
+}
+
+/// An IPv6 header, its extension headers and what follows them.
+pub(super) fn v6<'a>(layer: &mut Layer, bytes: &'a [u8]) -> Option<Enter<'a>> {
+    let head: &[u8; 40] = bytes.first_chunk()?;
+    if head[0] >> 4 != 6 {
+        return None;
+    }
+    let (addresses, payload) = (after(head, 8)?, after(bytes, 40)?);
+    let (src, rest) = addresses.split_first_chunk::<16>()?;
+    let dst = rest.first_chunk::<16>()?;
+    let mut ip = Ip {
+        src: IpAddr::V6(Ipv6Addr::from(*src)),
+        dst: IpAddr::V6(Ipv6Addr::from(*dst)),
+        proto: head[6],
+        fragment: Fragment::Whole,
+        ports: None,
+        icmp: None,
+    };
+    let payload_bytes = usize::from(u16::from_be_bytes([head[4], head[5]]));
+    let total_bytes = if payload_bytes == 0 { 0 } else { payload_bytes + 40 };
+    let next = extensions(&mut ip, payload)
+        .and_then(|payload| transport(&mut ip, payload, trailer(bytes, total_bytes)));
+    layer.net = Net::Ip(ip);
+    next
+}
+
+/// Walks the extension headers: sets `ip.proto` and `ip.fragment`, returns the transport's bytes, or
+/// `None` where they cannot be reached (cut, a later fragment, or too many headers).
+fn extensions<'a>(ip: &mut Ip, mut bytes: &'a [u8]) -> Option<&'a [u8]> {
+    for _ in 0..MAX_EXTENSIONS {
+        let units = match ip.proto {
+            proto::HOP_BY_HOP
+            | proto::ROUTING
+            | proto::DEST_OPTIONS
+            | proto::MOBILITY
+            | proto::HIP
+            | proto::SHIM6 => 8,
+            proto::AH => 4,
+            proto::FRAGMENT => 0,
+            _ => return Some(bytes),
+        };
+        let &[next, length] = bytes.first_chunk()?;
+        let header_bytes = match units {
+            8 => (usize::from(length) + 1) * 8,
+            4 => (usize::from(length) + 2) * 4,
+            _ => {
+                let field = be16(bytes, 2)?;
+                ip.fragment = match (field & 0xfff8, field & 1) {
+                    (0, 0) => Fragment::Whole,
+                    (0, _) => Fragment::First,
+                    _ => Fragment::Later,
+                };
+                8
+            }
+        };
+        ip.proto = next;
+        if ip.fragment == Fragment::Later {
+            return None;
+        }
+        bytes = after(bytes, header_bytes)?;
+    }
+    None
+}
+
+/// Ports or ICMP type and code; then the tunnel, if the payload carries one. `trailer_bytes` at the
+/// end of `payload` lie outside the IP packet.
+#[inline]
+fn transport<'a>(ip: &mut Ip, payload: &'a [u8], trailer_bytes: usize) -> Option<Enter<'a>> {
+    match ip.proto {
+        proto::TCP | proto::SCTP | proto::DCCP | proto::UDP_LITE => {
+            ip.ports = ports(payload);
+            None
+        }
+        proto::UDP => {
+            ip.ports = ports(payload);
+            tunnel::in_udp(ip.ports?, within(payload, trailer_bytes))
+        }
+        proto::ICMP if ip.src.is_ipv4() => {
+            ip.icmp = payload.first_chunk().map(|&[kind, code]| (kind, code));
+            None
+        }
+        proto::ICMPV6 if ip.src.is_ipv6() => {
+            ip.icmp = payload.first_chunk().map(|&[kind, code]| (kind, code));
+            None
+        }
+        _ => tunnel::in_ip(ip.proto, within(payload, trailer_bytes)),
+    }
+}
+
+fn ports(payload: &[u8]) -> Option<(u16, u16)> {
+    let &[a, b, c, d] = payload.first_chunk()?;
+    Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))
+}
+
+fn within(payload: &[u8], trailer_bytes: usize) -> &[u8] {
+    payload.get(..payload.len().saturating_sub(trailer_bytes)).unwrap_or_default()
+}
+
+/// ARP and RARP (RFC 826) for IPv4 over 48-bit hardware addresses.
+pub(super) fn arp(layer: &mut Layer, bytes: &[u8]) {
+    let Some(head) = bytes.first_chunk::<28>() else { return };
+    // Hardware type is left open: Ethernet, 802 and 802.11 all use the same layout.
+    if head[2..6] == [0x08, 0x00, 6, 4] {
+        layer.net = Net::Arp(Arp {
+            sender: Ipv4Addr::new(head[14], head[15], head[16], head[17]),
+            target: Ipv4Addr::new(head[24], head[25], head[26], head[27]),
+        });
+    }
+}
