@@ -6,8 +6,10 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
+pub mod escape;
 pub mod failure;
 pub mod merge;
+pub mod out;
 pub mod range;
 mod spill;
 pub mod time_arg;
