@@ -14,17 +14,18 @@ use tapedeck_packet::Timestamp;
 /// Matched packets held in memory before they go to the temporary file, bytes.
 pub const MERGE_BYTES: usize = 256 * 1024 * 1024;
 
-/// The order of an answer: time, interface in order of name, arrival number, segment name.
+/// The order of an answer: time, interface in order of name, arrival. Arrival numbers count from 0 in each
+/// segment, so the segments' order (that of their chain) comes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key {
     /// Time of the packet.
     pub ts: Timestamp,
     /// Rank of the interface's name among those of the answer.
     pub interface: u32,
-    /// Arrival number in its chain.
-    pub arrival: u64,
-    /// Rank of the segment's name among those of the answer.
+    /// Rank of the segment in the order of its chain.
     pub segment: u32,
+    /// Arrival number in its segment.
+    pub arrival: u64,
 }
 
 /// A packet of the answer; its bytes lie in the batch.

@@ -13,6 +13,8 @@ pub enum Cause {
     CorruptFrame,
     /// A segment that was there when the answer began is gone.
     Vanished,
+    /// The operating system does not let us open a segment.
+    Unreadable,
 }
 
 impl fmt::Display for Cause {
@@ -20,6 +22,7 @@ impl fmt::Display for Cause {
         f.write_str(match self {
             Self::CorruptFrame => "damaged frame",
             Self::Vanished => "segment gone while reading",
+            Self::Unreadable => "segment that cannot be opened",
         })
     }
 }
