@@ -1,2 +1,112 @@
-//! Placeholder until the first slice lands.
-fn main() {}
+//! tapebench: measurement for planners.
+
+#![forbid(unsafe_code)]
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use tapedeck_bench::latency::{AtRate, measure};
+
+/// Measures what a box can record, with the recorder that will run on it.
+#[derive(Debug, Parser)]
+#[command(name = "tapebench", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Latency of the whole path on a veth pair that this command makes and removes.
+    ///
+    /// Sends numbered, stamped packets at each rate while `tapedeck record` runs, and asks `taperead`
+    /// for them all the time. Prints, per rate, how far stamps stand from the sender's clock and how
+    /// long a packet takes from the wire until it is retrieved.
+    Line(Line),
+}
+
+#[derive(Debug, clap::Args)]
+struct Line {
+    /// Packets per second, several separated by commas. The last 200 packets of each rate count.
+    #[arg(long, value_delimiter = ',', default_value = "1,10,100,1000,10000", value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    rates: Vec<u32>,
+    /// Folder for the store; a temporary one, removed afterwards, by default.
+    #[arg(long)]
+    store: Option<PathBuf>,
+    /// Print the result as JSON on stdout.
+    #[arg(long)]
+    json: bool,
+    /// Further arguments for `tapedeck record`, after `--`.
+    #[arg(last = true)]
+    record: Vec<String>,
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let mut text = format!("error: {error}\n");
+            for cause in error.chain().skip(1) {
+                text.push_str(&format!("Caused by: {cause}\n"));
+            }
+            let _ = std::io::stderr().write_all(text.as_bytes());
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    let Command::Line(line) = cli.command;
+    let temporary;
+    let store = match &line.store {
+        Some(store) => store.clone(),
+        None => {
+            temporary = tempfile::tempdir().context("making a temporary folder")?;
+            temporary.path().join("store")
+        }
+    };
+    let mut out = std::io::stdout();
+    if !line.json {
+        writeln!(
+            out,
+            "{:>9}  {:>8}  {:>27}  {:>30}",
+            "", "", "stamp - sender's clock, us", "wire to retrieved, ms"
+        )?;
+        writeln!(
+            out,
+            "{:>9}  {:>8}  {:>8} {:>8} {:>9}  {:>9} {:>9} {:>10}",
+            "pps", "sent", "p50", "p99", "max", "p50", "p99", "max"
+        )?;
+    }
+    let (ready, results, ledger) = measure(&store, &line.rates, &line.record, |result| {
+        if !line.json {
+            let _ = row(&mut std::io::stdout(), result);
+        }
+    })?;
+    if line.json {
+        let value =
+            serde_json::json!({ "version": 1, "recorder": ready, "rates": results, "ledger": ledger });
+        writeln!(out, "{value}")?;
+    } else {
+        writeln!(out, "\n{ready}\nledger: {}", ledger.get("total").context("the ledger has no total")?)?;
+    }
+    Ok(())
+}
+
+fn row(out: &mut impl std::io::Write, r: &AtRate) -> std::io::Result<()> {
+    let (s, w) = (r.stamp_error, r.wire_to_retrieved);
+    writeln!(
+        out,
+        "{:>9}  {:>8}  {:>8.1} {:>8.1} {:>9.1}  {:>9.1} {:>9.1} {:>10.1}",
+        r.rate_pps,
+        r.sent,
+        s.p50_us,
+        s.p99_us,
+        s.max_us,
+        w.p50_us / 1e3,
+        w.p99_us / 1e3,
+        w.max_us / 1e3
+    )
+}

@@ -5,9 +5,11 @@
 #![deny(unsafe_code)]
 
 mod bytes;
+pub mod capture_file;
 pub mod catalog;
 pub mod frame;
 pub mod journal;
+pub mod mapped;
 pub mod name;
 pub mod pcapng;
 pub mod rows;

@@ -1,2 +1,79 @@
-//! Placeholder until the first slice lands.
-fn main() {}
+//! Developer commands. Two matter to everyone: `cargo xtask demo` shows the product, `cargo xtask test`
+//! says whether a change is good. The others are parts of these.
+//!
+//! It must never be needed to build or run the product.
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its user")]
+
+mod demo;
+mod licences;
+mod outcome;
+mod packages;
+mod repo;
+mod steps;
+mod tidy;
+mod tiers;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Developer commands of tapedeck", disable_help_subcommand = true)]
+struct Args {
+    #[command(subcommand)]
+    command: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Record a link of our own making, get one conversation back, check the books
+    Demo(demo::Options),
+    /// Everything a change must pass: packages, house rules, format, clippy, build, tests
+    Test,
+    /// The long tests: those with `soak` in their path, one after the other
+    Soak,
+    /// House rules: which crate uses which, unsafe, sizes, leftovers, decision records
+    Tidy,
+    /// Licences of everything we link, against the allow list
+    Licences,
+    /// The demo's server, inside its namespace
+    #[command(hide = true)]
+    DemoServe,
+    /// The demo's client, inside its namespace; writes what it saw to FOLDER
+    #[command(hide = true)]
+    DemoTalk {
+        /// Folder for the transcripts
+        folder: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    match run(&Args::parse().command) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// True if all is well.
+fn run(task: &Task) -> Result<bool> {
+    let root = repo::root()?;
+    match task {
+        Task::Demo(options) => demo::run(&root, options),
+        Task::DemoServe => demo::talk::serve().map(|()| true),
+        Task::DemoTalk { folder } => {
+            println!("{}", serde_json::to_string(&demo::talk::talk(folder)?)?);
+            Ok(true)
+        }
+        Task::Test => Ok(tiers::test(&root)),
+        Task::Soak => Ok(tiers::soak(&root)),
+        Task::Tidy => tiers::findings(&tidy::run(&root)?).map(|_| true),
+        Task::Licences => tiers::findings(&licences::run(&root)?).map(|_| true),
+    }
+}

@@ -20,6 +20,7 @@ pub(super) mod proto {
     pub(crate) const GRE: u8 = 47;
     pub(crate) const AH: u8 = 51;
     pub(crate) const ICMPV6: u8 = 58;
+    pub(crate) const NONE: u8 = 59;
     pub(crate) const DEST_OPTIONS: u8 = 60;
     pub(crate) const ETHERIP: u8 = 97;
     pub(crate) const SCTP: u8 = 132;
@@ -30,8 +31,9 @@ pub(super) mod proto {
     pub(crate) const SHIM6: u8 = 140;
 }
 
-/// Extension headers walked in one packet. RFC 8200 needs far fewer; a chain of thousands is an attack.
-const MAX_EXTENSIONS: usize = 16;
+/// Extension headers walked in one packet. RFC 8200 needs a handful, test suites have a hundred; a chain
+/// of thousands is an attack.
+const MAX_EXTENSIONS: usize = 128;
 
 /// An IPv4 header and what follows it.
 pub(super) fn v4<'a>(layer: &mut Layer, bytes: &'a [u8]) -> Option<Enter<'a>> {
@@ -141,6 +143,11 @@ fn extensions<'a>(ip: &mut Ip, mut bytes: &'a [u8]) -> Option<&'a [u8]> {
                 8
             }
         };
+        // A mobility or HIP message ends the chain with "no next header": then it is the content itself.
+        let message = matches!(ip.proto, proto::MOBILITY | proto::HIP | proto::SHIM6);
+        if message && next == proto::NONE {
+            return None;
+        }
         ip.proto = next;
         if ip.fragment == Fragment::Later {
             return None;

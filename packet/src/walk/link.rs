@@ -18,6 +18,7 @@ pub(super) mod ethertype {
     pub(crate) const PPPOE_DISCOVERY: u16 = 0x8863;
     pub(crate) const PPPOE_SESSION: u16 = 0x8864;
     pub(crate) const SERVICE_VLAN: u16 = 0x88a8;
+    pub(crate) const MACSEC: u16 = 0x88e5;
     pub(crate) const BACKBONE: u16 = 0x88e7;
     pub(crate) const FABRIC_PATH: u16 = 0x8903;
     pub(crate) const CISCO_METADATA: u16 = 0x8909;
@@ -82,6 +83,7 @@ fn tagged<'a>(layer: &mut Layer, mut ethertype: u16, mut bytes: &'a [u8]) -> Opt
             ethertype::PPPOE_SESSION => return pppoe(layer, bytes),
             // Version and length, one option of four bytes, then the EtherType.
             ethertype::CISCO_METADATA => (ethertype, bytes) = (be16(bytes, 6)?, after(bytes, 8)?),
+            ethertype::MACSEC => (ethertype, bytes) = macsec(bytes)?,
             // A 2-byte tag; the original frame follows whole.
             ethertype::FABRIC_PATH => return ethernet(layer, after(bytes, 2)?),
             ethertype::BACKBONE => return backbone(bytes),
@@ -90,6 +92,17 @@ fn tagged<'a>(layer: &mut Layer, mut ethertype: u16, mut bytes: &'a [u8]) -> Opt
         }
     }
     None
+}
+
+/// IEEE 802.1AE: a tag with a 4-byte packet number and perhaps an 8-byte channel identifier. Behind it
+/// stands an EtherType, unless the E or C bit says that the data is encrypted or changed.
+fn macsec(bytes: &[u8]) -> Option<(u16, &[u8])> {
+    let control = *bytes.first()?;
+    if control & 0x0c != 0 {
+        return None;
+    }
+    let tag_bytes = if control & 0x20 != 0 { 14 } else { 6 };
+    Some((be16(bytes, tag_bytes)?, after(bytes, tag_bytes + 2)?))
 }
 
 /// 802.1ah: a service tag of four bytes, then the customer's frame.

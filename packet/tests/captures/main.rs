@@ -3,4 +3,6 @@
 #![expect(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
 mod common;
+mod community_id;
+mod oracle;
 mod walk_all;

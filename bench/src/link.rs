@@ -1,0 +1,115 @@
+//! A private link: a veth pair inside a network namespace of its own, removed on drop.
+
+use anyhow::{Context as _, Result, bail};
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// A namespace with two joined veth ends, `tx0` and `rx0`. Dropping it removes both.
+#[derive(Debug)]
+pub struct Link {
+    namespace: String,
+}
+
+impl Link {
+    /// Makes namespace and pair; `queues` is the number of queues of each end, 1..=64, `mtu` their
+    /// longest IP packet in bytes.
+    ///
+    /// # Errors
+    /// Not root, no `ip` or `ethtool` command, or a kernel without veth.
+    pub fn make(queues: u32, mtu: u32) -> Result<Self> {
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let namespace = format!("tb{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+        run("ip", &["netns", "add", &namespace])?;
+        let link = Self { namespace };
+        let q = queues.to_string();
+        let n = link.namespace.as_str();
+        run(
+            "ip",
+            &[
+                "-n",
+                n,
+                "link",
+                "add",
+                "tx0",
+                "numrxqueues",
+                &q,
+                "numtxqueues",
+                &q,
+                "type",
+                "veth",
+                "peer",
+                "name",
+                "rx0",
+                "numrxqueues",
+                &q,
+                "numtxqueues",
+                &q,
+            ],
+        )?;
+        for end in ["tx0", "rx0"] {
+            // No address, no neighbour discovery: only our own packets travel here.
+            run(
+                "ip",
+                &["netns", "exec", n, "sysctl", "-qw", &format!("net.ipv6.conf.{end}.disable_ipv6=1")],
+            )?;
+            run(
+                "ip",
+                &["netns", "exec", n, "ethtool", "-K", end, "tx", "off", "rxvlan", "off", "txvlan", "off"],
+            )?;
+            run("ip", &["-n", n, "link", "set", end, "mtu", &mtu.to_string(), "up"])?;
+        }
+        Ok(link)
+    }
+
+    /// The file that names the namespace, for `setns` and `nsenter --net=`.
+    #[must_use]
+    pub fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.namespace)
+    }
+
+    /// Frames that `tx0` could not hand to `rx0` because its receive ring was full (the sender's
+    /// loss, before anything the recorder could see).
+    ///
+    /// # Errors
+    /// The namespace is gone.
+    pub fn not_placed(&self) -> Result<u64> {
+        let output = self
+            .command("cat".as_ref())
+            .arg("/proc/net/dev")
+            .output()
+            .context("reading the link's counters")?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        let line = text.lines().find_map(|l| l.trim().strip_prefix("tx0:")).context("no tx0 in /proc/net/dev")?;
+        // Receive: bytes packets errs drop fifo frame compressed multicast; transmit: bytes packets errs drop.
+        let dropped = line.split_whitespace().nth(11).context("no drop counter in /proc/net/dev")?;
+        dropped.parse().context("the drop counter is no number")
+    }
+
+    /// A command that will run inside the namespace. `nsenter` and not `ip netns exec`: the latter
+    /// also unshares the mounts, and a BPF file system mounted there would be lost.
+    #[must_use]
+    pub fn command(&self, program: &std::path::Path) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.path().display())).arg(program);
+        command
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        // Taking the namespace away takes the pair with it. Nothing to do about a failure here.
+        let _ = Command::new("ip").args(["netns", "del", &self.namespace]).status();
+    }
+}
+
+fn run(program: &str, arguments: &[&str]) -> Result<()> {
+    let output = Command::new(program)
+        .args(arguments)
+        .output()
+        .with_context(|| format!("`{program}` cannot be run; is its package installed?"))?;
+    if !output.status.success() {
+        bail!("`{program} {}`: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}

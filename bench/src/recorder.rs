@@ -1,0 +1,114 @@
+//! The recorder under test, as its own process, and questions put to `taperead`.
+
+use crate::link::Link;
+use anyhow::{Context as _, Result, bail};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+/// A binary that lies beside this one, or in PATH.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name(name));
+    beside.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from(name))
+}
+
+/// A running `tapedeck record`; killed on drop unless it was stopped.
+#[derive(Debug)]
+pub struct Recorder {
+    child: Child,
+    /// The `ready:` line: interface, queues, mode.
+    pub ready: String,
+}
+
+impl Recorder {
+    /// Starts recording `rx0` of `link` and waits until it is ready.
+    ///
+    /// # Errors
+    /// The recorder does not start; its own words are in the error.
+    pub fn start(link: &Link, store: &Path, arguments: &[String]) -> Result<Self> {
+        let mut child = link
+            .command(&binary("tapedeck"))
+            .args(["record", "--interface", "rx0", "--store"])
+            .arg(store)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("starting tapedeck")?;
+        let mut lines = BufReader::new(child.stderr.take().context("no stderr")?);
+        let mut talk = String::new();
+        loop {
+            let mut line = String::new();
+            if lines.read_line(&mut line)? == 0 {
+                let _ = child.wait();
+                bail!("tapedeck did not get ready:\n{talk}");
+            }
+            if line.starts_with("ready: ") {
+                // Keep the pipe drained, or a talkative recorder would block on it.
+                std::thread::spawn(move || std::io::copy(&mut lines, &mut std::io::sink()));
+                return Ok(Self { child, ready: line.trim().to_owned() });
+            }
+            talk.push_str(&line);
+        }
+    }
+
+    /// Stops the recorder as an operator does and returns its final ledger.
+    ///
+    /// # Errors
+    /// It ended badly, or its ledger is no JSON.
+    pub fn stop(mut self) -> Result<serde_json::Value> {
+        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGTERM).context("stopping tapedeck")?;
+        let mut ledger = String::new();
+        self.child.stdout.take().context("no stdout")?.read_to_string(&mut ledger)?;
+        let status = self.child.wait()?;
+        if !status.success() {
+            bail!("tapedeck ended with {status}");
+        }
+        serde_json::from_str(&ledger).context("the final ledger is no JSON")
+    }
+}
+
+impl Recorder {
+    /// Kills the recorder as `kill -9` does and waits until it is gone.
+    ///
+    /// # Errors
+    /// It had ended before.
+    pub fn kill(mut self) -> Result<()> {
+        if let Some(status) = self.child.try_wait()? {
+            bail!("tapedeck had ended with {status}");
+        }
+        self.child.kill().context("killing tapedeck")?;
+        self.child.wait()?;
+        Ok(())
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+    }
+}
+
+/// What `taperead packets` answers, as a classic pcap with nanoseconds.
+///
+/// # Errors
+/// Exit codes other than 0 and 1 (no match).
+pub fn ask(store: &Path, filter: &str, from_ns: u64) -> Result<Vec<u8>> {
+    let from = format!("{}.{:09}", from_ns / 1_000_000_000, from_ns % 1_000_000_000);
+    let output = Command::new(binary("taperead"))
+        .args(["packets", filter, "--format", "pcap", "-w", "-", "--from", &from, "--store"])
+        .arg(store)
+        .output()
+        .context("starting taperead")?;
+    match output.status.code() {
+        Some(0 | 1) => Ok(output.stdout),
+        code => bail!("taperead exits {code:?}: {}", String::from_utf8_lossy(&output.stderr)),
+    }
+}

@@ -1,0 +1,222 @@
+//! Memory shared with the kernel: the UMEM's chunks, and the mapping type that rings use too.
+//!
+//! It must never give a slice outside the mapping, whatever address a ring names.
+
+use std::io;
+use std::os::fd::RawFd;
+use std::ptr::{self, NonNull};
+
+/// Bytes the kernel keeps free in front of each packet (XDP_PACKET_HEADROOM).
+const HEADROOM: u32 = 256;
+/// What a packet may be longer than the MTU: Ethernet header, two tags, checksum; and the metadata
+/// where it has to stand in front of the packet.
+const LINK_OVERHEAD: u32 = 26 + 32;
+const HUGE_PAGE: usize = 2 << 20;
+
+/// A memory mapping that is unmapped when dropped.
+#[derive(Debug)]
+pub(super) struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a mapping is plain memory without thread affinity; whoever reads and writes through it
+// states at the access why that is no race.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; `&Mapping` gives only its address and length away.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Anonymous, zeroed, populated memory; from huge pages when `huge`.
+    pub(super) fn anonymous(len: usize, huge: bool) -> io::Result<Self> {
+        let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+        if huge {
+            flags |= libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
+        }
+        Self::map(len, flags, -1, 0)
+    }
+
+    /// The ring of `fd` at the offset that names it.
+    pub(super) fn ring(fd: RawFd, len: usize, offset: libc::off_t) -> io::Result<Self> {
+        Self::map(len, libc::MAP_SHARED | libc::MAP_POPULATE, fd, offset)
+    }
+
+    fn map(len: usize, flags: libc::c_int, fd: RawFd, offset: libc::off_t) -> io::Result<Self> {
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours; the
+        // kernel checks `fd`, `len` and `offset`.
+        let base =
+            unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset) };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        Ok(Self { base, len })
+    }
+
+    pub(super) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: `base` and `len` are those of a mapping that `map` made and nothing else unmaps;
+        // every pointer into it lives in a value that owns (a share of) this one.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}
+
+/// Size of a UMEM chunk; the kernel takes no larger one than a page on x86.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkSize {
+    /// 2,048 bytes: holds packets of an MTU up to 1,734.
+    Small,
+    /// 4,096 bytes: holds packets of an MTU up to 3,782; beyond that packets come in pieces.
+    Page,
+}
+
+impl ChunkSize {
+    /// Bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u32 {
+        match self {
+            Self::Small => 2048,
+            Self::Page => 4096,
+        }
+    }
+
+    /// The chunk for an MTU, and whether packets may need several of them (XDP_USE_SG).
+    #[must_use]
+    pub const fn for_mtu(mtu: u32) -> (Self, bool) {
+        let need = mtu.saturating_add(LINK_OVERHEAD);
+        if need <= Self::Small.bytes() - HEADROOM {
+            (Self::Small, false)
+        } else {
+            (Self::Page, need > Self::Page.bytes() - HEADROOM)
+        }
+    }
+}
+
+/// What the UMEM's memory consists of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pages {
+    /// 2 MiB pages.
+    Huge,
+    /// 4 KiB pages: no huge ones were free.
+    Small,
+}
+
+/// The packet memory of one socket: equal chunks, given to the kernel through the fill ring.
+#[derive(Debug)]
+pub(super) struct Umem {
+    memory: Mapping,
+    chunk: u32,
+    chunks: u32,
+    pages: Pages,
+}
+
+impl Umem {
+    /// Memory for `chunks` chunks, from huge pages where there are some.
+    pub(super) fn new(chunk: ChunkSize, chunks: u32) -> io::Result<Self> {
+        let too_big = || io::Error::from(io::ErrorKind::InvalidInput);
+        let chunk = chunk.bytes();
+        let len = usize::try_from(u64::from(chunk) * u64::from(chunks)).map_err(|_| too_big())?;
+        let len = len.checked_next_multiple_of(HUGE_PAGE).ok_or_else(too_big)?;
+        let (memory, pages) = match Mapping::anonymous(len, true) {
+            Ok(memory) => (memory, Pages::Huge),
+            Err(_) => (Mapping::anonymous(len, false)?, Pages::Small),
+        };
+        Ok(Self { memory, chunk, chunks, pages })
+    }
+
+    pub(super) fn pages(&self) -> Pages {
+        self.pages
+    }
+
+    pub(super) fn base(&self) -> u64 {
+        self.memory.base().as_ptr().addr() as u64
+    }
+
+    /// Bytes the chunks take; what XDP_UMEM_REG is told.
+    pub(super) fn bytes(&self) -> u64 {
+        u64::from(self.chunk) * u64::from(self.chunks)
+    }
+
+    /// Address (offset in the UMEM) of every chunk.
+    pub(super) fn addresses(&self) -> impl Iterator<Item = u64> + use<> {
+        let chunk = u64::from(self.chunk);
+        (0..u64::from(self.chunks)).map(move |index| index * chunk)
+    }
+
+    /// The chunk that an address from a ring lies in; `None` outside the UMEM.
+    pub(super) fn chunk_of(&self, addr: u64) -> Option<u64> {
+        (addr < self.bytes()).then(|| addr - addr % u64::from(self.chunk))
+    }
+
+    /// The bytes `addr..addr + len`; `None` unless they lie in one chunk.
+    ///
+    /// # Safety
+    /// The chunk must be ours: taken from the RX ring and not yet given back through the fill ring,
+    /// for as long as the slice lives.
+    pub(super) unsafe fn slice(&self, addr: u64, len: u32) -> Option<&[u8]> {
+        let start = self.chunk_of(addr)?;
+        let end = addr.checked_add(u64::from(len))?;
+        if end > start + u64::from(self.chunk) {
+            return None;
+        }
+        let offset = usize::try_from(addr).ok()?;
+        // SAFETY: addr..end lies in one chunk of the mapping, as just checked, and the mapping lives as
+        // long as `self`. It is initialised (mmap zeroes it), and nobody writes to it: the caller owns
+        // the chunk, and the only writer of ours, `clear_word`, takes `&mut self`.
+        Some(unsafe { std::slice::from_raw_parts(self.memory.base().as_ptr().add(offset), len as usize) })
+    }
+
+    /// Zeroes the four bytes at `addr`, so that nothing of an earlier packet is taken for metadata.
+    ///
+    /// # Safety
+    /// As for [`Umem::slice`].
+    pub(super) unsafe fn clear_word(&mut self, addr: u64) {
+        let Some(offset) = self.chunk_of(addr).and_then(|_| usize::try_from(addr).ok()) else { return };
+        if offset + 4 <= self.memory.len() {
+            // SAFETY: the four bytes lie in the mapping, as just checked; the caller owns the chunk, and
+            // `&mut self` says that no slice of it is alive.
+            unsafe { self.memory.base().as_ptr().add(offset).cast::<[u8; 4]>().write([0; 4]) };
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunk_follows_the_mtu() {
+        assert_eq!(ChunkSize::for_mtu(1500), (ChunkSize::Small, false));
+        assert_eq!(ChunkSize::for_mtu(1734), (ChunkSize::Small, false));
+        assert_eq!(ChunkSize::for_mtu(1735), (ChunkSize::Page, false));
+        assert_eq!(ChunkSize::for_mtu(3782), (ChunkSize::Page, false));
+        assert_eq!(ChunkSize::for_mtu(3783), (ChunkSize::Page, true));
+        assert_eq!(ChunkSize::for_mtu(9000), (ChunkSize::Page, true));
+        assert_eq!(ChunkSize::for_mtu(u32::MAX), (ChunkSize::Page, true));
+    }
+
+    #[test]
+    fn addresses_outside_the_umem_are_refused() {
+        let umem = Umem::new(ChunkSize::Small, 4).unwrap();
+        assert_eq!(umem.chunk_of(2048 + 300), Some(2048));
+        assert_eq!(umem.chunk_of(4 * 2048), None);
+        assert_eq!(umem.chunk_of(u64::MAX), None);
+        // SAFETY: no kernel knows this UMEM; all chunks are ours.
+        unsafe {
+            assert_eq!(umem.slice(2048, 2048).map(<[u8]>::len), Some(2048));
+            assert!(umem.slice(2049, 2048).is_none(), "leaves its chunk");
+            assert!(umem.slice(3 * 2048, 4096).is_none());
+            assert!(umem.slice(u64::MAX - 4, 8).is_none());
+            assert!(umem.slice(0, u32::MAX).is_none());
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Compiles the BPF programs with clang and generates the skeleton into OUT_DIR.
+
+use libbpf_cargo::SkeletonBuilder;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::{env, io, io::Write as _};
+
+const SOURCE: &str = "src/tapedeck.bpf.c";
+
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            let _ = writeln!(
+                io::stderr(),
+                "cannot build {SOURCE}: {why}\n\nhint: it needs clang 14 or later and the kernel headers \
+                 (Debian: apt install clang linux-libc-dev)"
+            );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), String> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?).join("tapedeck.skel.rs");
+    // -mcpu=v3: atomic fetch-and-add exists from there on; every kernel we support (6.6) has it.
+    let mut args = vec!["-mcpu=v3".to_owned(), "-Wall".to_owned(), "-Wextra".to_owned(), "-Werror".to_owned()];
+    // Debian keeps <asm/types.h> under the architecture's name, where clang for bpf does not look.
+    let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
+    let headers = format!("/usr/include/{arch}-linux-gnu");
+    if Path::new(&headers).is_dir() {
+        args.push(format!("-I{headers}"));
+    }
+    SkeletonBuilder::new()
+        .source(SOURCE)
+        .clang_args(args)
+        .build_and_generate(&out)
+        .map_err(|err| format!("{err:#}"))?;
+    for input in [SOURCE, "src/shared.h", "build.rs"] {
+        let _ = writeln!(io::stdout(), "cargo::rerun-if-changed={input}");
+    }
+    Ok(())
+}

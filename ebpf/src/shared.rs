@@ -1,0 +1,225 @@
+//! The Rust mirror of `shared.h`: what lies in the maps and in front of each packet.
+//!
+//! Records are read field by field from bytes, so a caller needs no `unsafe`; the structs exist for
+//! their sizes and offsets, which are asserted here and in the header. It must never guess: bytes of
+//! another length or another magic give `None`.
+
+use std::mem::{offset_of, size_of};
+
+/// Version of every shared record; a change of any of them raises it.
+pub const LAYOUT: u32 = 1;
+/// Queues with a counter row and an XSKMAP slot; row [`QUEUES_MAX`] counts whatever lies beyond.
+pub const QUEUES_MAX: u32 = 64;
+/// Seconds a counter row remembers.
+pub const SECONDS: usize = 64;
+/// First word of the metadata.
+pub const MAGIC: u32 = 0x3150_4454;
+/// The metadata lies in the XDP metadata area, before the packet.
+pub const FLAG_META: u16 = 1;
+/// The metadata was put in front of the packet's bytes and counts in the descriptor's length.
+pub const FLAG_HEAD: u16 = 2;
+/// Bytes of the metadata.
+pub const META_LEN: usize = size_of::<Meta>();
+
+/// `struct td_meta`: what the program writes before each packet it redirects.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Meta {
+    /// [`MAGIC`].
+    pub magic: u32,
+    /// [`FLAG_META`] or [`FLAG_HEAD`].
+    pub flags: u16,
+    /// Queue the packet arrived on.
+    pub queue: u16,
+    /// Counts the redirects that were tried on this queue.
+    pub sequence: u64,
+    /// CLOCK_MONOTONIC at the program, nanoseconds.
+    pub ktime_ns: u64,
+    /// UTC second the program counted the packet in.
+    pub second: u32,
+    /// Bytes on the wire.
+    pub length: u32,
+}
+
+impl Meta {
+    /// Reads the record; `None` unless there are [`META_LEN`] bytes that begin with [`MAGIC`].
+    #[inline]
+    #[must_use]
+    pub fn read(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; META_LEN] = bytes.try_into().ok()?;
+        let magic = u32::from_ne_bytes(field(bytes, 0)?);
+        if magic != MAGIC {
+            return None;
+        }
+        Some(Self {
+            magic,
+            flags: u16::from_ne_bytes(field(bytes, 4)?),
+            queue: u16::from_ne_bytes(field(bytes, 6)?),
+            sequence: u64::from_ne_bytes(field(bytes, 8)?),
+            ktime_ns: u64::from_ne_bytes(field(bytes, 16)?),
+            second: u32::from_ne_bytes(field(bytes, 24)?),
+            length: u32::from_ne_bytes(field(bytes, 28)?),
+        })
+    }
+}
+
+/// Why the kernel refused a redirect; the index into [`Counts::refused`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(usize)]
+pub enum Refusal {
+    /// ENOBUFS: the RX ring was full.
+    RingFull = 0,
+    /// ENOMEM: the fill ring was empty.
+    FillEmpty = 1,
+    /// ENOSPC: longer than a chunk, and the socket takes no fragments.
+    Oversize = 2,
+    /// ENXIO: the socket was not bound.
+    Unbound = 3,
+    /// EINVAL: the socket belongs to another queue or device.
+    WrongQueue = 4,
+    /// Any other errno.
+    Other = 5,
+}
+
+/// Number of [`Refusal`]s.
+pub const REFUSALS: usize = 6;
+
+/// `struct td_counts`: what happened to the packets of a queue, summed over the CPUs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Packets the program saw.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// No socket in the queue's slot: passed on to the stack.
+    pub slot_empty: u64,
+    /// The metadata could not be written: passed on to the stack.
+    pub failed: u64,
+    /// Redirects the kernel refused, by [`Refusal`].
+    pub refused: [u64; REFUSALS],
+}
+
+impl Counts {
+    /// Redirects refused for this reason.
+    #[must_use]
+    pub fn refused(&self, why: Refusal) -> u64 {
+        self.refused.get(why as usize).copied().unwrap_or(0)
+    }
+
+    /// Packets that reached the socket's ring: everything without a reason not to.
+    #[must_use]
+    pub fn delivered(&self) -> u64 {
+        let lost = self.slot_empty.saturating_add(self.failed);
+        let lost = self.refused.iter().fold(lost, |sum, n| sum.saturating_add(*n));
+        self.packets.saturating_sub(lost)
+    }
+
+    /// Adds another CPU's counts.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.packets = self.packets.wrapping_add(other.packets);
+        self.bytes = self.bytes.wrapping_add(other.bytes);
+        self.slot_empty = self.slot_empty.wrapping_add(other.slot_empty);
+        self.failed = self.failed.wrapping_add(other.failed);
+        for (mine, theirs) in self.refused.iter_mut().zip(other.refused) {
+            *mine = mine.wrapping_add(theirs);
+        }
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let mut refused = [0; REFUSALS];
+        for (index, slot) in refused.iter_mut().enumerate() {
+            *slot = u64::from_ne_bytes(field(bytes, 32 + 8 * index)?);
+        }
+        Some(Self {
+            packets: u64::from_ne_bytes(field(bytes, 0)?),
+            bytes: u64::from_ne_bytes(field(bytes, 8)?),
+            slot_empty: u64::from_ne_bytes(field(bytes, 16)?),
+            failed: u64::from_ne_bytes(field(bytes, 24)?),
+            refused,
+        })
+    }
+}
+
+/// `struct td_second`: the counts of one UTC second.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Second {
+    /// Seconds since the epoch; 0 = the slot was never used.
+    pub second: u64,
+    /// The counts.
+    pub counts: Counts,
+}
+
+/// `struct td_queue` of one CPU.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct QueueRow {
+    /// UTC second of the packet that CPU handled last.
+    pub second: u64,
+    /// Everything since the program was loaded.
+    pub total: Counts,
+    /// The last [`SECONDS`] seconds, slot = second mod [`SECONDS`].
+    pub seconds: [Second; SECONDS],
+}
+
+impl QueueRow {
+    /// The totals of a row in the per-CPU map.
+    pub(crate) fn read_total(bytes: &[u8]) -> Option<Counts> {
+        if bytes.len() != size_of::<Self>() {
+            return None;
+        }
+        Counts::read(bytes.get(offset_of!(Self, total)..)?)
+    }
+
+    /// The slots in use of a row in the per-CPU map.
+    pub(crate) fn read_seconds(bytes: &[u8]) -> Option<Vec<Second>> {
+        if bytes.len() != size_of::<Self>() {
+            return None;
+        }
+        let slots = bytes.get(offset_of!(Self, seconds)..)?;
+        let mut out = Vec::new();
+        for slot in slots.chunks_exact(size_of::<Second>()) {
+            let second = u64::from_ne_bytes(field(slot, 0)?);
+            if second != 0 {
+                out.push(Second { second, counts: Counts::read(slot.get(offset_of!(Second, counts)..)?)? });
+            }
+        }
+        Some(out)
+    }
+}
+
+/// `struct td_control`: what the recorder tells the programs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Control {
+    pub(crate) utc_offset_ns: u64,
+    pub(crate) xsks_id: u32,
+    pub(crate) layout: u32,
+}
+
+impl Control {
+    pub(crate) fn bytes(self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(size_of::<Self>());
+        out.extend_from_slice(&self.utc_offset_ns.to_ne_bytes());
+        out.extend_from_slice(&self.xsks_id.to_ne_bytes());
+        out.extend_from_slice(&self.layout.to_ne_bytes());
+        out
+    }
+}
+
+#[inline]
+fn field<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+    bytes.get(at..)?.first_chunk().copied()
+}
+
+const _: () = {
+    assert!(size_of::<Meta>() == 32);
+    assert!(offset_of!(Meta, flags) == 4 && offset_of!(Meta, queue) == 6 && offset_of!(Meta, sequence) == 8);
+    assert!(offset_of!(Meta, ktime_ns) == 16 && offset_of!(Meta, second) == 24);
+    assert!(offset_of!(Meta, length) == 28);
+    assert!(size_of::<Counts>() == 80 && offset_of!(Counts, refused) == 32);
+    assert!(size_of::<Second>() == 88 && offset_of!(Second, counts) == 8);
+    assert!(size_of::<QueueRow>() == 8 + 80 + 64 * 88 && offset_of!(QueueRow, seconds) == 88);
+    assert!(size_of::<Control>() == 16 && offset_of!(Control, xsks_id) == 8);
+};

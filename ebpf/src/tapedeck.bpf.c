@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: (MIT OR GPL-2.0-only)
+/*
+ * The XDP half of the recorder: count, stamp, steer.
+ *
+ * Every packet is counted before anything else is done with it. One that has a socket in its
+ * queue's XSKMAP slot gets 32 bytes of metadata and is redirected there; every other one is counted
+ * with its reason and passed on to the network stack unchanged. The second program sits on the
+ * kernel's tracepoint for failed redirects and says why a redirected packet did not arrive.
+ *
+ * It must never drop a packet by itself, and never leave one uncounted.
+ */
+#include <linux/bpf.h>
+#include <linux/errno.h>
+#include <bpf/bpf_helpers.h>
+#include "shared.h"
+
+#define NANOS_PER_SEC 1000000000ull
+
+struct {
+	__uint(type, BPF_MAP_TYPE_XSKMAP);
+	__uint(max_entries, TD_QUEUES);
+	__type(key, __u32);
+	__type(value, __u32);
+} xsks SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, TD_QUEUES + 1);
+	__type(key, __u32);
+	__type(value, struct td_queue);
+} queues SEC(".maps");
+
+/* Next sequence number per queue. Shared by all CPUs: in generic mode several may serve a queue. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, TD_QUEUES);
+	__type(key, __u32);
+	__type(value, __u64);
+} sequences SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct td_control);
+} control SEC(".maps");
+
+/* The row of a queue on this CPU. */
+static __always_inline struct td_queue *row_of(__u32 queue)
+{
+	__u32 key = queue < TD_QUEUES ? queue : TD_QUEUES;
+
+	return bpf_map_lookup_elem(&queues, &key);
+}
+
+/* The slot of the second this CPU is counting in, emptied when it still holds an older one. */
+static __always_inline struct td_counts *slot_of(struct td_queue *row)
+{
+	struct td_second *slot = &row->seconds[row->second % TD_SECONDS];
+
+	if (slot->second != row->second) {
+		__builtin_memset(&slot->counts, 0, sizeof(slot->counts));
+		slot->second = row->second;
+	}
+	return &slot->counts;
+}
+
+/* What the metadata says of the packet being handled. */
+struct stamp {
+	__u64 *sequence;
+	__u64 ktime_ns;
+	__u64 second;
+	__u32 length;
+	__u32 queue;
+};
+
+/* Writes the metadata to `at`, if it fits before `end`. */
+static __always_inline int write_meta(void *at, void *end, __u16 flags, const struct stamp *stamp)
+{
+	struct td_meta *meta = at;
+
+	if ((void *)(meta + 1) > end)
+		return 0;
+	meta->magic = TD_MAGIC;
+	meta->flags = flags;
+	meta->queue = stamp->queue;
+	meta->sequence = __sync_fetch_and_add(stamp->sequence, 1);
+	meta->ktime_ns = stamp->ktime_ns;
+	meta->second = stamp->second;
+	meta->length = stamp->length;
+	return 1;
+}
+
+/* The loads of the packet's bounds stay where they are written: clang would otherwise fold those of
+ * two branches into one with a computed offset, which the verifier refuses. */
+#define KEEP_APART() asm volatile("" ::: "memory")
+
+SEC("xdp.frags")
+int tapedeck_rx(struct xdp_md *ctx)
+{
+	const int size = sizeof(struct td_meta);
+	__u64 now = bpf_ktime_get_ns();
+	__u64 length = bpf_xdp_get_buff_len(ctx);
+	__u32 queue = ctx->rx_queue_index;
+	__u32 zero = 0;
+	struct td_control *told = bpf_map_lookup_elem(&control, &zero);
+	struct td_queue *row = row_of(queue);
+	struct td_counts *slot;
+	struct stamp stamp = {};
+	int in_front = 0;
+
+	/* Array lookups with a key in range do not fail; the verifier wants to see it asked. */
+	if (!told || !row)
+		return XDP_PASS;
+	row->second = (now + told->utc_offset_ns) / NANOS_PER_SEC;
+	slot = slot_of(row);
+	row->total.packets++;
+	row->total.bytes += length;
+	slot->packets++;
+	slot->bytes += length;
+
+	stamp.sequence = bpf_map_lookup_elem(&sequences, &queue);
+	if (!stamp.sequence || !bpf_map_lookup_elem(&xsks, &queue))
+		goto slot_empty;
+	stamp.ktime_ns = now;
+	stamp.second = row->second;
+	stamp.length = length;
+	stamp.queue = queue;
+
+	if (bpf_xdp_adjust_meta(ctx, -size) == 0) {
+		void *data_meta = (void *)(long)ctx->data_meta;
+		void *data = (void *)(long)ctx->data;
+
+		if (!write_meta(data_meta, data, TD_FLAG_META, &stamp))
+			goto failed;
+	} else if (bpf_xdp_adjust_head(ctx, -size) == 0) {
+		KEEP_APART();
+		void *data = (void *)(long)ctx->data;
+		void *data_end = (void *)(long)ctx->data_end;
+
+		in_front = 1;
+		if (!write_meta(data, data_end, TD_FLAG_HEAD, &stamp))
+			goto failed;
+	} else {
+		goto failed;
+	}
+
+	if (bpf_redirect_map(&xsks, queue, XDP_PASS) == XDP_REDIRECT)
+		return XDP_REDIRECT;
+	/* The socket left between the two looks at the slot: pass the packet on as it came. */
+	if (in_front && bpf_xdp_adjust_head(ctx, size) != 0)
+		goto failed;
+slot_empty:
+	row->total.slot_empty++;
+	slot->slot_empty++;
+	return XDP_PASS;
+failed:
+	row->total.failed++;
+	slot->failed++;
+	return XDP_PASS;
+}
+
+static __always_inline __u32 refusal_of(int err)
+{
+	switch (err) {
+	case -ENOBUFS:
+		return TD_RING_FULL;
+	case -ENOMEM:
+		return TD_FILL_EMPTY;
+	case -ENOSPC:
+		return TD_OVERSIZE;
+	case -ENXIO:
+		return TD_UNBOUND;
+	case -EINVAL:
+		return TD_WRONG_QUEUE;
+	default:
+		return TD_OTHER;
+	}
+}
+
+/*
+ * Arguments of the tracepoint since Linux 5.12 (include/trace/events/xdp.h, xdp_redirect_err):
+ * dev, prog, target, err, map_type, map_id, index. It fires on the CPU that ran tapedeck_rx,
+ * before that CPU takes its next packet, so the row still names that packet's second.
+ */
+SEC("tp_btf/xdp_redirect_err")
+int tapedeck_redirect_err(__u64 *ctx)
+{
+	int err = (int)ctx[3];
+	__u32 map_id = (__u32)ctx[5];
+	__u32 index = (__u32)ctx[6];
+	__u32 zero = 0, refusal;
+	struct td_control *told = bpf_map_lookup_elem(&control, &zero);
+	struct td_queue *row;
+	struct td_counts *slot;
+
+	if (!told || map_id != told->xsks_id)
+		return 0;
+	row = row_of(index);
+	if (!row)
+		return 0;
+	slot = slot_of(row);
+	refusal = refusal_of(err);
+	if (refusal >= TD_REFUSALS)
+		return 0;
+	row->total.refused[refusal]++;
+	slot->refused[refusal]++;
+	return 0;
+}
+
+char LICENSE[] SEC("license") = "Dual MIT/GPL";
