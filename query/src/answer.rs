@@ -7,15 +7,17 @@
 use crate::filter::Filter;
 use crate::merge::{Batch, MERGE_BYTES, Merge};
 use crate::out::{Output, OutputError, Source};
-use crate::plan::{Plan, PlannedSegment};
+use crate::framewalk::{self, ARRIVALS_PER_FRAME, Stretch};
+use crate::plan::{Plan, PlannedSegment, Prologue};
 use crate::pool::ordered;
 use crate::range::{Span, TimeRange};
-use crate::scan::{Context, ScanError, Scanner, Task};
+use crate::scan::{Piece, ScanError, Scanner, Task};
 use crate::sources::Sources;
 use crate::verdict::{Gap, Verdict};
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
+use tapedeck_index::catalog::State;
 use tapedeck_index::pcapng::PacketRecord;
 use tapedeck_packet::Timestamp;
 
@@ -92,8 +94,7 @@ pub fn answer(
 ) -> Result<Answer, AnswerError> {
     let mut run = Run { plan, question, answer: Answer::default(), lost: BTreeSet::new() };
     run.answer.verdict.asked = plan.segments.iter().map(|s| s.span).collect();
-    let sources = run.sources();
-    let tasks = run.tasks(&sources);
+    let (sources, tasks) = run.prepare();
     let result = std::thread::scope(|scope| {
         let start = || Scanner::new(question.filter, question.range);
         let work = |scanner: &mut Scanner<'_>, task: &Task| {
@@ -127,30 +128,34 @@ struct Run<'a> {
 }
 
 impl Run<'_> {
-    /// What each segment with something to read says about its interface.
-    fn sources(&mut self) -> Sources {
-        let (sources, failed) = Sources::read(&self.plan.segments);
+    /// Finds what to read of each segment, and what its packets are: sources by number, and all tasks in
+    /// order of their earliest possible packet.
+    fn prepare(&mut self) -> (Sources, Vec<Task>) {
+        let (mut prologues, mut tasks) = (Vec::new(), Vec::new());
+        let plan = self.plan;
+        for (number, segment) in plan.segments.iter().enumerate().filter(|(_, s)| s.is_read()) {
+            match pieces(segment) {
+                Ok((Some(prologue), pieces)) => {
+                    prologues.push((number, prologue));
+                    tasks.extend(pieces.into_iter().map(|task| Task { segment: number, ..task }));
+                }
+                Ok((None, _)) => {}
+                Err(error) => self.lose_segment(number, segment, None, error),
+            }
+        }
+        let (sources, failed) = Sources::read(&plan.segments, prologues);
         self.answer.verdict.scanned_frames = sources.frames;
         self.answer.verdict.scanned_bytes = sources.bytes;
         for (number, error) in failed {
-            if let Some(segment) = self.plan.segments.get(number) {
-                let packets = segment.tasks.iter().map(|t| t.packets.map(u64::from)).sum();
+            if let Some(segment) = plan.segments.get(number) {
+                let lost = tasks.iter().filter(|t| t.segment == number);
+                let packets = lost.map(|t| t.packets.map(u64::from)).sum();
                 self.lose_segment(number, segment, packets, error);
             }
         }
-        sources
-    }
-
-    /// Everything to read, in order of the earliest possible packet.
-    fn tasks(&mut self, sources: &Sources) -> Vec<Task> {
-        let mut tasks = Vec::new();
-        for (number, segment) in self.plan.segments.iter().enumerate() {
-            if sources.context(number).is_some() {
-                tasks.extend(segment.tasks.iter().cloned().map(|task| Task { segment: number, ..task }));
-            }
-        }
+        tasks.retain(|task| sources.context(task.segment).is_some());
         tasks.sort_by_key(|t| (t.t_min, t.segment, t.first_arrival));
-        tasks
+        (sources, tasks)
     }
 
     fn deliver(
@@ -235,4 +240,40 @@ impl Run<'_> {
 /// The last time inside a span.
 fn last_inside(span: Span) -> Timestamp {
     span.to.saturating_sub(1).max(span.from)
+}
+
+/// What to read of a segment, and where its interface is described; `None` if the file holds nothing.
+fn pieces(segment: &PlannedSegment) -> Result<(Option<Prologue>, Vec<Task>), ScanError> {
+    if !segment.is_walked() {
+        return Ok((Some(segment.prologue.clone()), segment.tasks.clone()));
+    }
+    let file = segment.handle.open().map_err(ScanError::of_open)?;
+    let stretches = framewalk::walk(&file).map_err(ScanError::Read)?;
+    let mut prologue = None;
+    let mut tasks = Vec::new();
+    for (number, Stretch { offset, len, is_frame }) in (0u64..).zip(stretches) {
+        let piece = match u32::try_from(len) {
+            Ok(stored_len) if is_frame => Piece::Frame { offset, stored_len },
+            // The unwritten rest of an open segment is no damage.
+            _ if segment.state == State::Open => continue,
+            _ => Piece::Damage { offset, len },
+        };
+        if let Piece::Frame { offset, stored_len } = piece
+            && prologue.is_none()
+        {
+            prologue = Some(Prologue::Frame { offset, stored_len });
+        }
+        tasks.push(Task {
+            segment: 0,
+            piece,
+            t_min: segment.span.from,
+            t_max: last_inside(segment.span),
+            packets: None,
+            first_arrival: number.saturating_mul(ARRIVALS_PER_FRAME),
+        });
+    }
+    match prologue {
+        None if !tasks.is_empty() => Err(ScanError::NoInterface),
+        _ => Ok((prologue, tasks)),
+    }
 }

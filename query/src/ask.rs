@@ -3,10 +3,11 @@
 
 use crate::cli::{FormatArg, InspectArgs, PacketsArgs, RangeArgs, SegmentsArgs};
 use crate::failure::Failure;
-use crate::filter::Filter;
+use crate::filter::{Filter, FilterError};
 use crate::range::TimeRange;
 use crate::time_arg::{TimeError, parse_duration_ns, parse_time};
 use std::path::{Path, PathBuf};
+use tapedeck_index::catalog::{StoreFile, StoreFileError};
 use tapedeck_index::name::PACKETS_FOLDER;
 use tapedeck_packet::Timestamp;
 
@@ -84,7 +85,7 @@ impl PacketsAsk {
     /// The first thing that means nothing: filter, time, options that exclude each other, store.
     pub fn new(args: PacketsArgs, now: Timestamp) -> Result<Self, Failure> {
         let filter_text = args.filter.join(" ");
-        let filter = Filter::parse(&filter_text).map_err(|e| filter_failure(&filter_text, &e))?;
+        let filter = Filter::parse(&filter_text).map_err(|e| filter_failure(&e))?;
         let range = range(&args.range, now)?;
         let deliver = deliver(&args)?;
         let stores = stores(&args.range.store)?;
@@ -109,9 +110,14 @@ pub fn inspect(args: InspectArgs) -> Vec<PathBuf> {
     args.files
 }
 
-fn filter_failure(text: &str, error: &crate::filter::FilterError) -> Failure {
-    let failure = Failure::because(format!("cannot understand the filter '{text}'"), error);
-    failure.hint("'taperead packets --help' lists the filter language")
+fn filter_failure(error: &FilterError) -> Failure {
+    // The error shows its hint itself; ours stands where all hints stand.
+    let mut text = error.to_string();
+    if let Some(hint) = error.hint() {
+        text.truncate(text.trim_end_matches(hint).trim_end_matches("\nhint: ").len());
+    }
+    let failure = Failure::new(format!("cannot read the filter: {text}"));
+    failure.hint(error.hint().unwrap_or("'taperead packets --help' lists the filter language"))
 }
 
 fn deliver(args: &PacketsArgs) -> Result<Deliver, Failure> {
@@ -176,7 +182,10 @@ fn stores(patterns: &[String]) -> Result<Vec<PathBuf>, Failure> {
             .filter_map(Result::ok)
             .filter(|path| is_store(path));
         let before = found.len();
-        found.extend(matches);
+        for path in matches {
+            check_store(&path)?;
+            found.push(path);
+        }
         if found.len() == before {
             return Err(Failure::new(format!("no store matches '{pattern}'"))
                 .hint("a store is a folder with store.json or packets/ in it, as 'tapedeck record' makes it"));
@@ -189,17 +198,23 @@ fn stores(patterns: &[String]) -> Result<Vec<PathBuf>, Failure> {
     Ok(found)
 }
 
+/// Only looks like a store; [`check_store`] reads what it says of itself.
 fn is_store(path: &Path) -> bool {
     path.join(PACKETS_FOLDER).is_dir() || path.join("store.json").is_file()
 }
 
 fn check_store(path: &Path) -> Result<(), Failure> {
     let what = || format!("no store at '{}'", path.display());
-    match std::fs::metadata(path) {
-        Err(e) => Err(Failure::because(what(), &e).hint("--store takes the folder given to 'tapedeck record --store'")),
-        Ok(_) if is_store(path) => Ok(()),
-        Ok(_) => Err(Failure::because(what(), &NotAStore)
-            .hint("--store takes the folder given to 'tapedeck record --store', not one inside it")),
+    let hint = "--store takes the folder given to 'tapedeck record --store'";
+    if let Err(e) = std::fs::metadata(path) {
+        return Err(Failure::because(what(), &e).hint(hint));
+    }
+    match StoreFile::read(path) {
+        Ok(_) => Ok(()),
+        // The description may be lost; segments speak for themselves.
+        Err(StoreFileError::Absent { .. }) if is_store(path) => Ok(()),
+        Err(StoreFileError::Absent { .. }) => Err(Failure::because(what(), &NotAStore).hint(hint)),
+        Err(e) => Err(Failure::because(format!("cannot use the store at '{}'", path.display()), &e)),
     }
 }
 

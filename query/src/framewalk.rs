@@ -7,6 +7,9 @@ use crate::segment::{Opened, len64};
 use std::io;
 use tapedeck_index::frame::{FrameLenError, RAW_BYTES_MAX, compress_bound, frame_len};
 
+/// Arrival numbers set aside for a frame whose first one is not known; more than a frame has packets.
+pub(crate) const ARRIVALS_PER_FRAME: u64 = 1 << 20;
+
 /// First four bytes of a zstd frame.
 const MAGIC: [u8; 4] = 0xFD2F_B528u32.to_le_bytes();
 /// Read at first; nearly every frame fits.
@@ -14,20 +17,20 @@ const WINDOW_BYTES: usize = 1024 * 1024;
 
 /// A stretch of a segment file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stretch {
+pub(crate) struct Stretch {
     /// Byte offset.
-    pub offset: u64,
+    pub(crate) offset: u64,
     /// Bytes.
-    pub len: u64,
+    pub(crate) len: u64,
     /// A frame, as far as its headers say; else damage.
-    pub is_frame: bool,
+    pub(crate) is_frame: bool,
 }
 
 /// All of a file's bytes as frames and damage, in order.
 ///
 /// # Errors
 /// When the file cannot be read.
-pub fn walk(file: &Opened) -> io::Result<Vec<Stretch>> {
+pub(crate) fn walk(file: &Opened) -> io::Result<Vec<Stretch>> {
     let end = file.len()?;
     let mut window = Window { file, end, offset: 0, bytes: Vec::new() };
     let mut stretches: Vec<Stretch> = Vec::new();

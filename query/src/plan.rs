@@ -8,6 +8,7 @@ use crate::scan::{Piece, Task};
 use crate::segment::Handle;
 use std::fmt;
 use std::sync::Arc;
+use tapedeck_index::catalog::State;
 use tapedeck_index::name::SegmentName;
 use tapedeck_index::pcapng::InterfaceInfo;
 
@@ -23,6 +24,8 @@ pub enum Prologue {
     },
     /// The journal of an open segment says it.
     Known(Arc<InterfaceInfo>),
+    /// From the first frame, which must be found first, as all frames: by walking the file.
+    Walk,
 }
 
 /// How the frames of a segment were chosen.
@@ -49,17 +52,19 @@ pub enum Choice {
 pub struct PlannedSegment {
     /// Its name.
     pub name: SegmentName,
+    /// Sealed, or still being written.
+    pub state: State,
     /// How to get at its bytes.
     pub handle: Handle,
     /// How its interface is found out.
     pub prologue: Prologue,
     /// Times of its packets; without an index all that it may hold.
     pub span: Span,
-    /// What to read; empty when the index excludes a match.
+    /// What to read. Empty when the index excludes a match, and when the file must be walked first.
     pub tasks: Vec<Task>,
     /// How that was chosen.
     pub choice: Choice,
-    /// Frames with packets, all of them.
+    /// Frames with packets, all of them; 0 where only a walk can tell.
     pub frames: u64,
     /// Stored bytes of the segment.
     pub stored_bytes: u64,
@@ -105,13 +110,22 @@ impl PlannedSegment {
     /// Stored bytes to be read.
     #[must_use]
     pub fn bytes_to_read(&self) -> u64 {
+        if self.is_walked() {
+            return self.stored_bytes;
+        }
         self.tasks.iter().map(|t| t.piece.stored_bytes()).sum()
     }
 
-    /// Is it still being written?
+    /// Must the file be walked to find its frames?
     #[must_use]
-    pub fn is_open(&self) -> bool {
-        matches!(self.handle, Handle::Open { .. })
+    pub fn is_walked(&self) -> bool {
+        matches!(self.prologue, Prologue::Walk)
+    }
+
+    /// Is anything of it read?
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.is_walked() || !self.tasks.is_empty()
     }
 }
 
@@ -128,7 +142,7 @@ impl fmt::Display for Plan {
             Some(life) => writeln!(f, "store     {} to {}", life.from, life.to)?,
             None => writeln!(f, "store     empty")?,
         }
-        let to_read = self.segments.iter().filter(|s| !s.tasks.is_empty()).count();
+        let to_read = self.segments.iter().filter(|s| s.is_read()).count();
         let considered = crate::segment::len64(self.segments.len()) + self.outside;
         let excluded = self.segments.len() - to_read;
         writeln!(
@@ -147,8 +161,13 @@ impl fmt::Display for PlannedSegment {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // A name is escaped by its form, but the folders above it are anyone's.
         let path = self.handle.path().to_string_lossy();
-        let open = if self.is_open() { " (open)" } else { "" };
-        write!(f, "  {}{open}: {} of {} frames", Foreign::new(&path, true), self.frames_to_read(), self.frames)?;
+        let open = if self.state == State::Open { " (open)" } else { "" };
+        write!(f, "  {}{open}: ", Foreign::new(&path, true))?;
+        if self.is_walked() {
+            f.write_str("all frames")?;
+        } else {
+            write!(f, "{} of {} frames", self.frames_to_read(), self.frames)?;
+        }
         let pending = self.tasks.iter().filter(|t| matches!(t.piece, Piece::Blocks(_))).count();
         if pending > 0 {
             write!(f, " ({pending} from the journal)")?;

@@ -10,7 +10,7 @@ use std::thread::Scope;
 const AHEAD: usize = 2;
 
 /// The results, in order; ends after the last or when a worker died.
-pub struct Ordered<R> {
+pub(crate) struct Ordered<R> {
     lanes: Vec<Receiver<R>>,
     next: usize,
 }
@@ -28,7 +28,7 @@ impl<R> Iterator for Ordered<R> {
 
 /// Starts `workers` threads in `scope` that each make a state with `start` and turn items into results
 /// with `work`.
-pub fn ordered<'scope, 'env, T, S, R>(
+pub(crate) fn ordered<'scope, 'env, T, S, R>(
     scope: &'scope Scope<'scope, 'env>,
     workers: usize,
     items: &'env [T],

@@ -5,7 +5,7 @@
 //! terms) is combined on frames: `and` = in both sets, `or` = in either, `not` around an `inner` = any
 //! frame. Rows are never excluded unless no packet of theirs can match: a wrong "not here" is lost evidence.
 
-use crate::filter::{Atom, Expr, Prefix, Tri, evaluate};
+use crate::filter::{Atom, Expr, Prefix, Tri};
 use crate::rowfacts::RowFacts;
 use std::net::IpAddr;
 use tapedeck_index::rows::{A_TO_B, B_TO_A, Row, Subject};
@@ -13,7 +13,7 @@ use tapedeck_index::sidecar::{Property, Sidecar, SidecarError};
 use tapedeck_packet::FlowKey;
 
 /// The frames of a segment that can hold a match, and how they were found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Pruned {
     /// By frame number.
     pub frames: Vec<bool>,
@@ -135,7 +135,7 @@ fn can_match(row: &Row, directions: u8, expr: &Expr, scope: Scope) -> bool {
     [A_TO_B, B_TO_A]
         .into_iter()
         .filter(|bit| directions & bit != 0)
-        .any(|bit| evaluate(expr, &RowFacts::new(row, bit == A_TO_B)) != Tri::False)
+        .any(|bit| expr.eval(&RowFacts::new(row, bit == A_TO_B)) != Tri::No)
 }
 
 fn has_inner(expr: &Expr) -> bool {

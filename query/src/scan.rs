@@ -47,6 +47,13 @@ pub enum Piece {
     },
     /// Blocks of a frame that is not written yet, from the journal.
     Blocks(Vec<u8>),
+    /// Bytes of the file that are no frame.
+    Damage {
+        /// Byte offset in the segment.
+        offset: u64,
+        /// How many.
+        len: u64,
+    },
 }
 
 impl Piece {
@@ -55,7 +62,7 @@ impl Piece {
     pub fn stored_bytes(&self) -> u64 {
         match self {
             Self::Frame { stored_len, .. } => u64::from(*stored_len),
-            Self::Blocks(_) => 0,
+            Self::Blocks(_) | Self::Damage { .. } => 0,
         }
     }
 
@@ -63,7 +70,7 @@ impl Piece {
     #[must_use]
     pub fn offset(&self) -> Option<u64> {
         match self {
-            Self::Frame { offset, .. } => Some(*offset),
+            Self::Frame { offset, .. } | Self::Damage { offset, .. } => Some(*offset),
             Self::Blocks(_) => None,
         }
     }
@@ -98,31 +105,87 @@ pub enum ScanError {
     /// Not the blocks that were written.
     #[error(transparent)]
     Block(#[from] BlockError),
+    /// Bytes that are no frame.
+    #[error("{len} bytes are no frame")]
+    NoFrame {
+        /// How many.
+        len: u64,
+    },
     /// The first frame describes no interface, so the packets cannot be read.
     #[error("the first frame describes no interface")]
     NoInterface,
 }
 
 impl ScanError {
+    /// A file that could not be opened.
+    #[must_use]
+    pub fn of_open(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::NotFound { Self::Gone } else { Self::Open(error) }
+    }
+
     /// What the verdict calls it.
     #[must_use]
     pub fn cause(&self) -> Cause {
         match self {
             Self::Gone => Cause::Vanished,
             Self::Open(_) => Cause::Unreadable,
-            Self::Read(_) | Self::Frame(_) | Self::Block(_) | Self::NoInterface => Cause::CorruptFrame,
+            Self::Read(_) | Self::Frame(_) | Self::Block(_) | Self::NoFrame { .. } | Self::NoInterface => {
+                Cause::CorruptFrame
+            }
         }
     }
 }
 
-/// One thread's tools for reading frames, kept from frame to frame.
-pub struct Scanner<'a> {
-    filter: &'a Filter,
-    range: TimeRange,
+/// Reads frames; keeps its buffers, its decoder and some open files.
+pub struct FrameReader {
     decoder: Result<Decoder, FrameError>,
     files: Vec<(PathBuf, Opened)>,
     stored: Vec<u8>,
     raw: Vec<u8>,
+}
+
+impl Default for FrameReader {
+    fn default() -> Self {
+        Self { decoder: Decoder::new(), files: Vec::new(), stored: Vec::new(), raw: Vec::new() }
+    }
+}
+
+impl FrameReader {
+    /// The uncompressed bytes of a frame.
+    ///
+    /// # Errors
+    /// [`ScanError`] of the file or the frame.
+    pub fn read(&mut self, handle: &Handle, offset: u64, stored_len: u32) -> Result<&[u8], ScanError> {
+        let len = usize::try_from(stored_len).map_err(|e| ScanError::Read(io::Error::other(e)))?;
+        self.stored.resize(len, 0);
+        if self.files.first().is_none_or(|(path, _)| path != handle.path()) {
+            self.bring_forward(handle)?;
+        }
+        if let Some((_, opened)) = self.files.first() {
+            opened.read_at(&mut self.stored, offset).map_err(ScanError::Read)?;
+        }
+        let decoder = self.decoder.as_mut().map_err(|e| e.clone())?;
+        decoder.decompress(&self.stored, &mut self.raw, RAW_BYTES_MAX)?;
+        Ok(&self.raw)
+    }
+
+    /// Puts the open file of `handle` first.
+    fn bring_forward(&mut self, handle: &Handle) -> Result<(), ScanError> {
+        let opened = match self.files.iter().position(|(path, _)| path == handle.path()) {
+            Some(at) => self.files.remove(at),
+            None => (handle.path().to_owned(), handle.open().map_err(ScanError::of_open)?),
+        };
+        self.files.truncate(FILES_MAX - 1);
+        self.files.insert(0, opened);
+        Ok(())
+    }
+}
+
+/// Finds the matching packets of frames.
+pub struct Scanner<'a> {
+    filter: &'a Filter,
+    range: TimeRange,
+    reader: FrameReader,
     walk: Walk,
 }
 
@@ -130,15 +193,7 @@ impl<'a> Scanner<'a> {
     /// A scanner for packets that match `filter` inside `range`.
     #[must_use]
     pub fn new(filter: &'a Filter, range: TimeRange) -> Self {
-        Self {
-            filter,
-            range,
-            decoder: Decoder::new(),
-            files: Vec::new(),
-            stored: Vec::new(),
-            raw: Vec::new(),
-            walk: Walk::new(),
-        }
+        Self { filter, range, reader: FrameReader::default(), walk: Walk::new() }
     }
 
     /// The matching packets of a piece of `handle`, sorted.
@@ -147,56 +202,27 @@ impl<'a> Scanner<'a> {
     /// [`ScanError`]; nothing of the piece is believed then.
     pub fn scan(&mut self, handle: &Handle, task: &Task, context: Context) -> Result<Batch, ScanError> {
         match &task.piece {
-            Piece::Frame { offset, stored_len } => self.inflate(handle, *offset, *stored_len)?,
-            Piece::Blocks(bytes) => self.raw.clone_from(bytes),
+            Piece::Frame { offset, stored_len } => drop(self.reader.read(handle, *offset, *stored_len)?),
+            Piece::Blocks(bytes) => self.reader.raw.clone_from(bytes),
+            Piece::Damage { len, .. } => return Err(ScanError::NoFrame { len: *len }),
         }
         let mut items = self.select(task.first_arrival, context)?;
         let kept: usize = items.iter().map(|i| i.len).sum();
-        let bytes = if kept.saturating_mul(2) >= self.raw.len() {
-            std::mem::take(&mut self.raw)
+        let raw = &mut self.reader.raw;
+        let bytes = if kept.saturating_mul(2) >= raw.len() {
+            std::mem::take(raw)
         } else {
-            compact(&mut items, &self.raw, kept)
+            compact(&mut items, raw, kept)
         };
         let mut batch = Batch { items, bytes };
         batch.sort();
         Ok(batch)
     }
 
-    /// The uncompressed bytes of a frame.
-    ///
-    /// # Errors
-    /// [`ScanError`], but never `Block`.
-    pub fn raw(&mut self, handle: &Handle, offset: u64, stored_len: u32) -> Result<&[u8], ScanError> {
-        self.inflate(handle, offset, stored_len)?;
-        Ok(&self.raw)
-    }
-
-    fn inflate(&mut self, handle: &Handle, offset: u64, stored_len: u32) -> Result<(), ScanError> {
-        let len = usize::try_from(stored_len).map_err(|e| ScanError::Read(io::Error::other(e)))?;
-        self.stored.resize(len, 0);
-        let opened = match self.files.iter().position(|(path, _)| path == handle.path()) {
-            Some(at) => at,
-            None => {
-                let opened = handle.open().map_err(|e| match e.kind() {
-                    io::ErrorKind::NotFound => ScanError::Gone,
-                    _ => ScanError::Open(e),
-                })?;
-                self.files.truncate(FILES_MAX - 1);
-                self.files.insert(0, (handle.path().to_owned(), opened));
-                0
-            }
-        };
-        if let Some((_, opened)) = self.files.get(opened) {
-            opened.read_at(&mut self.stored, offset).map_err(ScanError::Read)?;
-        }
-        let decoder = self.decoder.as_mut().map_err(|e| e.clone())?;
-        Ok(decoder.decompress(&self.stored, &mut self.raw, RAW_BYTES_MAX)?)
-    }
-
     fn select(&mut self, first_arrival: u64, context: Context) -> Result<Vec<Found>, ScanError> {
         let mut items = Vec::new();
         let mut arrival = first_arrival;
-        for block in Blocks::new(&self.raw) {
+        for block in Blocks::new(&self.reader.raw) {
             let (offset, Block::Packet(packet)) = block? else { continue };
             let this = arrival;
             arrival = arrival.saturating_add(1);

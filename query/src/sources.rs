@@ -3,36 +3,35 @@
 
 use crate::out::Source;
 use crate::plan::{PlannedSegment, Prologue};
-use crate::scan::{Context, ScanError, Scanner};
-use crate::filter::Filter;
-use crate::range::TimeRange;
+use crate::scan::{Context, FrameReader, ScanError};
 use std::collections::BTreeMap;
 use tapedeck_index::name::SegmentName;
 use tapedeck_index::pcapng::{Block, Blocks, InterfaceInfo};
 
 /// What is known of the segments of a plan that have something to read.
 #[derive(Debug, Default)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// By number in the plan.
     known: BTreeMap<usize, (Source, Context)>,
     /// By rank.
     ranked: Vec<usize>,
     /// Frames read to find out.
-    pub frames: u64,
+    pub(crate) frames: u64,
     /// Their stored bytes.
-    pub bytes: u64,
+    pub(crate) bytes: u64,
 }
 
 impl Sources {
-    /// Reads the first frame of every segment with something to read. Also says which could not be read.
+    /// Reads the first frame of the segments with these numbers in the plan; `prologues` says where it is. Also
+    /// says which could not be read.
     #[must_use]
-    pub fn read(segments: &[PlannedSegment]) -> (Self, Vec<(usize, ScanError)>) {
+    pub(crate) fn read(segments: &[PlannedSegment], prologues: Vec<(usize, Prologue)>) -> (Self, Vec<(usize, ScanError)>) {
         let mut this = Self::default();
         let (mut found, mut failed) = (Vec::new(), Vec::new());
-        let nothing = Filter::all();
-        let mut scanner = Scanner::new(&nothing, TimeRange::ALL);
-        for (number, segment) in segments.iter().enumerate().filter(|(_, s)| !s.tasks.is_empty()) {
-            match this.interface(&mut scanner, segment) {
+        let mut reader = FrameReader::default();
+        for (number, prologue) in prologues {
+            let Some(segment) = segments.get(number) else { continue };
+            match this.interface(&mut reader, segment, &prologue) {
                 Ok(interface) => found.push((number, &segment.name, interface)),
                 Err(e) => failed.push((number, e)),
             }
@@ -43,15 +42,17 @@ impl Sources {
 
     fn interface(
         &mut self,
-        scanner: &mut Scanner<'_>,
+        reader: &mut FrameReader,
         segment: &PlannedSegment,
+        prologue: &Prologue,
     ) -> Result<InterfaceInfo, ScanError> {
-        match &segment.prologue {
+        match prologue {
+            Prologue::Walk => Err(ScanError::NoInterface),
             Prologue::Known(interface) => Ok(interface.as_ref().clone()),
             Prologue::Frame { offset, stored_len } => {
                 self.frames += 1;
                 self.bytes += u64::from(*stored_len);
-                let raw = scanner.raw(&segment.handle, *offset, *stored_len)?;
+                let raw = reader.read(&segment.handle, *offset, *stored_len)?;
                 for block in Blocks::new(raw) {
                     if let (_, Block::Interface(interface)) = block? {
                         return Ok(interface);
@@ -87,13 +88,13 @@ impl Sources {
 
     /// What a scan of the segment with this number in the plan needs; `None` if it could not be read.
     #[must_use]
-    pub fn context(&self, number: usize) -> Option<Context> {
+    pub(crate) fn context(&self, number: usize) -> Option<Context> {
         self.known.get(&number).map(|(_, context)| *context)
     }
 
     /// The source of the segment with this rank.
     #[must_use]
-    pub fn source(&self, rank: u32) -> Option<&Source> {
+    pub(crate) fn source(&self, rank: u32) -> Option<&Source> {
         let number = self.ranked.get(usize::try_from(rank).ok()?)?;
         self.known.get(number).map(|(source, _)| source)
     }
