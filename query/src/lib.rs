@@ -1,1 +1,5 @@
-//! Placeholder until the first slice lands.
+//! taperead: retrieval by time and filter.
+
+#![forbid(unsafe_code)]
+
+pub mod filter;
