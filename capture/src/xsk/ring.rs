@@ -4,7 +4,7 @@
 //! compared. Each side stores its own index with Release and loads the other's with Acquire; the
 //! partners are named at each access. Nothing here may panic on what the kernel has written.
 
-use super::umem::Mapping;
+use crate::sys::mapping::Mapping;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
