@@ -5,9 +5,9 @@
 //! and told when its frame's turn comes, so the same question always gives the same answer.
 
 use crate::filter::Filter;
+use crate::framewalk::{self, ARRIVALS_PER_FRAME, Stretch};
 use crate::merge::{Batch, MERGE_BYTES, Merge};
 use crate::out::{Output, OutputError, Source};
-use crate::framewalk::{self, ARRIVALS_PER_FRAME, Stretch};
 use crate::plan::{Plan, PlannedSegment, Prologue};
 use crate::pool::ordered;
 use crate::range::{Span, TimeRange};
@@ -87,11 +87,7 @@ pub struct Answer {
 ///
 /// # Errors
 /// [`AnswerError`]: the output is worthless then. Damaged or missing data is no error but part of the answer.
-pub fn answer(
-    plan: &Plan,
-    question: &Question<'_>,
-    output: &mut dyn Output,
-) -> Result<Answer, AnswerError> {
+pub fn answer(plan: &Plan, question: &Question<'_>, output: &mut dyn Output) -> Result<Answer, AnswerError> {
     let mut run = Run { plan, question, answer: Answer::default(), lost: BTreeSet::new() };
     run.answer.verdict.asked = plan.segments.iter().map(|s| s.span).collect();
     let (sources, tasks) = run.prepare();

@@ -171,7 +171,10 @@ struct Columns<'a>(&'a [String; 9]);
 impl Display for Columns<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [state, from, to, packets, raw, stored, ratio, rows, index] = self.0;
-        write!(f, "{state:6}  {from:30}  {to:30}  {packets:>10}  {raw:>12}  {stored:>12}  {ratio:>6}  {rows:>8}  {index:>10}")
+        write!(
+            f,
+            "{state:6}  {from:30}  {to:30}  {packets:>10}  {raw:>12}  {stored:>12}  {ratio:>6}  {rows:>8}  {index:>10}"
+        )
     }
 }
 

@@ -55,26 +55,54 @@ fn packet() -> impl Strategy<Value = Packet> {
 }
 
 fn chain() -> impl Strategy<Value = Chain> {
-    let left = prop_oneof![2 => Just(Left::Sealed), 1 => (0usize..6).prop_map(|recorded| Left::Open { recorded })];
+    let left =
+        prop_oneof![2 => Just(Left::Sealed), 1 => (0usize..6).prop_map(|recorded| Left::Open { recorded })];
     let place = (prop::sample::select(vec!["eth0", "eth1"]), 0u32..2, 1usize..5);
-    (place, left, prop::collection::vec(packet(), 1..24)).prop_map(|((interface, queue, per_frame), left, packets)| {
-        Chain { interface, queue, per_frame, left, packets }
-    })
+    (place, left, prop::collection::vec(packet(), 1..24)).prop_map(
+        |((interface, queue, per_frame), left, packets)| Chain { interface, queue, per_frame, left, packets },
+    )
 }
 
 /// Terms about what the packets have, and some that match nothing.
 fn term() -> impl Strategy<Value = String> {
     let host = prop::sample::select(vec![
-        "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.200", "10.0.0.77", "2001:db8::1", "2001:db8::2",
+        "10.0.0.1",
+        "10.0.0.2",
+        "10.0.0.3",
+        "10.0.0.200",
+        "10.0.0.77",
+        "2001:db8::1",
+        "2001:db8::2",
     ]);
     let dir = prop::sample::select(vec!["", "src ", "dst "]);
     let port = prop::sample::select(vec![53u16, 443, 1000, 4789, 9]);
-    let net = prop::sample::select(vec!["10.0.0.0/30", "10.0.0.2/31", "10.0.0.0/8", "2001:db8::/32", "192.0.2.0/24"]);
+    let net = prop::sample::select(vec![
+        "10.0.0.0/30",
+        "10.0.0.2/31",
+        "10.0.0.0/8",
+        "2001:db8::/32",
+        "192.0.2.0/24",
+    ]);
     let vlan = prop::sample::select(vec![1u16, 7, 100, 200, 300]);
     let word = prop::sample::select(vec![
-        "tcp", "udp", "icmp", "ip", "ip6", "arp", "vlan", "less 60", "greater 80", "ip proto 4", "ip proto 6",
-        "ether host 02:00:00:00:00:01", "ether src 02:00:00:00:00:02", "ether proto 0x88cc",
-        "ether broadcast", "sctp", "portrange 400-1000", "mpls",
+        "tcp",
+        "udp",
+        "icmp",
+        "ip",
+        "ip6",
+        "arp",
+        "vlan",
+        "less 60",
+        "greater 80",
+        "ip proto 4",
+        "ip proto 6",
+        "ether host 02:00:00:00:00:01",
+        "ether src 02:00:00:00:00:02",
+        "ether proto 0x88cc",
+        "ether broadcast",
+        "sctp",
+        "portrange 400-1000",
+        "mpls",
     ]);
     prop_oneof![
         3 => (dir.clone(), host.clone()).prop_map(|(d, h)| format!("{d}host {h}")),
@@ -149,7 +177,13 @@ fn build(chains: &[Chain]) -> Store {
     store
 }
 
-fn ask(store: &Store, filter: &Filter, range: TimeRange, limit: Option<u64>, merge_bytes: usize) -> (Vec<Line>, bool) {
+fn ask(
+    store: &Store,
+    filter: &Filter,
+    range: TimeRange,
+    limit: Option<u64>,
+    merge_bytes: usize,
+) -> (Vec<Line>, bool) {
     let stores: Vec<PathBuf> = vec![store.path().to_owned()];
     let plan = gather(&stores, filter, range).unwrap();
     let question = Question { limit, merge_bytes, ..Question::new(filter, range) };
