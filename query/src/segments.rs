@@ -152,8 +152,9 @@ fn table(all: &[Listed], for_terminal: bool) -> String {
             let [packets, raw, rows] = [k.packets, k.raw_bytes, u64::from(k.rows)].map(|n| n.to_string());
             let (from, to, index) = (time(&k.from), time(&k.to), k.index_bytes.to_string());
             cells = [(*state).to_owned(), from, to, packets, raw, stored, ratio, rows, index];
-        } else if let [first, .., c5, _, _, _] = &mut cells {
-            (*first, *c5) = ((*state).to_owned(), stored);
+        } else {
+            let [first, _, _, _, _, stored_cell, ..] = &mut cells;
+            (*first, *stored_cell) = ((*state).to_owned(), stored);
         }
         let path = path.to_string_lossy();
         let _ = write!(text, "{}  {}", Columns(&cells), Foreign::new(&path, for_terminal));
@@ -171,7 +172,10 @@ struct Columns<'a>(&'a [String; 9]);
 impl Display for Columns<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [state, from, to, packets, raw, stored, ratio, rows, index] = self.0;
-        write!(f, "{state:6}  {from:30}  {to:30}  {packets:>10}  {raw:>12}  {stored:>12}  {ratio:>6}  {rows:>8}  {index:>10}")
+        write!(
+            f,
+            "{state:6}  {from:30}  {to:30}  {packets:>10}  {raw:>12}  {stored:>12}  {ratio:>6}  {rows:>8}  {index:>10}"
+        )
     }
 }
 

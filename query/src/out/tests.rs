@@ -11,7 +11,8 @@ use std::process::{Command, Stdio};
 const SYN: &str = "020000000002020000000001 8100 0064 0800 \
     45000028000040004006 26ce 0a000001 0a000002 04d201bb 00000001 00000000 5002 ffff 0000 0000";
 /// ARP who-has 10.0.0.2 tell 10.0.0.1.
-const ARP: &str = "ffffffffffff020000000001 0806 0001 0800 06 04 0001 020000000001 0a000001 000000000000 0a000002";
+const ARP: &str =
+    "ffffffffffff020000000001 0806 0001 0800 06 04 0001 020000000001 0a000001 000000000000 0a000002";
 /// LLDP, cut after 20 bytes.
 const LLDP: &str = "0180c200000e020000000001 88cc 020704020000";
 
@@ -106,7 +107,10 @@ fn tcpdump_reads_the_exports() {
     2026-11-21 18:00:00.123456791 LLDP, length 85 [|lldp]
     "#);
     assert_eq!(pipe("tcpdump", &["-n", "-tttt", "--nano", "-r", "-"], &ng), want);
-    assert_eq!(pipe("tcpdump", &args, &micros), want.replace("789 ", " ").replace("790 ", " ").replace("791 ", " "));
+    assert_eq!(
+        pipe("tcpdump", &args, &micros),
+        want.replace("789 ", " ").replace("790 ", " ").replace("791 ", " ")
+    );
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! Stores built from synthetic packets with the index crate's encoders: what a recorder would have left,
 //! without a recorder. Every odd state (open, unsorted, many frames) can be asked for.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -49,7 +47,9 @@ impl Packet {
 pub(crate) enum Left {
     Sealed,
     /// Being written: so many frames are recorded, the rest are blocks in the journal.
-    Open { recorded: usize },
+    Open {
+        recorded: usize,
+    },
 }
 
 /// What a segment is like.
@@ -213,7 +213,8 @@ fn sealed(folder: &Path, name: &SegmentName, frames: &[Frame]) -> PathBuf {
 /// Whole 4 KiB blocks in the file, the rest and everything unrecorded in the journal.
 fn open(folder: &Path, name: &SegmentName, spec: &Spec<'_>, frames: &[Frame], recorded: usize) -> PathBuf {
     let (mut journal, mut file) = (Vec::new(), Vec::new());
-    let start = Start { name: name.clone(), section: section(), interface: interface(spec), first_arrival: 0 };
+    let start =
+        Start { name: name.clone(), section: section(), interface: interface(spec), first_arrival: 0 };
     encode_start(&mut journal, &start);
     for (number, frame) in (0u32..).zip(frames) {
         if usize::try_from(number).unwrap() < recorded {

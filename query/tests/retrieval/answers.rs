@@ -1,9 +1,7 @@
 //! Whole answers of the real binary over small stores: time edges, order, limit, forms, exit status.
 
-mod support;
-
-use support::packets::tcp4;
-use support::{Left, Packet, Spec, Store, T};
+use crate::support::packets::tcp4;
+use crate::support::{Left, Packet, Spec, Store, T};
 
 /// `n` packets a second apart; ports count up.
 fn steady(n: u16) -> Vec<Packet> {
