@@ -10,3 +10,4 @@
 mod agreement;
 mod answers;
 mod support;
+mod trouble;
