@@ -169,7 +169,14 @@ fn plainly(chains: &[Chain], filter: &Filter, range: &TimeRange) -> Vec<Line> {
 fn build(chains: &[Chain]) -> Store {
     let mut store = Store::new();
     for Chain { interface, queue, per_frame, left, packets } in chains {
-        let spec = Spec { interface, queue: *queue, per_frame: *per_frame, left: *left, link: LINK, ..Spec::default() };
+        let spec = Spec {
+            interface,
+            queue: *queue,
+            per_frame: *per_frame,
+            left: *left,
+            link: LINK,
+            ..Spec::default()
+        };
         store.segment(&spec, packets);
     }
     store

@@ -108,7 +108,10 @@ fn interfaces_come_in_order_of_name_at_equal_times() {
     want.sort();
     assert_eq!(got, want);
     assert_eq!(got.len(), 12);
-    assert_eq!(got.iter().take(4).map(|g| g.1.as_str()).collect::<Vec<_>>(), ["eth1", "eth1", "eth10", "eth2"]);
+    assert_eq!(
+        got.iter().take(4).map(|g| g.1.as_str()).collect::<Vec<_>>(),
+        ["eth1", "eth1", "eth10", "eth2"]
+    );
 }
 
 #[test]

@@ -9,5 +9,7 @@
 
 mod agreement;
 mod answers;
+mod disk;
+mod exports;
 mod support;
 mod trouble;

@@ -66,7 +66,14 @@ pub(crate) struct Spec<'a> {
 
 impl Default for Spec<'_> {
     fn default() -> Self {
-        Self { interface: "eth1", queue: 0, run: 0xabcd, link: LinkType::ETHERNET, per_frame: 4, left: Left::Sealed }
+        Self {
+            interface: "eth1",
+            queue: 0,
+            run: 0xabcd,
+            link: LinkType::ETHERNET,
+            per_frame: 4,
+            left: Left::Sealed,
+        }
     }
 }
 

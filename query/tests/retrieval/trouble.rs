@@ -15,7 +15,12 @@ fn store() -> (Store, std::path::PathBuf) {
 /// Flips a bit at `at` of the way through a file.
 fn flip(path: &std::path::Path, at: f64) {
     let mut bytes = fs::read(path).unwrap();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::cast_precision_loss, reason = "a place in a test file")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a place in a test file"
+    )]
     let at = (bytes.len() as f64 * at) as usize;
     bytes[at] ^= 0x10;
     fs::write(path, bytes).unwrap();
@@ -35,7 +40,10 @@ fn a_damaged_frame_is_named_and_the_rest_is_given() {
     hint: 'tapedeck verify' lists all damage in a store
     "#);
     let verdict = store.taperead(&["packets", "--json"]).verdict();
-    assert_eq!((&verdict["complete"], &verdict["gaps"][0]["cause"]), (&false.into(), &"corrupt_frame".into()));
+    assert_eq!(
+        (&verdict["complete"], &verdict["gaps"][0]["cause"]),
+        (&false.into(), &"corrupt_frame".into())
+    );
     assert_eq!(verdict["gaps"][0]["packets"], 2);
     // A question that the index answers without that frame is whole.
     assert_eq!(store.taperead(&["packets", "port", "1000", "--count"]).code, 0);
@@ -198,7 +206,7 @@ fn misuse_is_answered_with_what_to_do() {
     $ taperead packets -w /nowhere/at/all.pcapng
     --- stderr, exit 2
     error: cannot write '/nowhere/at/all.pcapng'
-    Caused by: No such file or directory (os error 2) at path "/nowhere/at/.all.pcapng5LKBEf.part"
+    Caused by: No such file or directory (os error 2) at path "/nowhere/at/.all.pcapngcX4sUu.part"
     "#);
 }
 
@@ -262,5 +270,8 @@ fn a_failed_export_leaves_nothing_and_keeps_what_was_there() {
     2 packets; whole answer from 2 segments, 2026-11-21T18:00:00.000000000Z to 2026-11-21T18:00:00.000000002Z
     "#);
     // Only the matches count, not what lies beside them.
-    assert_eq!(store.taperead(&["packets", "ether", "src", "02:00:00:00:00:01", "-w", file.to_str().unwrap()]).code, 0);
+    assert_eq!(
+        store.taperead(&["packets", "ether", "src", "02:00:00:00:00:01", "-w", file.to_str().unwrap()]).code,
+        0
+    );
 }
