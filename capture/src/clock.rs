@@ -182,10 +182,8 @@ pub fn read() -> io::Result<Reading> {
         let after = nanos(ClockId::CLOCK_MONOTONIC)?;
         let width = after.wrapping_sub(before);
         let middle = before.wrapping_add(width / 2);
-        let reading = Reading {
-            monotonic_ns: u64::try_from(middle).unwrap_or(0),
-            offset_ns: utc.wrapping_sub(middle),
-        };
+        let reading =
+            Reading { monotonic_ns: u64::try_from(middle).unwrap_or(0), offset_ns: utc.wrapping_sub(middle) };
         if best.is_none_or(|(narrowest, _)| width < narrowest) {
             best = Some((width, reading));
         }

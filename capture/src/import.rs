@@ -4,7 +4,10 @@
 //! interface. Nothing whole is left behind: what stands before a damage is stored, the damage is named
 //! with its file and offset, and the other files are done. No time from a capture reaches the clock.
 
+use crate::cli::ImportArgs;
+use crate::identity::{now, open_store, run_number};
 use crate::ledger::{Counts, Dropped, InterfaceEntry, Ledger, QueueEntry};
+use crate::voice::Failure;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::File;
@@ -15,10 +18,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tapedeck_index::capture_file::{CaptureError, CaptureReader};
 use tapedeck_index::pcapng::InterfaceInfo;
 use tapedeck_packet::{Timestamp, Walk};
-use tapedeck_writer::{Chain, ChainConfig, Level, SinkChoice, WhenFull, WriteError};
+use tapedeck_writer::{Chain, ChainConfig, Level, WriteError};
 
-/// Segments a chain keeps open at once: captures jump between hours.
-const OPEN_SEGMENTS: usize = 8;
 /// Frame buffers of a chain; an import waits for a free one.
 const FRAME_BUFFERS: usize = 6;
 /// Packets between two words of progress.
@@ -238,7 +239,8 @@ impl Importer<'_> {
             let report = line.chain.finish()?;
             let counters = report.counters;
             unsealed.extend(report.unsealed);
-            interfaces.push(InterfaceEntry { interface: interface.name.clone(), ..InterfaceEntry::default() });
+            interfaces
+                .push(InterfaceEntry { interface: interface.name.clone(), ..InterfaceEntry::default() });
             queues.push(QueueEntry {
                 interface: interface.name,
                 queue: 0,
@@ -266,20 +268,110 @@ impl Importer<'_> {
 
 fn chain_config(options: &Import, interface: &InterfaceInfo, seq: &Arc<AtomicU32>) -> ChainConfig {
     ChainConfig {
-        store: options.store.clone(),
-        sensor: options.sensor.clone(),
-        section: crate::section(),
-        interface: interface.clone(),
-        queue: 0,
+        section: crate::identity::section(),
         run: options.run,
         seq: Arc::clone(seq),
         segment_bytes: options.segment_bytes,
-        segment_age: None,
         level: options.level,
-        sink: SinkChoice::Auto,
-        when_full: WhenFull::Wait,
         frame_buffers: FRAME_BUFFERS,
-        open_segments: OPEN_SEGMENTS,
-        stage_cpu: None,
+        ..ChainConfig::import(options.store.clone(), options.sensor.clone(), interface.clone())
+    }
+}
+
+/// The command as typed: returns the ledger for stdout and the exit code.
+///
+/// # Errors
+/// Nothing could be stored.
+pub fn command(args: ImportArgs, say: &mut dyn FnMut(&str)) -> Result<(String, u8), Failure> {
+    if let [only] = args.files.as_slice() {
+        // A name that is not there must not leave an empty store behind.
+        open(only)
+            .map_err(|source| failure(&FileProblem::Open { path: only.display().to_string(), source }))?;
+    }
+    let options = Import {
+        sensor: open_store(&args.store)?,
+        store: args.store,
+        files: args.files,
+        segment_bytes: args.segment_size,
+        level: args.level,
+        run: run_number()?,
+        start: now(),
+    };
+    let stop = stop_flag()?;
+    let mut progress = |packets: u64| tracing::info!(packets, "importing");
+    let imported = import(&options, &stop, &mut progress, now).map_err(|error| {
+        Failure::of(&error).hint("free the disk or name another --store, then import again")
+    })?;
+    report(&imported, options.files.len(), say)
+}
+
+fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&stop))
+            .map_err(|e| Failure::new(format!("cannot watch for signals: {e}")))?;
+    }
+    Ok(stop)
+}
+
+/// Says what was not whole; decides the exit code.
+fn report(imported: &Imported, files: usize, say: &mut dyn FnMut(&str)) -> Result<(String, u8), Failure> {
+    for (path, packets) in &imported.rounded {
+        say(&format!("warning: {path}: {packets} packets have times finer than a nanosecond; rounded down"));
+    }
+    for path in &imported.unsealed {
+        say(&format!("warning: {}: could not be sealed; `tapedeck recover` will try again", path.display()));
+    }
+    let ledger = &imported.ledger;
+    let failed = ledger.total.dropped.queues.write_error;
+    if failed > 0 {
+        say(&format!("warning: {failed} packets could not be written; free the disk and import again"));
+    }
+    if ledger.total.counts.stored == 0 && imported.problems.len() == files {
+        if let [only] = imported.problems.as_slice() {
+            return Err(failure(only));
+        }
+    }
+    for problem in &imported.problems {
+        say(&format!("warning: {problem}"));
+        if let Some(hint) = hint(problem) {
+            say(&format!("hint: {hint}"));
+        }
+    }
+    let json = ledger.to_json().map_err(|e| Failure::of(&e))?;
+    let whole = imported.problems.is_empty() && imported.unsealed.is_empty() && failed == 0;
+    let code = match (whole, ledger.total.counts.stored) {
+        (true, _) => 0,
+        (false, 0) => {
+            return Err(Failure::new(format!("nothing stored: none of {files} files could be read")));
+        }
+        (false, _) => 3,
+    };
+    Ok((json, code))
+}
+
+fn failure(problem: &FileProblem) -> Failure {
+    let failure = Failure::of(problem);
+    match hint(problem) {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+/// What to do about it.
+fn hint(problem: &FileProblem) -> Option<&'static str> {
+    match problem {
+        FileProblem::Open { .. } => Some("check the name and the permissions of the file"),
+        FileProblem::Capture { source: CaptureError::Foreign { .. }, .. } => {
+            Some("pcap, pcapng and snoop are read, plain or packed with gzip, zstd or lz4")
+        }
+        FileProblem::Capture { source: CaptureError::Cut { .. }, .. } => Some(
+            "all packets before that offset are stored; the capture was cut while it was written or copied",
+        ),
+        FileProblem::Capture { .. } => {
+            Some("all packets before that offset are stored; compare the file with its source")
+        }
+        FileProblem::Times { .. } => Some("correct the times with `editcap -t` and import the packets again"),
+        FileProblem::Stopped { .. } => None,
     }
 }
