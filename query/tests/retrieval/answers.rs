@@ -19,9 +19,9 @@ fn text_of_everything() {
     let mut store = Store::new();
     store.segment(&Spec { per_frame: 2, ..Spec::default() }, &steady(3));
     insta::assert_snapshot!(store.taperead(&["packets"]).shown(store.path()), @r#"
-    2026-11-21T18:00:00.000000000Z eth1 IP 10.0.0.1.1000 > 10.0.0.2.443: tcp, length 54
-    2026-11-21T18:00:01.000000000Z eth1 IP 10.0.0.1.1001 > 10.0.0.2.443: tcp, length 54
-    2026-11-21T18:00:02.000000000Z eth1 IP 10.0.0.1.1002 > 10.0.0.2.443: tcp, length 54
+    2026-11-21T18:00:00.000000000Z eth1 IP 10.0.0.1.1000 > 10.0.0.2.443: tcp [.], length 54
+    2026-11-21T18:00:01.000000000Z eth1 IP 10.0.0.1.1001 > 10.0.0.2.443: tcp [.], length 54
+    2026-11-21T18:00:02.000000000Z eth1 IP 10.0.0.1.1002 > 10.0.0.2.443: tcp [.], length 54
     --- stderr, exit 0
     3 packets; whole answer from 1 segment, 2026-11-21T18:00:00.000000000Z to 2026-11-21T18:00:02.000000001Z
     "#);

@@ -206,7 +206,7 @@ fn misuse_is_answered_with_what_to_do() {
     $ taperead packets -w /nowhere/at/all.pcapng
     --- stderr, exit 2
     error: cannot write '/nowhere/at/all.pcapng'
-    Caused by: No such file or directory (os error 2) at path "/nowhere/at/.all.pcapngcX4sUu.part"
+    Caused by: entity not found
     "#);
 }
 
