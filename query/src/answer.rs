@@ -7,7 +7,7 @@
 use crate::filter::Filter;
 use crate::framewalk::{self, ARRIVALS_PER_FRAME, Stretch};
 use crate::merge::{Batch, MERGE_BYTES, Merge};
-use crate::out::{Output, OutputError, Source};
+use crate::out::{Output, OutputError};
 use crate::plan::{Plan, PlannedSegment, Prologue};
 use crate::pool::ordered;
 use crate::range::{Span, TimeRange};
@@ -179,7 +179,7 @@ impl Run<'_> {
                 }
                 upcoming.next();
             }
-            let Some((found, bytes)) = merge.next().map_err(AnswerError::Merge)? else { return Ok(()) };
+            let Some((found, bytes)) = merge.pop().map_err(AnswerError::Merge)? else { return Ok(()) };
             let Some(source) = sources.source(found.key.segment) else { continue };
             let (ts, orig_len, flags) = (found.key.ts, found.orig_len, found.flags);
             output.packet(source, &PacketRecord { ts, bytes, orig_len, dropped: 0, flags })?;

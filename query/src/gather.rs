@@ -243,7 +243,7 @@ fn open(found: &Found, expr: &Expr, range: &TimeRange) -> Result<Option<PlannedS
 }
 
 /// The frames of an open segment that are not written yet, from its journal.
-fn pending(replay: &Replay) -> Vec<Task> {
+pub(crate) fn pending(replay: &Replay) -> Vec<Task> {
     let mut tasks = Vec::new();
     for (frame, blocks) in replay.open_blocks() {
         let mut walk = Blocks::new(blocks);

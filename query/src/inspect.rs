@@ -103,7 +103,7 @@ fn segment(path: &Path, kind: FileKind, for_terminal: bool) -> io::Result<Report
     let file = Handle::Sealed(path.to_owned()).open()?;
     let mut report = Report::default();
     let open = kind == FileKind::Open;
-    let _ = writeln!(report.text, "{}segment, {} bytes", if open { "open " } else { "" }, file.len()?);
+    let _ = writeln!(report.text, "{}segment, {} bytes", if open { "open " } else { "" }, file.file_len()?);
     named(path, &mut report);
     let mut decoder = Decoder::new().map_err(io::Error::other)?;
     let (mut stored, mut raw) = (Vec::new(), Vec::new());

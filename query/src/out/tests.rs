@@ -71,7 +71,7 @@ fn text_on_a_pipe_and_on_a_terminal() {
     let mut out = Vec::new();
     fill(&mut Text::new(Box::new(&mut out), true));
     insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r#"
-    2026-11-21T18:00:00.123456789Z eth1 vlan 100, IP 10.0.0.1.1234 > 10.0.0.2.443: tcp, length 58
+    2026-11-21T18:00:00.123456789Z eth1 vlan 100, IP 10.0.0.1.1234 > 10.0.0.2.443: tcp [S], length 58
     2026-11-21T18:00:00.123456790Z eth2\u{1b} ARP 10.0.0.1 > 10.0.0.2, length 42
     2026-11-21T18:00:00.123456791Z eth1 02:00:00:00:00:01 > 01:80:c2:00:00:0e: ethertype 0x88cc, length 99 (20 kept)
     "#);
@@ -85,7 +85,7 @@ fn json_lines() {
     let mut out = Vec::new();
     fill(&mut Json::new(Box::new(&mut out)));
     insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r#"
-    {"ts":"2026-11-21T18:00:00.123456789Z","interface":"eth1","queue":3,"sensor":"lab","link_type":1,"length":58,"captured":58,"eth_src":"02:00:00:00:00:01","eth_dst":"02:00:00:00:00:02","vlan":[100],"ethertype":2048,"src":"10.0.0.1","dst":"10.0.0.2","proto":6,"src_port":1234,"dst_port":443,"community_id":"1:ykQ1ME2JeKb+7Ccjc9ugF3NGISE=","data":"AgAAAAACAgAAAAABgQAAZAgARQAAKAAAQABABibOCgAAAQoAAAIE0gG7AAAAAQAAAABQAv//AAAAAA=="}
+    {"ts":"2026-11-21T18:00:00.123456789Z","interface":"eth1","queue":3,"sensor":"lab","link_type":1,"length":58,"captured":58,"eth_src":"02:00:00:00:00:01","eth_dst":"02:00:00:00:00:02","vlan":[100],"ethertype":2048,"src":"10.0.0.1","dst":"10.0.0.2","proto":6,"src_port":1234,"dst_port":443,"tcp_flags":2,"community_id":"1:ykQ1ME2JeKb+7Ccjc9ugF3NGISE=","data":"AgAAAAACAgAAAAABgQAAZAgARQAAKAAAQABABibOCgAAAQoAAAIE0gG7AAAAAQAAAABQAv//AAAAAA=="}
     {"ts":"2026-11-21T18:00:00.123456790Z","interface":"eth2\u001b","queue":3,"sensor":"lab","link_type":1,"length":42,"captured":42,"eth_src":"02:00:00:00:00:01","eth_dst":"ff:ff:ff:ff:ff:ff","ethertype":2054,"src":"10.0.0.1","dst":"10.0.0.2","data":"////////AgAAAAABCAYAAQgABgQAAQIAAAAAAQoAAAEAAAAAAAAKAAAC"}
     {"ts":"2026-11-21T18:00:00.123456791Z","interface":"eth1","queue":3,"sensor":"lab","link_type":1,"length":99,"captured":20,"eth_src":"02:00:00:00:00:01","eth_dst":"01:80:c2:00:00:0e","ethertype":35020,"data":"AYDCAAAOAgAAAAABiMwCBwQCAAA="}
     "#);

@@ -2,12 +2,10 @@
 //!
 //! Whatever the filter, the range, the frames, the chains, sealed or open: the same packets in the same order.
 
-mod support;
-
+use crate::support::packets::{KINDS, LINK, chosen};
+use crate::support::{Left, Packet, Spec, Store, T, files};
 use proptest::prelude::*;
 use std::path::PathBuf;
-use support::packets::{KINDS, LINK, chosen};
-use support::{Left, Packet, Spec, Store, T};
 use tapedeck_index::pcapng::PacketRecord;
 use tapedeck_packet::{Timestamp, Walk};
 use tapedeck_query::answer::{Question, answer};
@@ -120,7 +118,7 @@ fn term() -> impl Strategy<Value = String> {
 fn community(kind: u8, src: u8, dst: u8) -> String {
     let mut walk = Walk::new();
     walk.run(LINK, &chosen(kind, src, dst, 53, 443, 100));
-    match walk.layers().iter().filter_map(|l| l.community_id(0)).last() {
+    match walk.layers().iter().filter_map(|l| l.community_id(0)).next_back() {
         Some(id) => format!("community-id {id}"),
         None => "arp".to_owned(),
     }
@@ -171,7 +169,14 @@ fn plainly(chains: &[Chain], filter: &Filter, range: &TimeRange) -> Vec<Line> {
 fn build(chains: &[Chain]) -> Store {
     let mut store = Store::new();
     for Chain { interface, queue, per_frame, left, packets } in chains {
-        let spec = Spec { interface, queue: *queue, per_frame: *per_frame, left: *left, link: LINK };
+        let spec = Spec {
+            interface,
+            queue: *queue,
+            per_frame: *per_frame,
+            left: *left,
+            link: LINK,
+            ..Spec::default()
+        };
         store.segment(&spec, packets);
     }
     store
@@ -224,7 +229,7 @@ proptest! {
         text in expression(), range in range(), how in 0u8..3,
     ) {
         let store = build(&chains);
-        for path in support::files(store.path(), ".idx") {
+        for path in files(store.path(), ".idx") {
             match how {
                 0 => std::fs::remove_file(path).unwrap(),
                 1 => std::fs::write(path, b"").unwrap(),
