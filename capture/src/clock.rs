@@ -56,6 +56,12 @@ impl Conversion {
         self.from_ns.wrapping_add(way.wrapping_mul(gone) / GLIDE_NS)
     }
 
+    /// The offset that is being approached, for whoever counts in whole seconds only.
+    #[must_use]
+    pub fn offset_ns(&self) -> u64 {
+        u64::try_from(self.to_ns).unwrap_or(0)
+    }
+
     /// UTC of a moment of CLOCK_MONOTONIC, cut to what a [`Timestamp`] holds.
     #[must_use]
     pub fn utc(&self, monotonic_ns: u64) -> Timestamp {
@@ -164,6 +170,16 @@ impl Clock {
         // Release: partner is the first load in `conversion`.
         self.version.store(version.wrapping_add(2), Ordering::Release);
     }
+}
+
+/// UTC now, by the system clock. For reports, never for packets.
+#[must_use]
+pub fn utc_now() -> Timestamp {
+    let nanos = clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |time| {
+        let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
+        seconds.saturating_mul(NANOS_PER_SEC).saturating_add(u64::try_from(time.tv_nsec()).unwrap_or(0))
+    });
+    Timestamp::from_nanos_saturating(nanos)
 }
 
 /// Reads both clocks several times and keeps the reading with the narrowest bracket.
