@@ -1,15 +1,18 @@
-//! The command line as it is typed. What it means is decided in [`crate::plan`] and in each command.
+//! What can be typed. Parsing touches nothing: no file, no clock, no network.
 
 use crate::ladder::Mode;
 use crate::units;
-use clap::{Args, Parser, Subcommand};
+use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
 use tapedeck_writer::Level;
 
-/// A full-content packet recorder.
+/// Full-content packet recorder.
+///
+/// Records every packet of a network interface into compressed, indexed segments that any tool opens
+/// (`zstd -dc SEGMENT | tcpdump -r -`), and accounts for each one. `taperead` retrieves them.
 #[derive(Debug, Parser)]
-#[command(name = "tapedeck", version, about, max_term_width = 100)]
+#[command(name = "tapedeck", version, disable_help_subcommand = true)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -19,15 +22,70 @@ pub struct Cli {
 /// The commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Record the packets of one or more interfaces into a store
-    Record(RecordArgs),
-    /// Show what a running recorder does: packets, losses by cause, workers
+    /// Record the packets of one or more interfaces into a store.
+    ///
+    /// Prints `ready: ...` on stderr once every queue is open. SIGINT, SIGTERM, --duration and --packets
+    /// end it: what has arrived is stored, and the ledger stands as JSON on stdout. Exit code 0: ended as
+    /// asked, also with drops; 2: could not start or go on.
+    Record(Box<RecordArgs>),
+    /// Show what running recorders do: packets, losses by cause, workers. Exit code 0: one runs; 2: none.
     Status(StatusArgs),
+    /// Store the packets of capture files: pcap, pcapng, snoop; plain, .gz, .zst or .lz4.
+    ///
+    /// Same pipeline as a recording. Ends with the ledger as JSON on stdout. Exit code 0: all files
+    /// whole; 3: some file cut or damaged, its whole packets and the other files are stored; 2: nothing
+    /// stored.
+    Import(ImportArgs),
+    /// Seal what a crash left open. Also runs by itself when a recording starts.
+    Recover(StoreArgs),
+    /// Build the index of segments anew from their packets.
+    ///
+    /// The index is a pure function of the packets: a healthy one comes out byte for byte the same.
+    Reindex(ReindexArgs),
+    /// Check every frame, checksum and index of a store. Exit code 0 only if all hold, 3 if something is
+    /// damaged, 2 if it cannot be looked at.
+    Verify(StoreArgs),
+}
+
+/// A store that is there already.
+#[derive(Debug, clap::Args)]
+pub struct StoreArgs {
+    /// Folder of the store.
+    #[arg(long, value_name = "DIR")]
+    pub store: PathBuf,
+}
+
+/// Arguments of `import`.
+#[derive(Debug, clap::Args)]
+pub struct ImportArgs {
+    /// Folder of the store; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub store: PathBuf,
+    /// Stored bytes at which a segment is cut, e.g. 256MiB.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = units::size_bytes)]
+    pub segment_size: u64,
+    /// Compression: `auto`, `off`, or a zstd level from -7 to 19.
+    #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = units::level, allow_hyphen_values = true)]
+    pub level: Level,
+    /// Capture files; `-` is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
+
+/// Arguments of `reindex`.
+#[derive(Debug, clap::Args)]
+pub struct ReindexArgs {
+    /// Folder of the store.
+    #[arg(long, value_name = "DIR")]
+    pub store: PathBuf,
+    /// Segments (`.pcapng.zst`) to do; all of the store by default.
+    #[arg(value_name = "SEGMENT")]
+    pub segments: Vec<PathBuf>,
 }
 
 /// Options of `record`. All of them may stand in the configuration file under the same names; what is
 /// typed wins.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct RecordArgs {
     /// Interface to record; may be repeated
     #[arg(long, value_name = "IF")]
@@ -70,7 +128,7 @@ pub struct RecordArgs {
 }
 
 /// Options of `status`.
-#[derive(Clone, Debug, Default, Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub struct StatusArgs {
     /// Store the recorder writes to; may be repeated [default: those of all recorders on this machine]
     #[arg(long, value_name = "DIR")]
@@ -119,7 +177,7 @@ mod tests {
     use clap::CommandFactory as _;
 
     #[test]
-    fn the_definition_holds() {
+    fn the_definition_is_sound() {
         Cli::command().debug_assert();
     }
 

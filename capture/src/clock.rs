@@ -172,16 +172,6 @@ impl Clock {
     }
 }
 
-/// UTC now, by the system clock. For reports, never for packets.
-#[must_use]
-pub fn utc_now() -> Timestamp {
-    let nanos = clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |time| {
-        let seconds = u64::try_from(time.tv_sec()).unwrap_or(0);
-        seconds.saturating_mul(NANOS_PER_SEC).saturating_add(u64::try_from(time.tv_nsec()).unwrap_or(0))
-    });
-    Timestamp::from_nanos_saturating(nanos)
-}
-
 /// Reads both clocks several times and keeps the reading with the narrowest bracket.
 ///
 /// # Errors
@@ -198,10 +188,8 @@ pub fn read() -> io::Result<Reading> {
         let after = nanos(ClockId::CLOCK_MONOTONIC)?;
         let width = after.wrapping_sub(before);
         let middle = before.wrapping_add(width / 2);
-        let reading = Reading {
-            monotonic_ns: u64::try_from(middle).unwrap_or(0),
-            offset_ns: utc.wrapping_sub(middle),
-        };
+        let reading =
+            Reading { monotonic_ns: u64::try_from(middle).unwrap_or(0), offset_ns: utc.wrapping_sub(middle) };
         if best.is_none_or(|(narrowest, _)| width < narrowest) {
             best = Some((width, reading));
         }

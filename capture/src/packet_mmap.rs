@@ -188,7 +188,9 @@ impl Ring {
         // SAFETY: `block` stays below BLOCKS, so the word lies in the mapping, which lives as long as
         // `self`; blocks are page-aligned and the offset is a multiple of four; the kernel writes the
         // word with a single store (prb_close_block, prb_open_block in net/packet/af_packet.c).
-        unsafe { self.memory.base().add(self.block * BLOCK_BYTES + BLOCK_STATUS).cast::<AtomicU32>().as_ref() }
+        unsafe {
+            self.memory.base().add(self.block * BLOCK_BYTES + BLOCK_STATUS).cast::<AtomicU32>().as_ref()
+        }
     }
 
     /// The bytes of the current block.
@@ -199,7 +201,9 @@ impl Ring {
         // SAFETY: `block` stays below BLOCKS, so the block lies in the mapping, which lives as long as
         // `self` and is initialised (the kernel's pages are); the kernel does not write to a block of
         // ours, by the caller's promise. The status word is among the bytes, but only we write it now.
-        unsafe { std::slice::from_raw_parts(self.memory.base().as_ptr().add(self.block * BLOCK_BYTES), BLOCK_BYTES) }
+        unsafe {
+            std::slice::from_raw_parts(self.memory.base().as_ptr().add(self.block * BLOCK_BYTES), BLOCK_BYTES)
+        }
     }
 }
 
@@ -224,7 +228,8 @@ impl PacketSource {
             // SAFETY: the status says that the block is ours.
             let bytes = unsafe { self.ring.bytes() };
             let left = word(bytes, BLOCK_PACKETS).unwrap_or(0);
-            let offset = word(bytes, BLOCK_FIRST).and_then(|offset| usize::try_from(offset).ok()).unwrap_or(0);
+            let offset =
+                word(bytes, BLOCK_FIRST).and_then(|offset| usize::try_from(offset).ok()).unwrap_or(0);
             self.place = Some(Place { offset, left });
         }
         self.place
@@ -333,8 +338,12 @@ impl Source for PacketSource {
 
     fn stats(&mut self) -> io::Result<SourceStats> {
         // Reading resets the kernel's counters.
-        let now: KernelStats =
-            sockopt::get(self.fd.as_fd(), libc::SOL_PACKET, libc::PACKET_STATISTICS, size_of::<KernelStats>())?;
+        let now: KernelStats = sockopt::get(
+            self.fd.as_fd(),
+            libc::SOL_PACKET,
+            libc::PACKET_STATISTICS,
+            size_of::<KernelStats>(),
+        )?;
         self.stats.seen += u64::from(now.packets);
         self.stats.ring_full += u64::from(now.drops);
         Ok(self.stats)

@@ -4,8 +4,12 @@
 //! belongs to a recorder that does not run. It must never be believed for more than that: the ledger in
 //! it is a snapshot.
 
+use crate::cli::StatusArgs;
 use crate::ledger::Ledger;
+use crate::voice::Failure;
+use crate::{identity, lock};
 use serde::{Deserialize, Serialize};
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -122,6 +126,77 @@ fn read_folder(folder: &Path) -> Vec<(PathBuf, Status)> {
         .collect();
     found.sort_by(|(a, _), (b, _)| a.cmp(b));
     found
+}
+
+/// `tapedeck status`: what goes to stdout, and the exit code.
+///
+/// # Errors
+/// No recorder runs, or its books are not understood.
+pub fn command(args: &StatusArgs) -> Result<(String, u8), Failure> {
+    let mut stores = args.store.clone();
+    if stores.is_empty() {
+        stores.extend(lock::holders().into_iter().flat_map(|holder| holder.stores));
+    }
+    let now = identity::now();
+    let mut found: Vec<_> = stores.iter().flat_map(|store| running(store, now)).collect();
+    // A recorder with several stores writes its status to each.
+    found.sort_by(|a, b| a.ledger.run.cmp(&b.ledger.run));
+    found.dedup_by(|a, b| a.ledger.run == b.ledger.run);
+    if found.is_empty() {
+        return Err(Failure::new("no recorder is running").hint("`tapedeck record` starts one"));
+    }
+    let text = |status: &Status| if args.json { status.ledger.to_json() } else { Ok(status_text(status)) };
+    let texts = found.iter().map(text).collect::<Result<Vec<_>, _>>().map_err(|error| Failure::of(&error))?;
+    Ok((texts.join("\n"), 0))
+}
+
+/// The human form of a recorder's status.
+fn status_text(status: &Status) -> String {
+    let ledger = &status.ledger;
+    let total = &ledger.total;
+    let mut text = format!(
+        "run {} (process {}), recording since {}\n\
+         seen {}  stored {}  pending {}  dropped {}  unaccounted {}\n",
+        ledger.run,
+        status.pid,
+        ledger.start,
+        total.counts.seen,
+        total.counts.stored,
+        total.counts.pending,
+        total.dropped.nic + total.dropped.queues.sum(),
+        total.unaccounted
+    );
+    for queue in &ledger.queues {
+        let _ = writeln!(
+            text,
+            "  {} queue {} ({}): seen {}  stored {}  pending {}  dropped {}  unaccounted {}",
+            queue.interface,
+            queue.queue,
+            queue.mode,
+            queue.counts.seen,
+            queue.counts.stored,
+            queue.counts.pending,
+            queue.dropped.sum(),
+            queue.unaccounted
+        );
+        let is_ours =
+            |worker: &&WorkerStatus| worker.interface == queue.interface && worker.queue == queue.queue;
+        if let Some(worker) = status.workers.iter().find(is_ours) {
+            text.push_str(&worker_text(worker));
+        }
+    }
+    text.trim_end().to_owned()
+}
+
+fn worker_text(worker: &WorkerStatus) -> String {
+    let cpu = worker.cpu.map_or_else(|| "any".to_owned(), |cpu| cpu.to_string());
+    let level = worker.level.map_or_else(|| "raw".to_owned(), |level| level.to_string());
+    format!(
+        "    cpu {cpu}, {} segments in {}, sink {}, level {level}\n",
+        worker.segments,
+        worker.store.display(),
+        worker.sink.as_deref().unwrap_or("not open yet")
+    )
 }
 
 #[cfg(test)]

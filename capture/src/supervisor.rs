@@ -8,27 +8,33 @@
 //!
 //! It must never end with packets in a ring, and never leave an interface changed.
 
+mod error;
 mod start;
+
+pub use error::RecordError;
 
 use crate::books::{self, InterfaceBooks};
 use crate::clock::{self, Change, Clock};
-use crate::ladder::{Intake, Mode, RungError};
+use crate::identity;
+use crate::cli::RecordArgs;
+use crate::config;
+use crate::ladder::Intake;
 use crate::ledger::Ledger;
-use crate::lock::{InterfaceLock, LockError};
+use crate::lock::InterfaceLock;
 use crate::plan::RecordPlan;
-use crate::preflight::{Claim, PreflightError};
+use crate::preflight::Claim;
 use crate::status::{Status, StatusFiles, WorkerStatus};
+use crate::voice::Failure;
 use crate::worker::{Ended, Phase};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tapedeck_ebpf::ProgramError;
-use tapedeck_index::catalog::StoreFileError;
 use tapedeck_packet::Timestamp;
-use tapedeck_writer::{SinkKind, WriteError};
+use tapedeck_writer::SinkKind;
 
 /// How often the supervisor looks at signals, time and packet count.
 const NAP: Duration = Duration::from_millis(50);
@@ -39,87 +45,6 @@ const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
 /// The books must stand still over this time before the rings count as empty: AF_PACKET hands a block
 /// over after 20 ms.
 const DRAIN_LOOK: Duration = Duration::from_millis(30);
-
-/// Why a recording did not start or could not go on.
-#[derive(Debug, thiserror::Error)]
-pub enum RecordError {
-    /// The interface.
-    #[error(transparent)]
-    Preflight(#[from] PreflightError),
-    /// Somebody records it already.
-    #[error(transparent)]
-    Lock(#[from] LockError),
-    /// No mode of the ladder works, or the one asked for does not.
-    #[error("interface {interface} cannot be recorded in mode {mode}")]
-    Mode {
-        /// Interface.
-        interface: String,
-        /// The last mode tried.
-        mode: Mode,
-        /// Why not.
-        #[source]
-        source: RungError,
-    },
-    /// A store.
-    #[error("cannot use the store {}", path.display())]
-    Store {
-        /// The folder.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The writer of a queue.
-    #[error("the writer of interface {interface} queue {queue} failed")]
-    Writer {
-        /// Interface.
-        interface: String,
-        /// Queue.
-        queue: u32,
-        /// Why.
-        #[source]
-        source: WriteError,
-    },
-    /// A worker panicked: its packets are unaccounted.
-    #[error("the worker of interface {interface} queue {queue} died")]
-    Worker {
-        /// Interface.
-        interface: String,
-        /// Queue.
-        queue: u32,
-    },
-    /// The counters cannot be read.
-    #[error("cannot read the counters")]
-    Counters(#[from] ProgramError),
-    /// Something the operating system refused.
-    #[error("cannot {act}")]
-    System {
-        /// What was tried.
-        act: &'static str,
-        /// The answer.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl RecordError {
-    /// What the operator can do about it, where we know.
-    #[must_use]
-    pub fn hint(&self) -> Option<String> {
-        match self {
-            Self::Preflight(error) => error.hint(),
-            Self::Mode { source, .. } => source.hint().map(str::to_owned),
-            Self::Lock(LockError::Held { pid, .. }) => {
-                Some(format!("`tapedeck status` shows it; `kill {pid}` ends it cleanly"))
-            }
-            Self::Store { source, .. } => match source.downcast_ref() {
-                Some(StoreFileError::Version { .. }) => Some("use another folder, or the program that made it".into()),
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-}
 
 /// One interface being recorded. The order of the fields is the order of release: nothing more comes in,
 /// then the interface is put back, then others may have it.
@@ -156,33 +81,51 @@ pub struct Outcome {
     pub trouble: Option<RecordError>,
 }
 
+/// `tapedeck record`: what goes to stdout, and the exit code. `say` is told what stderr should show.
+///
+/// # Errors
+/// It did not start.
+pub fn command(args: RecordArgs, say: &mut dyn FnMut(&str)) -> Result<(String, u8), Failure> {
+    let args = config::with_file(args).map_err(|error| Failure::of(&error))?;
+    let plan = RecordPlan::new(&args).map_err(|error| {
+        let failure = Failure::of(&error);
+        error.hint().map_or(failure.clone(), |hint| failure.hint(hint))
+    })?;
+    let Outcome { ledger, trouble } = record(&plan, say)?;
+    let json = ledger.to_json().map_err(|error| Failure::of(&error))?;
+    let Some(trouble) = trouble else { return Ok((json, 0)) };
+    // The books are printed all the same: they say what is missing.
+    say(Failure::from(trouble).to_string().trim_end());
+    Ok((json, 2))
+}
+
 /// Records until a signal, or until the plan says so.
 ///
 /// # Errors
-/// [`RecordError`]: it did not start.
-pub fn record(plan: &RecordPlan) -> Result<Outcome, RecordError> {
+/// It did not start.
+pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, Failure> {
     let system = |act| move |source| RecordError::System { act, source };
     let run = Run {
-        run: random().map_err(system("read random numbers"))?,
-        start: clock::utc_now(),
+        run: identity::run_number()?,
+        start: identity::now(),
         clock: Arc::new(Clock::new(clock::read().map_err(system("read the clock"))?)),
         stop: Arc::new(AtomicBool::new(false)),
     };
     catch_signals(&run.stop).map_err(system("catch signals"))?;
-    let sensors = start::stores(plan)?;
+    let stores = start::stores(plan, say)?;
     let files = StatusFiles::new(&plan.stores, run.run, run.start).map_err(system("write the status"))?;
     let mut active = Vec::new();
-    if let Err(error) = start::interfaces(plan, &run, &sensors, &mut active) {
+    if let Err(error) = start::interfaces(plan, &run, &stores, &mut active) {
         abandon(&mut active);
-        return Err(error);
+        return Err(error.into());
     }
     let ready: Vec<String> = active.iter().map(ready_text).collect();
-    let _ = writeln!(io::stderr(), "ready: {}", ready.join("; "));
+    say(&format!("ready: {}", ready.join("; ")));
     // Not under systemd this does nothing.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     let trouble = watch(plan, &run, &active, &files);
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    finish(&run, active, trouble)
+    Ok(finish(&run, active, trouble)?)
 }
 
 fn ready_text(active: &Active) -> String {
@@ -197,13 +140,6 @@ fn catch_signals(stop: &Arc<AtomicBool>) -> io::Result<()> {
         signal_hook::flag::register(signal, Arc::clone(stop))?;
     }
     Ok(())
-}
-
-fn random() -> io::Result<u32> {
-    use std::io::Read as _;
-    let mut bytes = [0; 4];
-    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
-    Ok(u32::from_ne_bytes(bytes))
 }
 
 /// Until it is time to stop. Returns what makes it stop early.
@@ -284,7 +220,7 @@ fn report(run: &Run, active: &[Active], files: &StatusFiles) -> Result<(), Recor
             workers.push(worker_status(&one.books.interface, books, crew));
         }
     }
-    let updated_ns = clock::utc_now().nanos();
+    let updated_ns = identity::now().nanos();
     let status = Status { version: 1, pid: std::process::id(), updated_ns, ledger, workers };
     if let Err(error) = files.write(&status) {
         // A full disk is no reason to stop looking.
@@ -324,7 +260,7 @@ fn ledger(run: &Run, active: &[Active]) -> Result<Ledger, RecordError> {
         queues.extend(one.books.queues(&one.intake)?);
     }
     let interfaces = active.iter().map(|one| one.books.entry()).collect();
-    Ok(Ledger::close(run.run, run.start, clock::utc_now(), interfaces, queues))
+    Ok(Ledger::close(run.run, run.start, identity::now(), interfaces, queues))
 }
 
 /// Closes the intakes, drains the rings, ends the workers, closes the books.

@@ -6,18 +6,19 @@
 use super::{Active, Crew, RecordError, Run};
 use crate::books::{InterfaceBooks, QueueBooks};
 use crate::cli::ModeWish;
+use crate::identity;
 use crate::ladder::{Mode, Prepared, Rung, RungError, Sources};
 use crate::lock::{Holder, InterfaceLock};
 use crate::plan::RecordPlan;
 use crate::preflight::{Claim, PreflightError, Target};
 use crate::source::Source;
+use crate::voice::Failure as Fault;
 use crate::worker::{self, Phase, Post, Shared};
 use crate::xsk::{Gauge, Pages};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
-use tapedeck_index::catalog::StoreFile;
-use tapedeck_index::pcapng::{InterfaceInfo, SectionInfo};
+use tapedeck_index::pcapng::InterfaceInfo;
 use tapedeck_packet::LinkType;
 use tapedeck_writer::{Chain, ChainConfig};
 
@@ -28,16 +29,20 @@ pub(super) struct Store {
 }
 
 /// Makes the folders stores, and recovers what a former recorder left open in them.
-pub(super) fn stores(plan: &RecordPlan) -> Result<Vec<Store>, RecordError> {
-    let host = nix::unistd::gethostname().ok().and_then(|name| name.into_string().ok());
-    let host = host.unwrap_or_else(|| "sensor".to_owned());
+pub(super) fn stores(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Vec<Store>, Fault> {
     let mut stores = Vec::with_capacity(plan.stores.len());
     for path in &plan.stores {
-        let file = StoreFile::read_or_create(path, &host)
-            .map_err(|error| RecordError::Store { path: path.clone(), source: error.into() })?;
-        stores.push(Store { path: path.clone(), sensor: file.sensor });
+        let sensor = identity::open_store(path)?;
+        recover(path, say);
+        stores.push(Store { path: path.clone(), sensor });
     }
     Ok(stores)
+}
+
+/// Seals what is left open, and says so. What cannot be recovered stays as it is: a recorder that did
+/// not start would lose more.
+fn recover(store: &Path, say: &mut dyn FnMut(&str)) {
+    let report = tapedeck_writer::recover(store);
 }
 
 /// Starts all interfaces of the plan; those that run are in `active`, also after an error.
@@ -250,7 +255,7 @@ impl Gang<'_> {
             speed_bps: None,
         };
         ChainConfig {
-            section: section(),
+            section: identity::section(),
             queue,
             run: place.run.run,
             seq: Arc::clone(&place.seq),
@@ -260,15 +265,4 @@ impl Gang<'_> {
             ..ChainConfig::record(store.path.clone(), store.sensor.clone(), interface)
         }
     }
-}
-
-/// What segments say of who wrote them.
-fn section() -> SectionInfo {
-    let system = nix::sys::utsname::uname().ok();
-    let os = system.map(|name| {
-        let (system, release) = (name.sysname().to_string_lossy(), name.release().to_string_lossy());
-        format!("{system} {release}")
-    });
-    let application = Some(concat!("tapedeck ", env!("CARGO_PKG_VERSION")).to_owned());
-    SectionInfo { hardware: None, os, application }
 }

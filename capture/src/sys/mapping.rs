@@ -40,8 +40,9 @@ impl Mapping {
         let flags = flags | libc::MAP_POPULATE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours; the
         // kernel checks `fd`, `len` and `offset`.
-        let base =
-            unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset) };
+        let base = unsafe {
+            libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset)
+        };
         if base == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }

@@ -49,7 +49,8 @@ pub(crate) struct LinkState {
 /// # Errors
 /// ENODEV when there is none of this index, and whatever the socket says.
 pub(crate) fn link(ifindex: u32) -> io::Result<LinkState> {
-    let fd = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
+    let fd =
+        socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, SockProtocol::NetlinkRoute)?;
     let mut request = Vec::with_capacity(HEADER + IFINFOMSG);
     request.extend_from_slice(&32u32.to_ne_bytes());
     request.extend_from_slice(&RTM_GETLINK.to_ne_bytes());
@@ -90,13 +91,14 @@ fn parse(answer: &[u8]) -> io::Result<LinkState> {
                 state.rx_missed = number::<8>(value, 8 * RX_MISSED_ERRORS).map_or(0, u64::from_ne_bytes);
             }
             IFLA_LINKINFO => {
-                state.kind = Attributes(value).find(|(name, _)| *name == IFLA_INFO_KIND).map(|(_, kind)| {
-                    String::from_utf8_lossy(kind).trim_end_matches('\0').to_owned()
-                });
+                state.kind = Attributes(value)
+                    .find(|(name, _)| *name == IFLA_INFO_KIND)
+                    .map(|(_, kind)| String::from_utf8_lossy(kind).trim_end_matches('\0').to_owned());
             }
             IFLA_XDP => {
-                state.xdp_attached = Attributes(value)
-                    .any(|(name, value)| name == IFLA_XDP_ATTACHED && value.first().is_some_and(|mode| *mode != 0));
+                state.xdp_attached = Attributes(value).any(|(name, value)| {
+                    name == IFLA_XDP_ATTACHED && value.first().is_some_and(|mode| *mode != 0)
+                });
             }
             _ => {}
         }

@@ -54,8 +54,7 @@ pub(crate) unsafe fn set_with_address<T: Copy>(
 ) -> io::Result<()> {
     let len = len_of::<T>()?;
     // SAFETY: pointer and length name the whole of `value`, which the kernel only reads.
-    let ret =
-        unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), len) };
+    let ret = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), len) };
     if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
@@ -71,8 +70,7 @@ pub(crate) fn get<T: Plain>(
     let mut len = len_of::<T>()?;
     // SAFETY: pointer and length name the whole of `value`, and `Plain` promises that whatever the
     // kernel writes there is a value.
-    let ret =
-        unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len) };
+    let ret = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len) };
     if ret != 0 {
         return Err(io::Error::last_os_error());
     }

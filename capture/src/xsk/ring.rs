@@ -56,12 +56,14 @@ impl<T: Copy> Shared<T> {
             // SAFETY: the offset lies inside the mapping, as just checked.
             fits.then(|| unsafe { mapping.base().add(offset) })
         };
-        let index = |offset| Some(part(offset, size_of::<u32>(), align_of::<AtomicU32>())?.cast::<AtomicU32>());
+        let index =
+            |offset| Some(part(offset, size_of::<u32>(), align_of::<AtomicU32>())?.cast::<AtomicU32>());
         Some(Self {
             producer: index(layout.producer)?,
             consumer: index(layout.consumer)?,
             flags: index(layout.flags)?,
-            entries: part(layout.entries, size_of::<T>().checked_mul(size as usize)?, align_of::<T>())?.cast(),
+            entries: part(layout.entries, size_of::<T>().checked_mul(size as usize)?, align_of::<T>())?
+                .cast(),
             mask: size - 1,
             _mapping: mapping,
         })

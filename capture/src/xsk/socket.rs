@@ -141,8 +141,9 @@ impl XskSocket {
         }
         bind(&self.fd, ifindex, queue, flags).map_err(fail("bind"))?;
         self.bound = true;
-        let options: libc::xdp_options = sockopt::get(self.as_fd(), libc::SOL_XDP, libc::XDP_OPTIONS, size_of::<libc::xdp_options>())
-            .map_err(fail("read back the mode"))?;
+        let options: libc::xdp_options =
+            sockopt::get(self.as_fd(), libc::SOL_XDP, libc::XDP_OPTIONS, size_of::<libc::xdp_options>())
+                .map_err(fail("read back the mode"))?;
         let zerocopy = options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0;
         if zerocopy != (mode == BindMode::ZeroCopy) {
             return Err(fail("bind in the mode asked for")(io::Error::from_raw_os_error(libc::EOPNOTSUPP)));
@@ -256,7 +257,10 @@ impl Batch<'_> {
     }
 
     /// The next whole packet; `None` when the batch is used up.
-    #[expect(clippy::should_implement_trait, reason = "the packet borrows the batch, which Iterator cannot say")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the packet borrows the batch, which Iterator cannot say"
+    )]
     pub fn next(&mut self) -> Option<XskPacket<'_>> {
         while self.taken < self.count {
             let desc = self.socket.rx.read(self.taken);
