@@ -97,9 +97,11 @@ fn value<T, E: Display>(
     from: Option<Scalar>,
     parse: fn(&str) -> Result<T, E>,
 ) -> Result<Option<T>, ConfigError> {
-    from.map(|scalar| parse(&scalar.into_text()))
-        .transpose()
-        .map_err(|why| ConfigError::Value { path: path.to_owned(), key, why: why.to_string() })
+    from.map(|scalar| parse(&scalar.into_text())).transpose().map_err(|why| ConfigError::Value {
+        path: path.to_owned(),
+        key,
+        why: why.to_string(),
+    })
 }
 
 /// Fills what was not typed from the file that `--config` names, if it names one.
@@ -129,7 +131,12 @@ fn merge(typed: RecordArgs, path: &Path, text: &str) -> Result<RecordArgs, Confi
         store,
         config: typed.config,
         mode: typed.mode.or(value(path, "mode", file.mode, cli::mode)?),
-        segment_size: typed.segment_size.or(value(path, "segment-size", file.segment_size, units::size_bytes)?),
+        segment_size: typed.segment_size.or(value(
+            path,
+            "segment-size",
+            file.segment_size,
+            units::size_bytes,
+        )?),
         segment_age: typed.segment_age.or(value(path, "segment-age", file.segment_age, units::duration)?),
         level: typed.level.or(value(path, "level", file.level, units::level)?),
         duration: typed.duration.or(value(path, "duration", file.duration, units::duration)?),
@@ -175,7 +182,8 @@ mod tests {
             segment_size: Some(1),
             ..RecordArgs::default()
         };
-        let args = merged(typed, "interface = 'eth1'\nmode = 'copy'\nsegment-size = 5\npackets = 2\n").unwrap();
+        let args =
+            merged(typed, "interface = 'eth1'\nmode = 'copy'\nsegment-size = 5\npackets = 2\n").unwrap();
         assert_eq!((args.interface, args.mode), (vec!["eth9".to_owned()], Some(ModeWish::Auto)));
         assert_eq!((args.segment_size, args.packets), (Some(1), Some(2)));
     }

@@ -205,7 +205,14 @@ impl Rung {
     fn socket(&self, queue: u32) -> Result<XskSocket, XskError> {
         let (chunk, fragments) = ChunkSize::for_mtu(self.mtu);
         let ifindex = self.ifindex;
-        XskSocket::open(XskConfig { ifindex, queue, chunk, fragments, rx_entries: RX_ENTRIES, chunks: CHUNKS })
+        XskSocket::open(XskConfig {
+            ifindex,
+            queue,
+            chunk,
+            fragments,
+            rx_entries: RX_ENTRIES,
+            chunks: CHUNKS,
+        })
     }
 }
 

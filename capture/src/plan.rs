@@ -47,7 +47,9 @@ impl PlanError {
         match self {
             Self::NoInterface => Some("--interface IF, or `interface = \"IF\"` in the configuration"),
             Self::NoStore => Some("--store DIR, or `store = \"DIR\"` in the configuration"),
-            Self::Glob { .. } => Some("a glob spreads queues over folders that exist; a plain folder is made"),
+            Self::Glob { .. } => {
+                Some("a glob spreads queues over folders that exist; a plain folder is made")
+            }
             Self::Cpu(_) => Some("see `taskset -p $$` for those it may"),
             Self::TwiceInterface(_) | Self::NoPackets => None,
         }

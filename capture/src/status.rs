@@ -209,8 +209,7 @@ mod tests {
         let store = dir.path().to_path_buf();
         let at = |seconds: u64| Timestamp::from_nanos_saturating(seconds * NANOS_PER_SEC);
         let ledger = Ledger::close(7, at(1), at(100), Vec::new(), Vec::new());
-        let status =
-            Status { version: 1, pid: 1, updated_ns: at(100).nanos(), ledger, workers: Vec::new() };
+        let status = Status { version: 1, pid: 1, updated_ns: at(100).nanos(), ledger, workers: Vec::new() };
         let files = StatusFiles::new(std::slice::from_ref(&store), 7, at(100)).unwrap();
         assert!(running(&store, at(100)).is_empty());
         files.write(&status).unwrap();

@@ -14,10 +14,10 @@ mod start;
 pub use error::RecordError;
 
 use crate::books::{self, InterfaceBooks};
-use crate::clock::{self, Change, Clock};
-use crate::identity;
 use crate::cli::RecordArgs;
+use crate::clock::{self, Change, Clock};
 use crate::config;
+use crate::identity;
 use crate::ladder::Intake;
 use crate::ledger::Ledger;
 use crate::lock::InterfaceLock;
@@ -198,7 +198,9 @@ fn sample_clock(run: &Run, active: &[Active], quarantined: &mut bool) {
         Change::Quarantined { from_ns, to_ns } if !*quarantined => {
             *quarantined = true;
             let hours = Duration::from_nanos(to_ns.abs_diff(from_ns)).as_secs() / 3600;
-            tracing::warn!("clock: quarantined: the system clock jumped by {hours} h; packet times do not follow");
+            tracing::warn!(
+                "clock: quarantined: the system clock jumped by {hours} h; packet times do not follow"
+            );
         }
         Change::Quarantined { .. } => {}
     }

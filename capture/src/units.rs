@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn durations() {
-        for (text, ms) in [("90", 90_000), ("500ms", 500), ("60s", 60_000), ("1h30m", 5_400_000), ("2 h", 7_200_000)]
+        for (text, ms) in
+            [("90", 90_000), ("500ms", 500), ("60s", 60_000), ("1h30m", 5_400_000), ("2 h", 7_200_000)]
         {
             assert_eq!(duration(text), Ok(Duration::from_millis(ms)), "{text}");
         }

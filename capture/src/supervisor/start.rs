@@ -43,6 +43,18 @@ pub(super) fn stores(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Vec
 /// not start would lose more.
 fn recover(store: &Path, say: &mut dyn FnMut(&str)) {
     let report = tapedeck_writer::recover(store);
+    for segment in report.segments {
+        let (packets, open) = (segment.packets, segment.open.display());
+        match segment.sealed {
+            Some(sealed) => {
+                say(&format!("recovered {packets} packets of a former run: {}", sealed.display()))
+            }
+            None => say(&format!("removed an open segment of a former run that held no packet: {open}")),
+        }
+    }
+    for error in report.errors {
+        say(&format!("warning: not recovered: {error}"));
+    }
 }
 
 /// Starts all interfaces of the plan; those that run are in `active`, also after an error.
@@ -166,7 +178,11 @@ fn try_mode(target: &Target, place: &mut Place<'_>, rung: &Rung, mode: Mode) -> 
     }
     if let Some(why) = intake.program().and_then(|program| program.without_refusals()) {
         let interface = &target.name;
-        tracing::warn!(interface, why, "losses by cause come from the sockets: the kernel gives no tracepoint");
+        tracing::warn!(
+            interface,
+            why,
+            "losses by cause come from the sockets: the kernel gives no tracepoint"
+        );
     }
     let books = InterfaceBooks {
         interface: target.name.clone(),
@@ -180,9 +196,10 @@ fn try_mode(target: &Target, place: &mut Place<'_>, rung: &Rung, mode: Mode) -> 
     let hired = match sources {
         Sources::Xsk(sockets) => {
             let gauges = gauges.into_iter().map(Some);
-            (0..).zip(sockets).zip(gauges).try_for_each(|((queue, socket), gauge)| {
-                crew.hire(place, queue, socket, gauge)
-            })
+            (0..)
+                .zip(sockets)
+                .zip(gauges)
+                .try_for_each(|((queue, socket), gauge)| crew.hire(place, queue, socket, gauge))
         }
         Sources::Packet(source) => crew.hire(place, 0, source, None),
     };
@@ -228,8 +245,11 @@ impl Gang<'_> {
         let cpu = cpus.get(place.next % cpus.len().max(1)).copied();
         place.next += 1;
         let config = self.chain_config(place, queue, store);
-        let chain = Chain::start(config)
-            .map_err(|source| RecordError::Writer { interface: interface.clone(), queue, source })?;
+        let chain = Chain::start(config).map_err(|source| RecordError::Writer {
+            interface: interface.clone(),
+            queue,
+            source,
+        })?;
         let shared = Arc::new(Shared::default());
         let (sink, why_plain) = chain.sink();
         let (sink, why_plain) = (super::sink_name(sink), why_plain.unwrap_or_default());

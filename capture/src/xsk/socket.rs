@@ -115,7 +115,8 @@ impl XskSocket {
         let offsets = mmap_offsets(&fd).map_err(fail("learn the ring offsets"))?;
         let (rx, fill, completion) = map_rings(&fd, config, &offsets).map_err(fail("map the rings"))?;
         let assembly = Assembly { bytes: Vec::with_capacity(ASSEMBLY_BYTES), meta: None, open: false };
-        let mut socket = Self { fd, rx, fill, _completion: completion, umem, config, assembly, misfits: 0, bound: false };
+        let mut socket =
+            Self { fd, rx, fill, _completion: completion, umem, config, assembly, misfits: 0, bound: false };
         for addr in socket.umem.addresses() {
             socket.fill.push(addr);
         }
