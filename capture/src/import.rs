@@ -18,10 +18,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tapedeck_index::capture_file::{CaptureError, CaptureReader};
 use tapedeck_index::pcapng::InterfaceInfo;
 use tapedeck_packet::{Timestamp, Walk};
-use tapedeck_writer::{Chain, ChainConfig, Level, WriteError};
+use tapedeck_writer::{Chain, ChainConfig, Level, Sum, WriteError};
 
 /// Frame buffers of a chain; an import waits for a free one.
 const FRAME_BUFFERS: usize = 6;
+/// Chains at work at once; each has two threads and about 16 MiB.
+const CHAINS_MAX: usize = 32;
 /// Packets between two words of progress.
 const PROGRESS_PACKETS: u64 = 65_536;
 
@@ -66,7 +68,7 @@ pub enum FileProblem {
         source: CaptureError,
     },
     /// Some of its packets have times that cannot be stored.
-    #[error("{path}: {refused} packets with a time out of range are not stored: {}", .first.join("; "))]
+    #[error("{path}: {refused} packets with a time out of range are not stored (the first: {})", .first.join("; "))]
     Times {
         /// The file.
         path: String,
@@ -112,7 +114,9 @@ pub fn import(
 ) -> Result<Imported, WriteError> {
     let mut importer = Importer {
         options,
-        lines: BTreeMap::new(),
+        chains: BTreeMap::new(),
+        books: BTreeMap::new(),
+        unsealed: Vec::new(),
         seq: Arc::new(AtomicU32::new(0)),
         packets: 0,
         problems: Vec::new(),
@@ -137,18 +141,35 @@ fn open(path: &Path) -> std::io::Result<Box<dyn Read>> {
 
 struct Importer<'o> {
     options: &'o Import,
-    lines: BTreeMap<InterfaceInfo, Line>,
+    /// Chains at work, by interface.
+    chains: BTreeMap<InterfaceInfo, Working>,
+    /// The books of every interface, of those too whose chain has ended.
+    books: BTreeMap<InterfaceInfo, Books>,
+    unsealed: Vec<PathBuf>,
     seq: Arc<AtomicU32>,
     packets: u64,
     problems: Vec<FileProblem>,
     rounded: Vec<(String, u64)>,
 }
 
-/// The chain of one interface and what was read for it.
-struct Line {
+struct Working {
     chain: Chain,
     seen: u64,
     seen_bytes: u64,
+    /// Number of the last packet that it took.
+    last: u64,
+}
+
+/// What is known of an interface whose chain has ended, and of its refused packets.
+#[derive(Clone, Copy, Debug, Default)]
+struct Books {
+    seen: u64,
+    seen_bytes: u64,
+    refused: u64,
+    stored: Sum,
+    pending: u64,
+    shed: u64,
+    write_error: u64,
 }
 
 impl Importer<'_> {
@@ -182,6 +203,12 @@ impl Importer<'_> {
         if notes.rounded > 0 {
             self.rounded.push((name(), notes.rounded));
         }
+        for (interface, refused) in reader.interfaces().iter().zip(reader.refused()) {
+            let books = self.books.entry(interface.clone()).or_default();
+            books.refused += refused.packets;
+            books.seen += refused.packets;
+            books.seen_bytes += refused.bytes;
+        }
         if notes.refused > 0 {
             let (refused, first) = (notes.refused, notes.refusals.clone());
             self.problems.push(FileProblem::Times { path: name(), refused, first });
@@ -213,56 +240,87 @@ impl Importer<'_> {
             if self.packets.is_multiple_of(PROGRESS_PACKETS) {
                 progress(self.packets);
             }
-            let line = self.line(interface)?;
-            line.seen += 1;
-            line.seen_bytes += u64::from(packet.record.orig_len);
+            let number = self.packets;
+            let working = self.working(interface)?;
+            working.last = number;
+            working.seen += 1;
+            working.seen_bytes += u64::from(packet.record.orig_len);
             // The chain counts what became of it.
-            let _ = line.chain.append(&packet.record, &walk);
+            let _ = working.chain.append(&packet.record, &walk);
         }
     }
 
-    /// The chain of an interface, started when its first packet comes.
-    fn line(&mut self, interface: &InterfaceInfo) -> Result<&mut Line, WriteError> {
-        match self.lines.entry(interface.clone()) {
+    /// The chain of an interface, started when its first packet comes. A capture may describe any number
+    /// of interfaces: above [`CHAINS_MAX`] the chain unused for longest ends first.
+    fn working(&mut self, interface: &InterfaceInfo) -> Result<&mut Working, WriteError> {
+        if !self.chains.contains_key(interface) && self.chains.len() >= CHAINS_MAX {
+            let oldest = self.chains.iter().min_by_key(|(_, working)| working.last).map(|(i, _)| i.clone());
+            if let Some((interface, working)) = oldest.and_then(|oldest| self.chains.remove_entry(&oldest)) {
+                self.end(interface, working)?;
+            }
+        }
+        match self.chains.entry(interface.clone()) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
                 let chain = Chain::start(chain_config(self.options, interface, &self.seq))?;
-                Ok(entry.insert(Line { chain, seen: 0, seen_bytes: 0 }))
+                Ok(entry.insert(Working { chain, seen: 0, seen_bytes: 0, last: 0 }))
             }
         }
     }
 
+    /// Seals the segments of a chain and enters its counts.
+    fn end(&mut self, interface: InterfaceInfo, working: Working) -> Result<(), WriteError> {
+        let report = working.chain.finish()?;
+        self.unsealed.extend(report.unsealed);
+        let books = self.books.entry(interface).or_default();
+        books.seen += working.seen;
+        books.seen_bytes += working.seen_bytes;
+        books.stored = books.stored.plus(report.counters.stored);
+        books.pending += report.counters.pending.packets;
+        books.shed += report.counters.shed.packets;
+        books.write_error += report.counters.write_error.packets;
+        Ok(())
+    }
+
     /// Seals everything and closes the books.
-    fn finish(self, now: impl FnOnce() -> Timestamp) -> Result<Imported, WriteError> {
-        let (mut interfaces, mut queues, mut unsealed) = (Vec::new(), Vec::new(), Vec::new());
-        for (interface, line) in self.lines {
-            let report = line.chain.finish()?;
-            let counters = report.counters;
-            unsealed.extend(report.unsealed);
+    fn finish(mut self, now: impl FnOnce() -> Timestamp) -> Result<Imported, WriteError> {
+        while let Some((interface, working)) = self.chains.pop_first() {
+            self.end(interface, working)?;
+        }
+        let (mut interfaces, mut queues) = (Vec::new(), Vec::new());
+        for (interface, books) in self.books {
             interfaces
                 .push(InterfaceEntry { interface: interface.name.clone(), ..InterfaceEntry::default() });
-            queues.push(QueueEntry {
-                interface: interface.name,
-                queue: 0,
-                mode: "file".into(),
-                counts: Counts {
-                    seen: line.seen,
-                    seen_bytes: line.seen_bytes,
-                    stored: counters.stored.packets,
-                    stored_bytes: counters.stored.bytes,
-                    pending: counters.pending.packets,
-                    ..Counts::default()
-                },
-                dropped: Dropped {
-                    shed: counters.shed.packets,
-                    write_error: counters.write_error.packets,
-                    ..Dropped::default()
-                },
-                unaccounted: 0,
-            });
+            queues.push(books.entry(interface.name));
         }
         let ledger = Ledger::close(self.options.run, self.options.start, now(), interfaces, queues);
-        Ok(Imported { ledger, problems: self.problems, rounded: self.rounded, unsealed })
+        Ok(Imported { ledger, problems: self.problems, rounded: self.rounded, unsealed: self.unsealed })
+    }
+}
+
+impl Books {
+    fn entry(self, interface: String) -> QueueEntry {
+        QueueEntry {
+            interface,
+            queue: 0,
+            mode: "file".into(),
+            counts: Counts {
+                seen: self.seen,
+                seen_bytes: self.seen_bytes,
+                stored: self.stored.packets,
+                stored_bytes: self.stored.bytes,
+                pending: self.pending,
+                ..Counts::default()
+            },
+            // Of a file, `program` are the packets whose time cannot be stored.
+            dropped: Dropped {
+                program: self.refused,
+                shed: self.shed,
+                write_error: self.write_error,
+                ..Dropped::default()
+            },
+            unaccounted: 0,
+        }
     }
 }
 
