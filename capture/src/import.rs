@@ -38,8 +38,6 @@ pub struct Import {
     pub segment_bytes: u64,
     /// Compression.
     pub level: Level,
-    /// Sensor id of the store.
-    pub sensor: String,
     /// Number of this run, random.
     pub run: u32,
     /// When the run began.
@@ -105,15 +103,16 @@ pub struct Imported {
 /// once, at the end.
 ///
 /// # Errors
-/// The store cannot be written.
+/// The store cannot be opened or written.
 pub fn import(
     options: &Import,
     stop: &AtomicBool,
     progress: &mut dyn FnMut(u64),
     now: impl FnOnce() -> Timestamp,
-) -> Result<Imported, WriteError> {
+) -> Result<Imported, Failure> {
     let mut importer = Importer {
         options,
+        sensor: None,
         chains: BTreeMap::new(),
         books: BTreeMap::new(),
         unsealed: Vec::new(),
@@ -125,7 +124,11 @@ pub fn import(
     for path in &options.files {
         importer.file(path, stop, progress)?;
     }
-    importer.finish(now)
+    importer.finish(now).map_err(unwritable)
+}
+
+fn unwritable(error: WriteError) -> Failure {
+    Failure::of(&error).hint("free the disk or name another --store, then import again")
 }
 
 fn open(path: &Path) -> std::io::Result<Box<dyn Read>> {
@@ -141,6 +144,9 @@ fn open(path: &Path) -> std::io::Result<Box<dyn Read>> {
 
 struct Importer<'o> {
     options: &'o Import,
+    /// Sensor id of the store; the store is opened when a file turns out to be a capture, so that a
+    /// mistyped name leaves none behind.
+    sensor: Option<String>,
     /// Chains at work, by interface.
     chains: BTreeMap<InterfaceInfo, Working>,
     /// The books of every interface, of those too whose chain has ended.
@@ -173,12 +179,7 @@ struct Books {
 }
 
 impl Importer<'_> {
-    fn file(
-        &mut self,
-        path: &Path,
-        stop: &AtomicBool,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<(), WriteError> {
+    fn file(&mut self, path: &Path, stop: &AtomicBool, progress: &mut dyn FnMut(u64)) -> Result<(), Failure> {
         let name = || path.display().to_string();
         let source = match open(path) {
             Ok(source) => source,
@@ -194,7 +195,10 @@ impl Importer<'_> {
                 return Ok(());
             }
         };
-        match self.packets(&mut reader, stop, progress)? {
+        if self.sensor.is_none() {
+            self.sensor = Some(open_store(&self.options.store)?);
+        }
+        match self.packets(&mut reader, stop, progress).map_err(unwritable)? {
             Ok(true) => {}
             Ok(false) => self.problems.push(FileProblem::Stopped { path: name(), offset: reader.offset() }),
             Err(source) => self.problems.push(FileProblem::Capture { path: name(), source }),
@@ -262,7 +266,8 @@ impl Importer<'_> {
         match self.chains.entry(interface.clone()) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
-                let chain = Chain::start(chain_config(self.options, interface, &self.seq))?;
+                let sensor = self.sensor.clone().unwrap_or_default();
+                let chain = Chain::start(chain_config(self.options, sensor, interface, &self.seq))?;
                 Ok(entry.insert(Working { chain, seen: 0, seen_bytes: 0, last: 0 }))
             }
         }
@@ -324,7 +329,12 @@ impl Books {
     }
 }
 
-fn chain_config(options: &Import, interface: &InterfaceInfo, seq: &Arc<AtomicU32>) -> ChainConfig {
+fn chain_config(
+    options: &Import,
+    sensor: String,
+    interface: &InterfaceInfo,
+    seq: &Arc<AtomicU32>,
+) -> ChainConfig {
     ChainConfig {
         section: crate::identity::section(),
         run: options.run,
@@ -332,7 +342,7 @@ fn chain_config(options: &Import, interface: &InterfaceInfo, seq: &Arc<AtomicU32
         segment_bytes: options.segment_bytes,
         level: options.level,
         frame_buffers: FRAME_BUFFERS,
-        ..ChainConfig::import(options.store.clone(), options.sensor.clone(), interface.clone())
+        ..ChainConfig::import(options.store.clone(), sensor, interface.clone())
     }
 }
 
@@ -341,13 +351,7 @@ fn chain_config(options: &Import, interface: &InterfaceInfo, seq: &Arc<AtomicU32
 /// # Errors
 /// Nothing could be stored.
 pub fn command(args: ImportArgs, say: &mut dyn FnMut(&str)) -> Result<(String, u8), Failure> {
-    if let [only] = args.files.as_slice() {
-        // A name that is not there must not leave an empty store behind.
-        open(only)
-            .map_err(|source| failure(&FileProblem::Open { path: only.display().to_string(), source }))?;
-    }
     let options = Import {
-        sensor: open_store(&args.store)?,
         store: args.store,
         files: args.files,
         segment_bytes: args.segment_size,
@@ -357,9 +361,7 @@ pub fn command(args: ImportArgs, say: &mut dyn FnMut(&str)) -> Result<(String, u
     };
     let stop = stop_flag()?;
     let mut progress = |packets: u64| tracing::info!(packets, "importing");
-    let imported = import(&options, &stop, &mut progress, now).map_err(|error| {
-        Failure::of(&error).hint("free the disk or name another --store, then import again")
-    })?;
+    let imported = import(&options, &stop, &mut progress, now)?;
     report(&imported, options.files.len(), say)
 }
 

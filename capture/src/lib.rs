@@ -9,6 +9,7 @@ pub mod clock;
 pub mod identity;
 pub mod import;
 pub mod ledger;
+pub mod maintain;
 #[expect(unsafe_code, reason = "reads the blocks of a ring shared with the kernel")]
 pub mod packet_mmap;
 pub mod source;

@@ -14,8 +14,8 @@
 use clap::Parser as _;
 use std::process::ExitCode;
 use tapedeck_capture::cli::{Cli, Command};
-use tapedeck_capture::import;
 use tapedeck_capture::voice::Failure;
+use tapedeck_capture::{import, maintain};
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
@@ -37,6 +37,8 @@ fn run(cli: Cli) -> Result<(String, u8), Failure> {
     let mut say = |line: &str| eprintln!("{line}");
     match cli.command {
         Command::Import(args) => import::command(args, &mut say),
-        _ => Ok((String::new(), 2)),
+        Command::Recover(args) => maintain::recover(&args.store, &mut say),
+        Command::Reindex(args) => maintain::reindex(&args.store, &args.segments, &mut say),
+        Command::Verify(args) => maintain::verify(&args.store, &mut say),
     }
 }

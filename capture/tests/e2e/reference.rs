@@ -1,19 +1,18 @@
 //! An independent reader of captures, on the `pcap-parser` crate: what the round trip is judged by.
 
-use pcap_parser::traits::PcapReaderIterator;
 use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
 use std::path::Path;
 
 /// One packet as the reference reads it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RefPacket {
+pub(crate) struct RefPacket {
     /// Nanoseconds since the epoch, rounded down.
-    pub ts_ns: u128,
+    pub(crate) ts_ns: u128,
     /// `if_name`, or `if<N>` where the file gives none.
-    pub interface: String,
-    pub link_type: i32,
-    pub orig_len: u32,
-    pub bytes: Vec<u8>,
+    pub(crate) interface: String,
+    pub(crate) link_type: i32,
+    pub(crate) orig_len: u32,
+    pub(crate) bytes: Vec<u8>,
 }
 
 #[derive(Clone)]
@@ -41,13 +40,13 @@ impl Interface {
 }
 
 /// All whole packets of a capture file, in file order.
-pub fn read(path: &Path) -> Vec<RefPacket> {
+pub(crate) fn read(path: &Path) -> Vec<RefPacket> {
     let data = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     read_bytes(&data)
 }
 
 /// All whole packets of a capture held in memory, in file order.
-pub fn read_bytes(data: &[u8]) -> Vec<RefPacket> {
+pub(crate) fn read_bytes(data: &[u8]) -> Vec<RefPacket> {
     let mut state = State::default();
     // The whole file fits the buffer, so an incomplete block means that the file is cut.
     let Ok(mut reader) = create_reader(data.len().max(64), data) else { return state.packets };
@@ -167,7 +166,7 @@ impl State {
 }
 
 /// The order an answer stands in: time, interface in order of name, arrival.
-pub fn answer_order(mut packets: Vec<RefPacket>) -> Vec<RefPacket> {
+pub(crate) fn answer_order(mut packets: Vec<RefPacket>) -> Vec<RefPacket> {
     packets.sort_by(|a, b| (a.ts_ns, &a.interface).cmp(&(b.ts_ns, &b.interface)));
     packets
 }
