@@ -1,1 +1,200 @@
 //! The catalog: which segments a store holds, by folder listing.
+//!
+//! Listing is all there is to it: no cache, no lock, no file is opened. A segment that is sealed while
+//! the catalog looks is still found, because hidden names are listed first and sealed ones second.
+
+use crate::name::{FileKind, PACKETS_FOLDER, SegmentName};
+use std::collections::HashMap;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use tapedeck_packet::time::NANOS_PER_SEC;
+use tapedeck_packet::{Timestamp, UtcHour};
+
+mod store_file;
+#[cfg(test)]
+mod tests;
+
+pub use store_file::{STORE_VERSION, StoreFile, StoreFileError};
+
+/// A segment holds the packets of one UTC hour and up to this much on either side.
+pub const HOUR_SLACK_NANOS: u64 = 2 * NANOS_PER_SEC;
+
+/// A folder that cannot be listed.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogError {
+    /// The operating system refused.
+    #[error("{path}: cannot list the folder")]
+    List {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+}
+
+/// Whether a segment is still being written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum State {
+    /// `.NAME.open`: read it with its journal. It may be sealed at any moment, then list again.
+    Open,
+    /// `NAME.pcapng.zst`: whole, never changes.
+    Sealed,
+}
+
+/// A segment of the catalog.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Its name. In an open segment `t0` is provisional.
+    pub name: SegmentName,
+    /// Open or sealed.
+    pub state: State,
+    /// The hour of its folder.
+    pub hour: UtcHour,
+    /// Its folder, with the store in front.
+    pub folder: PathBuf,
+}
+
+impl Found {
+    /// The packets: `NAME.pcapng.zst` or `.NAME.open`.
+    #[must_use]
+    pub fn packets_path(&self) -> PathBuf {
+        let kind = if self.state == State::Open { FileKind::Open } else { FileKind::Sealed };
+        self.folder.join(self.name.file(kind))
+    }
+
+    /// What indexes them: `NAME.idx` or `.NAME.journal`. It may be missing.
+    #[must_use]
+    pub fn index_path(&self) -> PathBuf {
+        let kind = if self.state == State::Open { FileKind::Journal } else { FileKind::Index };
+        self.folder.join(self.name.file(kind))
+    }
+}
+
+/// What a listing found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Listing {
+    /// Segments by t0, interface, queue, run, seq; each once, sealed before open.
+    pub segments: Vec<Found>,
+    /// Files and folders below `packets/` that are none of ours, sorted. They are ignored.
+    pub foreign: Vec<PathBuf>,
+}
+
+/// Segments of the hours that `[from, to)`, widened by [`HOUR_SLACK_NANOS`], touches. Only those
+/// hours' folders are listed. A store without `packets/` holds none.
+///
+/// # Errors
+/// [`CatalogError`] for a folder that is there and cannot be listed.
+pub fn list(stores: &[PathBuf], from: Timestamp, to: Timestamp) -> Result<Listing, CatalogError> {
+    if from >= to {
+        return Ok(Listing::default());
+    }
+    let first = from.saturating_sub(HOUR_SLACK_NANOS).hour();
+    let last = to.saturating_sub(1).saturating_add(HOUR_SLACK_NANOS).hour();
+    list_hours(stores, |hour| first <= hour && hour <= last)
+}
+
+/// All segments of the stores.
+///
+/// # Errors
+/// As [`list`].
+pub fn all(stores: &[PathBuf]) -> Result<Listing, CatalogError> {
+    list_hours(stores, |_| true)
+}
+
+fn list_hours(stores: &[PathBuf], wanted: impl Fn(UtcHour) -> bool) -> Result<Listing, CatalogError> {
+    let mut listing = Listing::default();
+    let mut hours = Vec::new();
+    for store in stores {
+        hour_folders(store, &wanted, &mut hours, &mut listing.foreign)?;
+    }
+    // Keyed without t0, which sealing may change. A later, sealed entry replaces an open one.
+    let mut found: HashMap<(String, u32, u32), Found> = HashMap::new();
+    for state in [State::Open, State::Sealed] {
+        for (hour, folder) in &hours {
+            for (path, file) in entries(folder)? {
+                let parsed = file.as_deref().and_then(SegmentName::parse_file);
+                match (parsed, state) {
+                    (Some((name, FileKind::Open)), State::Open)
+                    | (Some((name, FileKind::Sealed)), State::Sealed) => {
+                        let key = (name.sensor.clone(), name.run, name.seq);
+                        found.insert(key, Found { name, state, hour: *hour, folder: folder.clone() });
+                    }
+                    // Once is enough, and a hidden file may be gone by now.
+                    (None, State::Sealed) => listing.foreign.push(path),
+                    _ => {}
+                }
+            }
+        }
+    }
+    listing.segments = found.into_values().collect();
+    listing.segments.sort_unstable_by(|x, y| order(&x.name).cmp(&order(&y.name)));
+    listing.foreign.sort_unstable();
+    Ok(listing)
+}
+
+fn order(name: &SegmentName) -> (Timestamp, &str, u32, u32, u32) {
+    (name.t0, &name.interface, name.queue, name.run, name.seq)
+}
+
+/// The hour folders of a store that are wanted, and what lies between them and is no hour folder.
+fn hour_folders(
+    store: &Path,
+    wanted: impl Fn(UtcHour) -> bool,
+    hours: &mut Vec<(UtcHour, PathBuf)>,
+    foreign: &mut Vec<PathBuf>,
+) -> Result<(), CatalogError> {
+    for (day_path, day_name) in entries(&store.join(PACKETS_FOLDER))? {
+        let Some(midnight) = day_name.as_deref().and_then(parse_day) else {
+            foreign.push(day_path);
+            continue;
+        };
+        let hours_of_day = || (midnight.hours()..midnight.hours() + 24).map(UtcHour::from_hours);
+        if !hours_of_day().any(&wanted) {
+            continue;
+        }
+        for (path, name) in entries(&day_path)? {
+            let hour =
+                hours_of_day().find(|hour| name.as_deref() == Some(&format!("hr={:02}", hour.hour_of_day())));
+            match hour {
+                Some(hour) if wanted(hour) => hours.push((hour, path)),
+                Some(_) => {}
+                None => foreign.push(path),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The first hour of the day that `dt=YYYY-MM-DD` names.
+fn parse_day(folder: &str) -> Option<UtcHour> {
+    let text = folder.strip_prefix("dt=")?;
+    let mut parts = text.split('-');
+    let [year, month, day] = std::array::from_fn(|_| parts.next().and_then(|part| part.parse::<u64>().ok()));
+    let (year, month, day) = (year?, month?, day?);
+    if year > 9999 || month > 12 || day > 31 {
+        return None;
+    }
+    // Days from 1970-01-01 by counting from a year that begins in March, so that the leap day comes last.
+    let (y, m) = if month > 2 { (year, month - 3) } else { (year.checked_sub(1)?, month + 9) };
+    let days = (365 * y + y / 4 - y / 100 + y / 400 + (153 * m + 2) / 5 + day).checked_sub(719_469)?;
+    let hour = UtcHour::from_hours(days.checked_mul(24)?);
+    // One spelling only; also refuses days that are in no month.
+    (hour.date() == text).then_some(hour)
+}
+
+/// Entries of a folder: path and, if it is UTF-8, name. None where there is no such folder: retention
+/// removes them while we look, and a file is nothing to list.
+fn entries(folder: &Path) -> Result<Vec<(PathBuf, Option<String>)>, CatalogError> {
+    let error = |source| CatalogError::List { path: folder.to_path_buf(), source };
+    let listing = match fs::read_dir(folder) {
+        Err(source) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        listing => listing.map_err(error)?,
+    };
+    let entry = |entry: io::Result<fs::DirEntry>| {
+        entry.map(|entry| (entry.path(), entry.file_name().into_string().ok())).map_err(error)
+    };
+    listing.map(entry).collect()
+}

@@ -14,7 +14,7 @@ mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(crate) use pack::Packed;
+pub(crate) use pack::{Packed, tunnel_code, tunnel_of};
 pub use table::RowTable;
 
 /// Distinct rows of a segment, in packet order; a constant of the format. All further distinct rows
@@ -56,6 +56,11 @@ pub enum Subject {
     Coarse,
 }
 
+/// A VLAN id has 12 bits.
+const VLAN_MASK: u16 = 0xFFF;
+/// An MPLS label has 20 bits.
+const LABEL_MASK: u32 = 0xF_FFFF;
+
 /// VLAN ids and MPLS labels of a layer, outermost first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tags {
@@ -71,11 +76,11 @@ impl Tags {
     pub fn new(vlans: &[u16], labels: &[u32]) -> Self {
         let mut tags = Self::default();
         for (slot, vlan) in tags.vlans.iter_mut().zip(vlans) {
-            *slot = *vlan;
+            *slot = vlan & VLAN_MASK;
             tags.vlan_count += 1;
         }
         for (slot, label) in tags.labels.iter_mut().zip(labels) {
-            *slot = *label;
+            *slot = label & LABEL_MASK;
             tags.label_count += 1;
         }
         tags
