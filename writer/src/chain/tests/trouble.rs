@@ -83,7 +83,7 @@ fn check_trouble(trouble: &Arc<Trouble>, packets: u64) -> CounterSnapshot {
     }
     let report = chain.finish().unwrap();
     balanced(&report);
-    let recovered = recover::recover(dir.path());
+    let recovered = recover::recover(dir.path(), &RecoverOptions::default());
     assert!(recovered.errors.is_empty(), "{recovered:?}");
     let found = ids(dir.path());
     assert!(found.windows(2).all(|pair| pair[0] < pair[1]), "a packet came back twice");
