@@ -7,6 +7,7 @@ use crate::testing::{T18, append, clean, config, files, ids, sealed, wait_for};
 use crate::verify::verify;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use tapedeck_index::pcapng::Counters;
 
 mod kill;
@@ -231,7 +232,8 @@ proptest! {
         cut: bool,
         of_journal: bool,
     ) {
-        let mut open = open_store(400, 1400);
+        static OPEN: LazyLock<Snapshot> = LazyLock::new(|| open_store(400, 1400));
+        let mut open = OPEN.clone();
         let bytes = file_of(&mut open, if of_journal { "journal" } else { "open" });
         let place = at.index(bytes.len());
         if cut {
