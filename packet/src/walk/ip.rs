@@ -53,6 +53,7 @@ pub(super) fn v4<'a>(layer: &mut Layer, bytes: &'a [u8]) -> Option<Enter<'a>> {
         fragment,
         ports: None,
         icmp: None,
+        tcp_flags: None,
     };
     let header_bytes = usize::from(head[0] & 0x0f) * 4;
     let total_bytes = usize::from(u16::from_be_bytes([head[2], head[3]]));
@@ -105,6 +106,7 @@ pub(super) fn v6<'a>(layer: &mut Layer, bytes: &'a [u8]) -> Option<Enter<'a>> {
         fragment: Fragment::Whole,
         ports: None,
         icmp: None,
+        tcp_flags: None,
     };
     let payload_bytes = usize::from(u16::from_be_bytes([head[4], head[5]]));
     let total_bytes = if payload_bytes == 0 { 0 } else { payload_bytes + 40 };
@@ -162,7 +164,12 @@ fn extensions<'a>(ip: &mut Ip, mut bytes: &'a [u8]) -> Option<&'a [u8]> {
 #[inline]
 fn transport<'a>(ip: &mut Ip, payload: &'a [u8], trailer_bytes: usize) -> Option<Enter<'a>> {
     match ip.proto {
-        proto::TCP | proto::SCTP | proto::DCCP | proto::UDP_LITE => {
+        proto::TCP => {
+            ip.ports = ports(payload);
+            ip.tcp_flags = payload.get(13).copied();
+            None
+        }
+        proto::SCTP | proto::DCCP | proto::UDP_LITE => {
             ip.ports = ports(payload);
             None
         }
