@@ -35,7 +35,9 @@ fn lay_down(snapshot: &Snapshot) -> tempfile::TempDir {
 fn open_store(count: u64, len: usize) -> Snapshot {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let base = config(dir.path(), SinkChoice::Plain);
-    let mut chain = Chain::start(ChainConfig { frame_age: Duration::from_secs(1), ..base }).unwrap();
+    let mut chain =
+        Chain::start(ChainConfig { frame_age: Duration::from_secs(1), segment_bytes: 4 << 20, ..base })
+            .unwrap();
     let (counters, start) = (chain.counters(), Instant::now());
     for id in 0..count {
         wait_for("a buffer", || append(&mut chain, id, T18 + id * 1000, len) == Appended::Stored);
