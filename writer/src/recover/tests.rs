@@ -7,6 +7,7 @@ use crate::testing::{T18, append, clean, config, files, ids, sealed, wait_for};
 use crate::verify::verify;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 use tapedeck_index::pcapng::Counters;
 
 mod kill;
@@ -34,7 +35,9 @@ fn lay_down(snapshot: &Snapshot) -> tempfile::TempDir {
 fn open_store(count: u64, len: usize) -> Snapshot {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let base = config(dir.path(), SinkChoice::Plain);
-    let mut chain = Chain::start(ChainConfig { frame_age: Duration::from_secs(1), ..base }).unwrap();
+    let mut chain =
+        Chain::start(ChainConfig { frame_age: Duration::from_secs(1), segment_bytes: 4 << 20, ..base })
+            .unwrap();
     let (counters, start) = (chain.counters(), Instant::now());
     for id in 0..count {
         wait_for("a buffer", || append(&mut chain, id, T18 + id * 1000, len) == Appended::Stored);
@@ -231,7 +234,8 @@ proptest! {
         cut: bool,
         of_journal: bool,
     ) {
-        let mut open = open_store(400, 1400);
+        static OPEN: LazyLock<Snapshot> = LazyLock::new(|| open_store(400, 1400));
+        let mut open = OPEN.clone();
         let bytes = file_of(&mut open, if of_journal { "journal" } else { "open" });
         let place = at.index(bytes.len());
         if cut {
