@@ -5,9 +5,9 @@
 //! and told when its frame's turn comes, so the same question always gives the same answer.
 
 use crate::filter::Filter;
-use crate::merge::{Batch, MERGE_BYTES, Merge};
-use crate::out::{Output, OutputError, Source};
 use crate::framewalk::{self, ARRIVALS_PER_FRAME, Stretch};
+use crate::merge::{Batch, MERGE_BYTES, Merge};
+use crate::out::{Output, OutputError};
 use crate::plan::{Plan, PlannedSegment, Prologue};
 use crate::pool::ordered;
 use crate::range::{Span, TimeRange};
@@ -87,11 +87,7 @@ pub struct Answer {
 ///
 /// # Errors
 /// [`AnswerError`]: the output is worthless then. Damaged or missing data is no error but part of the answer.
-pub fn answer(
-    plan: &Plan,
-    question: &Question<'_>,
-    output: &mut dyn Output,
-) -> Result<Answer, AnswerError> {
+pub fn answer(plan: &Plan, question: &Question<'_>, output: &mut dyn Output) -> Result<Answer, AnswerError> {
     let mut run = Run { plan, question, answer: Answer::default(), lost: BTreeSet::new() };
     run.answer.verdict.asked = plan.segments.iter().map(|s| s.span).collect();
     let (sources, tasks) = run.prepare();
@@ -183,7 +179,7 @@ impl Run<'_> {
                 }
                 upcoming.next();
             }
-            let Some((found, bytes)) = merge.next().map_err(AnswerError::Merge)? else { return Ok(()) };
+            let Some((found, bytes)) = merge.pop().map_err(AnswerError::Merge)? else { return Ok(()) };
             let Some(source) = sources.source(found.key.segment) else { continue };
             let (ts, orig_len, flags) = (found.key.ts, found.orig_len, found.flags);
             output.packet(source, &PacketRecord { ts, bytes, orig_len, dropped: 0, flags })?;

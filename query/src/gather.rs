@@ -200,7 +200,9 @@ fn open(found: &Found, expr: &Expr, range: &TimeRange) -> Result<Option<PlannedS
     let moved = |e: io::Error| if e.kind() == ErrorKind::NotFound { Err(Moved) } else { Ok(e) };
     let file = match File::open(&path) {
         Ok(file) => file,
-        Err(e) => return moved(e).map(|e| unindexed(found, &format!("it cannot be opened: {e}"), None, range)),
+        Err(e) => {
+            return moved(e).map(|e| unindexed(found, &format!("it cannot be opened: {e}"), None, range));
+        }
     };
     let journal = match fs::read(found.index_path()) {
         Ok(journal) => journal,
@@ -241,7 +243,7 @@ fn open(found: &Found, expr: &Expr, range: &TimeRange) -> Result<Option<PlannedS
 }
 
 /// The frames of an open segment that are not written yet, from its journal.
-fn pending(replay: &Replay) -> Vec<Task> {
+pub(crate) fn pending(replay: &Replay) -> Vec<Task> {
     let mut tasks = Vec::new();
     for (frame, blocks) in replay.open_blocks() {
         let mut walk = Blocks::new(blocks);
@@ -258,7 +260,14 @@ fn pending(replay: &Replay) -> Vec<Task> {
         if let Some((t_min, t_max)) = times {
             let first_arrival = u64::from(frame).saturating_mul(ARRIVALS_PER_FRAME);
             let packets = Some(packets);
-            tasks.push(Task { segment: 0, piece: Piece::Blocks(whole), t_min, t_max, packets, first_arrival });
+            tasks.push(Task {
+                segment: 0,
+                piece: Piece::Blocks(whole),
+                t_min,
+                t_max,
+                packets,
+                first_arrival,
+            });
         }
     }
     tasks

@@ -89,7 +89,10 @@ impl Plan {
     /// Frames to be read, of how many.
     #[must_use]
     pub fn frames(&self) -> (u64, u64) {
-        (self.segments.iter().map(PlannedSegment::frames_to_read).sum(), self.segments.iter().map(|s| s.frames).sum())
+        (
+            self.segments.iter().map(PlannedSegment::frames_to_read).sum(),
+            self.segments.iter().map(|s| s.frames).sum(),
+        )
     }
 
     /// Stored bytes to be read, of how many.

@@ -25,7 +25,10 @@ impl Sources {
     /// Reads the first frame of the segments with these numbers in the plan; `prologues` says where it is. Also
     /// says which could not be read.
     #[must_use]
-    pub(crate) fn read(segments: &[PlannedSegment], prologues: Vec<(usize, Prologue)>) -> (Self, Vec<(usize, ScanError)>) {
+    pub(crate) fn read(
+        segments: &[PlannedSegment],
+        prologues: Vec<(usize, Prologue)>,
+    ) -> (Self, Vec<(usize, ScanError)>) {
         let mut this = Self::default();
         let (mut found, mut failed) = (Vec::new(), Vec::new());
         let mut reader = FrameReader::default();

@@ -60,9 +60,9 @@ pub(super) fn v4<'a>(layer: &mut Layer, bytes: &'a [u8]) -> Option<Enter<'a>> {
         }
         content = transport(proto, proto::ICMP, payload, trailer(bytes, total_bytes));
     }
-    let Content { ports, icmp, next } = content;
+    let Content { ports, icmp, tcp_flags, next } = content;
     let (src, dst) = (IpAddr::V4(Ipv4Addr::from(src)), IpAddr::V4(Ipv4Addr::from(dst)));
-    layer.net = Net::Ip(Ip { src, dst, proto, fragment, ports, icmp });
+    layer.net = Net::Ip(Ip { src, dst, proto, fragment, ports, icmp, tcp_flags });
     next
 }
 
@@ -97,12 +97,12 @@ pub(super) fn v6<'a>(layer: &mut Layer, bytes: &'a [u8]) -> Option<Enter<'a>> {
     let payload_bytes = usize::from(u16::from_be_bytes([head[4], head[5]]));
     let total_bytes = if payload_bytes == 0 { 0 } else { payload_bytes + 40 };
     let Extensions { proto, fragment, payload } = extensions(head[6], payload);
-    let Content { ports, icmp, next } = match payload {
+    let Content { ports, icmp, tcp_flags, next } = match payload {
         Some(payload) => transport(proto, proto::ICMPV6, payload, trailer(bytes, total_bytes)),
         None => Content::default(),
     };
     let (src, dst) = (IpAddr::V6(Ipv6Addr::from(*src)), IpAddr::V6(Ipv6Addr::from(*dst)));
-    layer.net = Net::Ip(Ip { src, dst, proto, fragment, ports, icmp });
+    layer.net = Net::Ip(Ip { src, dst, proto, fragment, ports, icmp, tcp_flags });
     next
 }
 
@@ -185,6 +185,7 @@ fn extension(proto: u8, bytes: &[u8]) -> Option<Extension> {
 struct Content<'a> {
     ports: Option<(u16, u16)>,
     icmp: Option<(u8, u8)>,
+    tcp_flags: Option<u8>,
     next: Option<Enter<'a>>,
 }
 
@@ -193,17 +194,20 @@ struct Content<'a> {
 #[inline]
 fn transport(number: u8, icmp: u8, payload: &[u8], trailer_bytes: usize) -> Content<'_> {
     match number {
-        proto::TCP | proto::SCTP | proto::DCCP | proto::UDP_LITE => {
-            Content { ports: ports(payload), icmp: None, next: None }
+        proto::TCP => {
+            Content { ports: ports(payload), tcp_flags: payload.get(13).copied(), ..Content::default() }
+        }
+        proto::SCTP | proto::DCCP | proto::UDP_LITE => {
+            Content { ports: ports(payload), ..Content::default() }
         }
         proto::UDP => {
             let ports = ports(payload);
             let next = ports.and_then(|ports| tunnel::in_udp(ports, within(payload, trailer_bytes)));
-            Content { ports, icmp: None, next }
+            Content { ports, next, ..Content::default() }
         }
         number if number == icmp => {
             let icmp = payload.first_chunk().map(|&[kind, code]| (kind, code));
-            Content { ports: None, icmp, next: None }
+            Content { icmp, ..Content::default() }
         }
         number => {
             Content { next: tunnel::in_ip(number, within(payload, trailer_bytes)), ..Content::default() }
