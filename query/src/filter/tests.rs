@@ -208,7 +208,7 @@ const REFUSED: &[(&str, &str, &str, &str)] = &[
     ("host and 10.0.0.1", "an operator stands where an address should", "and", ""),
     ("port src 80", "`src` stands where a port should", "src", ""),
     ("tcp ; udp", "unexpected character ';'", ";", ""),
-    ("tcp and \u{e9}", "unexpected character 'é'", "\u{e9}", ""),
+    ("tcp and \u{e9}", "unexpected character '\u{e9}'", "\u{e9}", ""),
 ];
 
 #[test]
