@@ -21,7 +21,9 @@ impl Failure {
     /// The failure that `error` describes, with all causes below it.
     #[must_use]
     pub fn of(error: &dyn Error) -> Self {
-        let causes = std::iter::successors(error.source(), |error| (*error).source()).map(ToString::to_string).collect();
+        let causes = std::iter::successors(error.source(), |error| (*error).source())
+            .map(ToString::to_string)
+            .collect();
         Self { what: error.to_string(), causes, hint: None }
     }
 

@@ -133,9 +133,12 @@ mod tests {
         out.iter().map(|(name, n)| format!("{name}x{n}")).collect::<Vec<_>>().join(" ")
     }
 
+    /// (level, hurry, frames as [`run`] takes them, what they got).
+    type Case<'a> = (Level, bool, &'a [(usize, usize, usize)], &'a str);
+
     #[test]
     fn effort_follows_backlog_with_hysteresis_and_gain_with_probes() {
-        let table: &[(Level, bool, &[(usize, usize, usize)], &str)] = &[
+        let table: &[Case<'_>] = &[
             (Level::Off, true, &[(3, 0, 200)], "rawx3"),
             (Level::Fixed(19), true, &[(3, 99, 100)], "19x3"),
             (Level::Fixed(99), true, &[(1, 0, 100)], "19x1"),

@@ -19,6 +19,8 @@ mod journal;
 pub mod level;
 mod output;
 pub mod recover;
+pub mod reindex;
+mod scan;
 mod seal;
 mod segment;
 mod sink;
@@ -26,12 +28,17 @@ mod sinks;
 mod stage;
 mod sync;
 mod sys;
+pub mod verify;
 
 pub use chain::{Appended, Chain, ChainReport};
 pub use config::{ChainConfig, SinkChoice, WhenFull};
 pub use counters::{ChainCounters, CounterSnapshot, Sum};
 pub use error::{FileError, WriteError};
 pub use level::Level;
+pub use recover::{RecoverOptions, RecoverReport, recover};
+pub use reindex::{ReindexReport, reindex};
+pub use scan::FrameFault;
 pub use sink::SinkKind;
+pub use verify::{VerifyReport, verify};
 #[cfg(test)]
 mod testing;

@@ -114,7 +114,8 @@ pub(crate) struct Complete {
     pub(crate) name: SegmentName,
     pub(crate) paths: Paths,
     pub(crate) durable: Arc<dyn Durable>,
-    pub(crate) lock: Arc<File>,
+    /// Held, never used: closing it gives the lock back.
+    pub(crate) _lock: Arc<File>,
     pub(crate) len: u64,
     pub(crate) builder: SidecarBuilder,
     /// Packets that only the seal makes retrievable: the journal could not take them.
@@ -123,8 +124,10 @@ pub(crate) struct Complete {
 
 /// A segment that ended in a failed write: recovery makes of it what can be made.
 pub(crate) struct Broken {
+    pub(crate) name: SegmentName,
     pub(crate) paths: Paths,
-    pub(crate) lock: Arc<File>,
+    /// Held, never used: closing it gives the lock back.
+    pub(crate) _lock: Arc<File>,
 }
 
 /// How a segment ended.
@@ -353,12 +356,12 @@ impl Segment {
             done(frame.info.rows);
         }
         let SegmentParts { mut name, paths, sink, lock, .. } = self.parts;
-        let Some(t0) = self.t0 else { return Ended::Empty(Broken { paths, lock }) };
+        let Some(t0) = self.t0 else { return Ended::Empty(Broken { name, paths, _lock: lock }) };
         if self.failed {
-            return Ended::Broken(Broken { paths, lock });
+            return Ended::Broken(Broken { name, paths, _lock: lock });
         }
         name.t0 = t0;
         let (durable, len, builder) = (sink.durable(), self.output.end(), self.builder);
-        Ended::Complete(Box::new(Complete { name, paths, durable, lock, len, builder, unrecorded }))
+        Ended::Complete(Box::new(Complete { name, paths, durable, _lock: lock, len, builder, unrecorded }))
     }
 }

@@ -6,6 +6,8 @@
 //!
 //! Must never: write a byte twice on purpose, report a byte before its write has returned.
 
+#[cfg(test)]
+pub(crate) mod double;
 pub(crate) mod plain;
 pub(crate) mod uring;
 

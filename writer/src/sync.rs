@@ -8,7 +8,7 @@
 use crate::counters::ChainCounters;
 use crate::disk;
 use crate::error::FileError;
-use crate::recover;
+use crate::recover::{self, RecoverError};
 use crate::seal;
 use crate::segment::{Broken, Complete, Link};
 use crate::sink::Durable;
@@ -124,8 +124,10 @@ impl Syncer {
 
     fn end(&mut self, segment: Unsealed) {
         let result = match &segment {
-            Unsealed::Complete(complete) => seal::seal(complete).map(Some),
-            Unsealed::Broken(broken) => recover::rescue(&broken.paths, &broken.lock),
+            Unsealed::Complete(complete) => seal::seal(complete).map(Some).map_err(RecoverError::from),
+            Unsealed::Broken(broken) => {
+                recover::recover_locked(&broken.paths, &broken.name).map(|recovered| recovered.sealed)
+            }
         };
         match result {
             Ok(sealed) => {
@@ -138,7 +140,7 @@ impl Syncer {
                 }
             }
             Err(error) => {
-                warn(&error);
+                tracing::warn!(error = &error as &dyn std::error::Error, "a segment cannot be sealed");
                 self.unsealed.push(match segment {
                     Unsealed::Complete(mut complete) => {
                         // The file is whole: recovery will find these packets.

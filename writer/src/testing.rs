@@ -160,6 +160,20 @@ fn read_sealed(path: &Path, name: SegmentName) -> Sealed {
     segment
 }
 
+/// The ids of all packets in sealed segments, sorted; doubles stay double.
+pub(crate) fn ids(store: &Path) -> Vec<u64> {
+    let mut ids: Vec<u64> = sealed(store).iter().flat_map(|s| s.packets.iter().map(|p| p.0)).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// Everything in the store is sealed and holds.
+pub(crate) fn clean(store: &Path) {
+    let report = crate::verify::verify(store).unwrap();
+    assert!(report.damage.is_empty(), "{:?}", report.damage);
+    assert!(report.unsealed.is_empty() && report.foreign.is_empty(), "{report:?}");
+}
+
 /// Waits until `done` says so; the limit only keeps a broken program from hanging the tests.
 pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
     for _ in 0..3000 {

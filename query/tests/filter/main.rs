@@ -5,4 +5,6 @@
 #[path = "../../../packet/tests/captures/common.rs"]
 mod common;
 mod corpus;
+mod links;
 mod tcpdump;
+mod tshark;

@@ -6,15 +6,13 @@ use crate::segment::Link;
 use crate::stage::FrameJob;
 use std::sync::Arc;
 use std::time::Instant;
+use tapedeck_index::catalog::HOUR_SLACK_NANOS;
 use tapedeck_index::rows::{FrameRows, RowTable};
 use tapedeck_index::sidecar::FrameMeta;
-use tapedeck_packet::time::NANOS_PER_SEC;
 use tapedeck_packet::{Timestamp, UtcHour};
 
 /// Bytes of a statistics block with its four counters.
 pub(super) const STATISTICS_BYTES: usize = 76;
-/// How far outside its hour a packet may lie and still go into the hour's segment.
-const HOUR_SLACK_NANOS: u64 = 2 * NANOS_PER_SEC;
 
 /// Whether a packet of time `ts` may stand in a segment of `hour`.
 pub(super) fn fits_hour(hour: UtcHour, ts: Timestamp) -> bool {
