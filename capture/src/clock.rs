@@ -56,6 +56,12 @@ impl Conversion {
         self.from_ns.wrapping_add(way.wrapping_mul(gone) / GLIDE_NS)
     }
 
+    /// The offset that is being approached, for whoever counts in whole seconds only.
+    #[must_use]
+    pub fn offset_ns(&self) -> u64 {
+        u64::try_from(self.to_ns).unwrap_or(0)
+    }
+
     /// UTC of a moment of CLOCK_MONOTONIC, cut to what a [`Timestamp`] holds.
     #[must_use]
     pub fn utc(&self, monotonic_ns: u64) -> Timestamp {

@@ -245,7 +245,12 @@ impl Importer<'_> {
                 progress(self.packets);
             }
             let number = self.packets;
-            let working = self.working(interface)?;
+            let working = if fits(interface, packet.record.bytes.len()) {
+                self.working(interface)?
+            } else {
+                // tcpdump refuses a packet longer than its interface says; some writers do not care.
+                self.working(&InterfaceInfo { snaplen: 0, ..interface.clone() })?
+            };
             working.last = number;
             working.seen += 1;
             working.seen_bytes += u64::from(packet.record.orig_len);
@@ -301,6 +306,11 @@ impl Importer<'_> {
         let ledger = Ledger::close(self.options.run, self.options.start, now(), interfaces, queues);
         Ok(Imported { ledger, problems: self.problems, rounded: self.rounded, unsealed: self.unsealed })
     }
+}
+
+/// Whether a packet is no longer than its interface's snaplen.
+fn fits(interface: &InterfaceInfo, length: usize) -> bool {
+    interface.snaplen == 0 || usize::try_from(interface.snaplen).is_ok_and(|snaplen| length <= snaplen)
 }
 
 impl Books {

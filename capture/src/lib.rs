@@ -4,16 +4,26 @@
 
 #![deny(unsafe_code)]
 
+mod books;
 pub mod cli;
 pub mod clock;
+pub mod config;
 pub mod identity;
 pub mod import;
+pub mod ladder;
 pub mod ledger;
+pub mod lock;
 pub mod maintain;
 #[expect(unsafe_code, reason = "reads the blocks of a ring shared with the kernel")]
 pub mod packet_mmap;
+pub mod plan;
+pub mod preflight;
 pub mod source;
+pub mod status;
+pub mod supervisor;
 mod sys;
+pub mod units;
 pub mod voice;
+pub mod worker;
 #[expect(unsafe_code, reason = "reads and writes rings and packet memory shared with the kernel")]
 pub mod xsk;

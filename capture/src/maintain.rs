@@ -3,7 +3,8 @@
 use crate::identity::existing_store;
 use crate::voice::Failure;
 use std::path::{Path, PathBuf};
-use tapedeck_writer::recover::{JournalState, RecoverReport, Recovered};
+use tapedeck_writer::recover::{JournalState, Recovered};
+use tapedeck_writer::{RecoverOptions, RecoverReport};
 
 /// Seals what a crash left open. Exit code 0 when nothing is left to do, 3 when something could not be
 /// recovered.
@@ -12,7 +13,7 @@ use tapedeck_writer::recover::{JournalState, RecoverReport, Recovered};
 /// No such store.
 pub fn recover(store: &Path, say: &mut dyn FnMut(&str)) -> Result<(String, u8), Failure> {
     existing_store(store)?;
-    let report = tapedeck_writer::recover::recover(store);
+    let report = tapedeck_writer::recover(store, &RecoverOptions::default());
     say_recovered(&report, say);
     if report.segments.is_empty() && report.busy.is_empty() && report.errors.is_empty() {
         say("nothing to recover");
@@ -65,7 +66,7 @@ pub fn reindex(
     say: &mut dyn FnMut(&str),
 ) -> Result<(String, u8), Failure> {
     existing_store(store)?;
-    let report = tapedeck_writer::reindex::reindex(store, segments);
+    let report = tapedeck_writer::reindex(store, segments);
     for path in &report.written {
         say(&format!("wrote {}", path.display()));
     }
@@ -87,7 +88,7 @@ pub fn reindex(
 /// No such store, or it cannot be listed.
 pub fn verify(store: &Path, say: &mut dyn FnMut(&str)) -> Result<(String, u8), Failure> {
     existing_store(store)?;
-    let report = tapedeck_writer::verify::verify(store).map_err(|error| Failure::of(&error))?;
+    let report = tapedeck_writer::verify(store).map_err(|error| Failure::of(&error))?;
     for damage in &report.damage {
         say(&format!("damaged: {}: {}", damage.path.display(), with_causes(&damage.what)));
     }

@@ -118,8 +118,7 @@ struct Place {
 }
 
 impl PacketSource {
-    /// Opens the socket. Packets of the interface are counted from here on; its own outgoing ones are
-    /// not seen.
+    /// Opens the socket with its ring. Nothing arrives before [`PacketIntake::open`].
     ///
     /// # Errors
     /// The step the kernel refused: EPERM without CAP_NET_RAW.
@@ -142,9 +141,44 @@ impl PacketSource {
         sockopt::set(fd.as_fd(), libc::SOL_PACKET, libc::PACKET_RX_RING, &request)
             .map_err(fail("make the ring"))?;
         let memory = Mapping::ring(fd.as_fd(), BLOCK_BYTES * BLOCKS, 0).map_err(fail("map the ring"))?;
-        packet::bind(fd.as_fd(), ifindex).map_err(fail("bind"))?;
         let ring = Ring { memory, block: 0 };
         Ok(Self { fd, ring, place: None, tagged: Vec::new(), stats: SourceStats::default() })
+    }
+}
+
+/// The door of a [`PacketSource`], for the thread that decides when packets come in.
+#[derive(Debug)]
+pub struct PacketIntake {
+    fd: OwnedFd,
+    ifindex: u32,
+}
+
+impl PacketIntake {
+    /// The door of `source`.
+    ///
+    /// # Errors
+    /// No descriptor was left.
+    pub fn of(source: &PacketSource, ifindex: u32) -> Result<Self, PacketError> {
+        let fail = |source| PacketError { ifindex, act: "copy the descriptor", source };
+        Ok(Self { fd: source.fd.try_clone().map_err(fail)?, ifindex })
+    }
+
+    /// Lets packets in. They are counted from here on; the interface's own outgoing ones are not seen.
+    ///
+    /// # Errors
+    /// ENETDOWN, ENODEV: the interface went away.
+    pub fn open(&self) -> Result<(), PacketError> {
+        let fail = |source| PacketError { ifindex: self.ifindex, act: "bind", source };
+        packet::bind(self.fd.as_fd(), self.ifindex).map_err(fail)
+    }
+
+    /// Lets nothing more in. What has arrived stays readable.
+    ///
+    /// # Errors
+    /// The kernel's answer.
+    pub fn close(&self) -> Result<(), PacketError> {
+        let fail = |source| PacketError { ifindex: self.ifindex, act: "close the intake", source };
+        packet::refuse_all(self.fd.as_fd()).map_err(fail)
     }
 }
 
@@ -300,10 +334,6 @@ impl Source for PacketSource {
 
     fn wait(&mut self, timeout: Duration) -> io::Result<()> {
         crate::sys::poll::readable(self.fd.as_fd(), timeout)
-    }
-
-    fn close_intake(&mut self) -> io::Result<()> {
-        packet::refuse_all(self.fd.as_fd())
     }
 
     fn stats(&mut self) -> io::Result<SourceStats> {

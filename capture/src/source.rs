@@ -64,12 +64,6 @@ pub trait Source: Send {
     /// The interface is gone.
     fn wait(&mut self, timeout: Duration) -> io::Result<()>;
 
-    /// Lets nothing more in. What has arrived stays readable.
-    ///
-    /// # Errors
-    /// The kernel's answer.
-    fn close_intake(&mut self) -> io::Result<()>;
-
     /// The source's own counters since it was opened.
     ///
     /// # Errors

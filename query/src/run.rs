@@ -171,16 +171,14 @@ impl Display for Summary<'_> {
             1 => f.write_str("1 packet")?,
             n => write!(f, "{n} packets")?,
         }
-        if *limited {
-            f.write_str(", stopped at the limit")?;
-        }
         match (self.verdict.is_complete(), self.plan.segments.len()) {
+            (false, _) => f.write_str("; the answer is NOT WHOLE")?,
+            (true, _) if *limited => f.write_str("; stopped at the limit, whole as far as it goes")?,
             (true, 0) => f.write_str("; the store holds nothing in this range")?,
             (true, 1) => f.write_str("; whole answer from 1 segment")?,
             (true, n) => write!(f, "; whole answer from {n} segments")?,
-            (false, _) => f.write_str("; the answer is NOT WHOLE")?,
         }
-        if let Some(range) = self.verdict.range.filter(|_| !self.plan.segments.is_empty()) {
+        if let Some(range) = self.verdict.range.filter(|_| !limited && !self.plan.segments.is_empty()) {
             write!(f, ", {} to {}", range.from, range.to)?;
         }
         for gap in &self.verdict.gaps {

@@ -28,6 +28,8 @@ const RX_MISSED_ERRORS: usize = 15;
 /// An interface as rtnetlink describes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct LinkState {
+    /// ARPHRD_ type: 1 is Ethernet.
+    pub(crate) hardware: u16,
     /// Administratively up.
     pub(crate) up: bool,
     /// Largest payload of a packet, bytes.
@@ -78,7 +80,8 @@ fn parse(answer: &[u8]) -> io::Result<LinkState> {
         return Err(misfit());
     }
     let flags = number::<4>(message, 8).map(u32::from_ne_bytes).ok_or_else(misfit)?;
-    let mut state = LinkState { up: flags & 1 != 0, ..LinkState::default() };
+    let hardware = number::<2>(message, 2).map(u16::from_ne_bytes).ok_or_else(misfit)?;
+    let mut state = LinkState { hardware, up: flags & 1 != 0, ..LinkState::default() };
     for (name, value) in Attributes(message.get(IFINFOMSG..).ok_or_else(misfit)?) {
         let word = || number::<4>(value, 0).map(u32::from_ne_bytes);
         match name {

@@ -85,6 +85,7 @@ pub struct XskSocket {
     config: XskConfig,
     assembly: Assembly,
     misfits: u64,
+    bound: bool,
 }
 
 /// A packet whose pieces have not all come yet.
@@ -114,7 +115,8 @@ impl XskSocket {
         let offsets = mmap_offsets(&fd).map_err(fail("learn the ring offsets"))?;
         let (rx, fill, completion) = map_rings(&fd, config, &offsets).map_err(fail("map the rings"))?;
         let assembly = Assembly { bytes: Vec::with_capacity(ASSEMBLY_BYTES), meta: None, open: false };
-        let mut socket = Self { fd, rx, fill, _completion: completion, umem, config, assembly, misfits: 0 };
+        let mut socket =
+            Self { fd, rx, fill, _completion: completion, umem, config, assembly, misfits: 0, bound: false };
         for addr in socket.umem.addresses() {
             socket.fill.push(addr);
         }
@@ -139,6 +141,7 @@ impl XskSocket {
             flags |= libc::XDP_USE_SG;
         }
         bind(&self.fd, ifindex, queue, flags).map_err(fail("bind"))?;
+        self.bound = true;
         let options: libc::xdp_options =
             sockopt::get(self.as_fd(), libc::SOL_XDP, libc::XDP_OPTIONS, size_of::<libc::xdp_options>())
                 .map_err(fail("read back the mode"))?;
@@ -147,6 +150,12 @@ impl XskSocket {
             return Err(fail("bind in the mode asked for")(io::Error::from_raw_os_error(libc::EOPNOTSUPP)));
         }
         Ok(())
+    }
+
+    /// True after a successful [`XskSocket::bind`].
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        self.bound
     }
 
     /// What waits in the RX ring now, at most `max` entries. Never blocks, never fails.

@@ -29,11 +29,6 @@ impl Source for XskSocket {
         Self::wait(self, timeout)
     }
 
-    /// Nothing to do: the intake is the XDP program, which is detached for all queues at once.
-    fn close_intake(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-
     fn stats(&mut self) -> io::Result<SourceStats> {
         let stats = Self::stats(self)?;
         Ok(SourceStats {

@@ -15,7 +15,7 @@ use tapedeck_query::out::{Output, OutputError, Source};
 use tapedeck_query::range::TimeRange;
 
 /// Time, interface, bytes.
-type Line = (u64, String, Vec<u8>);
+pub(crate) type Line = (u64, String, Vec<u8>);
 
 #[derive(Default)]
 struct Collect(Vec<Line>);
@@ -182,15 +182,14 @@ fn build(chains: &[Chain]) -> Store {
     store
 }
 
-fn ask(
-    store: &Store,
+pub(crate) fn ask(
+    stores: &[PathBuf],
     filter: &Filter,
     range: TimeRange,
     limit: Option<u64>,
     merge_bytes: usize,
 ) -> (Vec<Line>, bool) {
-    let stores: Vec<PathBuf> = vec![store.path().to_owned()];
-    let plan = gather(&stores, filter, range).unwrap();
+    let plan = gather(stores, filter, range).unwrap();
     let question = Question { limit, merge_bytes, ..Question::new(filter, range) };
     let mut output = Collect::default();
     let answer = answer(&plan, &question, &mut output).unwrap();
@@ -216,7 +215,7 @@ proptest! {
             let filter = Filter::parse(&text).unwrap();
             let mut want = plainly(&chains, &filter, &range);
             want.truncate(limit.unwrap_or(usize::MAX));
-            let (got, complete) = ask(&store, &filter, range, limit.map(|n| n.try_into().unwrap()), budget);
+            let (got, complete) = ask(&[store.path().to_owned()], &filter, range, limit.map(|n| n.try_into().unwrap()), budget);
             prop_assert_eq!(&got, &want, "{}", text);
             prop_assert!(complete);
         }
@@ -242,7 +241,7 @@ proptest! {
             }
         }
         let filter = Filter::parse(&text).unwrap();
-        let (got, complete) = ask(&store, &filter, range, None, usize::MAX);
+        let (got, complete) = ask(&[store.path().to_owned()], &filter, range, None, usize::MAX);
         prop_assert_eq!(got, plainly(&chains, &filter, &range), "{}", text);
         prop_assert!(complete);
     }

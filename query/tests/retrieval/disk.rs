@@ -155,6 +155,28 @@ fn an_open_and_a_sealed_name_of_one_segment_count_once() {
 }
 
 #[test]
+fn a_damaged_journal_is_a_gap_behind_what_it_told() {
+    let mut store = Store::new();
+    store.segment(&Spec { left: Left::Open { recorded: 1 }, ..Spec::default() }, &steady(9));
+    let journal = files(store.path(), ".journal").remove(0);
+    let mut bytes = fs::read(&journal).unwrap();
+    // Blocks of the last frame; zeros are what a power loss leaves.
+    let len = bytes.len();
+    bytes[len - 40..].fill(0);
+    fs::write(journal, bytes).unwrap();
+    let answer = store.taperead(&["packets", "--count"]);
+    insta::assert_snapshot!(answer.shown(store.path()), @r#"
+    8
+    --- stderr, exit 3
+    warning: STORE/packets/dt=2026-11-21/hr=18/.01795284000000000000-lab-eth1-q0-0000abcd-0.open: its journal is damaged at byte 1129: what came later is not known before 'tapedeck recover'
+    8 packets; the answer is NOT WHOLE, 2026-11-21T18:00:00.000000000Z to 2026-11-21T19:00:02.000000001Z
+      missing: 2026-11-21T18:00:07.000000000Z to 2026-11-21T19:00:02.000000001Z, damaged frame, packets unknown
+    hint: 'tapedeck verify' lists all damage in a store
+    "#);
+    assert_eq!(store.taperead(&["packets", "--count", "--to", "2026-11-21 18:00:03"]).code, 0);
+}
+
+#[test]
 fn a_segment_just_made_is_no_trouble() {
     let mut store = Store::new();
     store.segment(&Spec { left: Left::Open { recorded: 0 }, ..Spec::default() }, &steady(1));

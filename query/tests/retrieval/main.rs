@@ -12,4 +12,5 @@ mod answers;
 mod disk;
 mod exports;
 mod support;
+mod traces;
 mod trouble;

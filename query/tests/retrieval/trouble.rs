@@ -54,14 +54,27 @@ fn a_damaged_first_frame_loses_the_segment_and_says_so() {
     let (store, path) = store();
     flip(&path, 0.05);
     let answer = store.taperead(&["packets", "--count"]);
+    // The frames are good, but what their packets begin with is not known.
     insta::assert_snapshot!(answer.shown(store.path()), @r#"
     0
     --- stderr, exit 3
-    warning: STORE/packets/dt=2026-11-21/hr=18/01795284000000000000-lab-eth1-q0-0000abcd-0.pcapng.zst: zstd: Data corruption detected
+    warning: STORE/packets/dt=2026-11-21/hr=18/01795284000000000000-lab-eth1-q0-0000abcd-0.pcapng.zst: damaged frame at byte 0: zstd: Data corruption detected
     no match; the answer is NOT WHOLE, 2026-11-21T18:00:00.000000000Z to 2026-11-21T18:00:07.000000001Z
       missing: 2026-11-21T18:00:00.000000000Z to 2026-11-21T18:00:07.000000001Z, damaged frame, 8 packets before filtering
     hint: 'tapedeck verify' lists all damage in a store
     "#);
+}
+
+#[test]
+fn a_sister_segment_tells_what_a_damaged_first_frame_would() {
+    let (mut store, path) = store();
+    let later = steady(8).into_iter().map(|p| Packet { ts: p.ts + 60_000_000_000, ..p });
+    store.segment(&Spec::default(), &later.collect::<Vec<_>>());
+    flip(&path, 0.05);
+    let answer = store.taperead(&["packets", "port", "1003", "--count"]);
+    assert_eq!((answer.code, answer.text()), (3, "2\n"));
+    let verdict = store.taperead(&["packets", "--json"]).verdict();
+    assert_eq!((&verdict["matched"], &verdict["gaps"][0]["packets"]), (&16.into(), &0.into()));
 }
 
 #[test]
