@@ -24,7 +24,8 @@ fn main() -> ExitCode {
 fn build() -> Result<(), String> {
     let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?).join("tapedeck.skel.rs");
     // -mcpu=v3: atomic fetch-and-add exists from there on; every kernel we support (6.6) has it.
-    let mut args = vec!["-mcpu=v3".to_owned(), "-Wall".to_owned(), "-Wextra".to_owned(), "-Werror".to_owned()];
+    let mut args =
+        vec!["-mcpu=v3".to_owned(), "-Wall".to_owned(), "-Wextra".to_owned(), "-Werror".to_owned()];
     // Debian keeps <asm/types.h> under the architecture's name, where clang for bpf does not look.
     let arch = env::var("CARGO_CFG_TARGET_ARCH").unwrap_or_default();
     let headers = format!("/usr/include/{arch}-linux-gnu");

@@ -80,7 +80,8 @@ impl Link {
             .output()
             .context("reading the link's counters")?;
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let line = text.lines().find_map(|l| l.trim().strip_prefix("tx0:")).context("no tx0 in /proc/net/dev")?;
+        let line =
+            text.lines().find_map(|l| l.trim().strip_prefix("tx0:")).context("no tx0 in /proc/net/dev")?;
         // Receive: bytes packets errs drop fifo frame compressed multicast; transmit: bytes packets errs drop.
         let dropped = line.split_whitespace().nth(11).context("no drop counter in /proc/net/dev")?;
         dropped.parse().context("the drop counter is no number")

@@ -1,8 +1,29 @@
 //! tapedeck: sources, workers, supervisor, ledger.
 //!
-//! `unsafe` lives only in [`xsk`], `packet_mmap` and `affinity`; everything they export is safe.
+//! `unsafe` lives only where it is allowed below, file by file; everything these export is safe.
 
 #![deny(unsafe_code)]
 
+mod books;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod identity;
+pub mod import;
+pub mod ladder;
 pub mod ledger;
+pub mod lock;
+pub mod maintain;
+#[expect(unsafe_code, reason = "reads the blocks of a ring shared with the kernel")]
+pub mod packet_mmap;
+pub mod plan;
+pub mod preflight;
+pub mod source;
+pub mod status;
+pub mod supervisor;
+mod sys;
+pub mod units;
+pub mod voice;
+pub mod worker;
+#[expect(unsafe_code, reason = "reads and writes rings and packet memory shared with the kernel")]
 pub mod xsk;

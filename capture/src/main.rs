@@ -1,2 +1,64 @@
-//! Placeholder until the first slice lands.
-fn main() {}
+//! tapedeck: the recorder's command line.
+//!
+//! The way of a packet, from the network card to the disk: the XDP program counts it, stamps it and
+//! steers it into the ring of its queue's AF_XDP socket. One pinned worker per queue borrows packets
+//! from the ring in batches, walks their headers and copies each one, once, into the open frame of its
+//! chain, together with its flow rows; the chunk goes back to the kernel with the batch. A full frame
+//! goes over a bounded queue to the stage thread, which compresses it, writes it hidden and journals
+//! what is not whole on disk yet. A segment that is long or old enough is sealed: index written, all
+//! synced, renamed to its visible name. `import` is the same from the header walk on.
+
+#![forbid(unsafe_code)]
+#![expect(clippy::print_stderr, reason = "this is the program's voice")]
+
+use clap::Parser as _;
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
+use tapedeck_capture::cli::{Cli, Command};
+use tapedeck_capture::voice::Failure;
+use tapedeck_capture::{import, maintain, status, supervisor};
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // TAPEDECK_LOG=debug says more, =warn less.
+    let filter = EnvFilter::try_from_env("TAPEDECK_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false)
+        .with_env_filter(filter)
+        .init();
+    match run(cli).and_then(|(stdout, code)| print(&stdout).map(|()| code)) {
+        Ok(code) => ExitCode::from(code),
+        Err(failure) => {
+            eprint!("{failure}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// What goes to stdout, and the exit code.
+fn run(cli: Cli) -> Result<(String, u8), Failure> {
+    let mut say = |line: &str| eprintln!("{line}");
+    match cli.command {
+        Command::Record(args) => supervisor::command(*args, &mut say),
+        Command::Status(args) => status::command(&args),
+        Command::Import(args) => import::command(args, &mut say),
+        Command::Recover(args) => maintain::recover(&args.store, &mut say),
+        Command::Reindex(args) => maintain::reindex(&args.store, &args.segments, &mut say),
+        Command::Verify(args) => maintain::verify(&args.store, &mut say),
+    }
+}
+
+/// A reader that has gone away has had enough: that is no error.
+fn print(text: &str) -> Result<(), Failure> {
+    if text.is_empty() {
+        return Ok(());
+    }
+    let mut out = io::stdout().lock();
+    match writeln!(out, "{text}").and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::of(&error)),
+        _ => Ok(()),
+    }
+}

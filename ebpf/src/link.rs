@@ -32,7 +32,9 @@ pub(crate) fn attach(program: BorrowedFd<'_>, ifindex: i32, mode: Mode) -> io::R
     };
     // SAFETY: `opts` is a whole, zero-initialised record of the size it names and lives through the
     // call; libbpf reads it and keeps no pointer.
-    let fd = unsafe { libbpf_sys::bpf_link_create(program.as_raw_fd(), ifindex, libbpf_sys::BPF_XDP, &raw const opts) };
+    let fd = unsafe {
+        libbpf_sys::bpf_link_create(program.as_raw_fd(), ifindex, libbpf_sys::BPF_XDP, &raw const opts)
+    };
     if fd < 0 {
         return Err(io::Error::from_raw_os_error(-fd));
     }

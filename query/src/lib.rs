@@ -1,1 +1,36 @@
-//! Placeholder until the first slice lands.
+//! taperead: retrieval by time and filter, with a verdict on how whole each answer is.
+//!
+//! The way of an answer: [`cli`] (typed) -> [`ask`] (meant) -> [`gather`] (stores, sidecars, journals) with
+//! [`prune`] (rows that can match) -> [`plan`] (what to read, printable) -> [`answer`] with [`scan`] (frames
+//! to packets) and [`merge`] (one order, bounded memory) -> [`out`] (pcapng, pcap, text, JSON) ->
+//! [`verdict`] (how whole it is).
+//!
+//! Shares a format with the recorder, never code above `index`. The clock is read in `main` only;
+//! `now` is a parameter everywhere else.
+
+#![forbid(unsafe_code)]
+
+pub mod answer;
+pub mod ask;
+pub mod cli;
+pub mod escape;
+pub mod failure;
+pub mod filter;
+mod framewalk;
+pub mod gather;
+mod inspect;
+pub mod merge;
+pub mod out;
+pub mod plan;
+mod pool;
+pub mod prune;
+pub mod range;
+mod rowfacts;
+pub mod run;
+pub mod scan;
+pub mod segment;
+mod segments;
+mod sources;
+mod spill;
+pub mod time_arg;
+pub mod verdict;

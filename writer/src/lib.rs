@@ -1,1 +1,44 @@
-//! Placeholder until the first slice lands.
+//! Writes segments: frame buffers, compression, sinks, journal, seal, recovery.
+//!
+//! The way of a packet: a worker calls [`Chain::append`](chain::Chain::append), the one copy, into the
+//! open frame buffer; a full frame goes to the chain's stage thread, which compresses it, hands the
+//! bytes to a sink (io_uring with O_DIRECT, or plain writes) and journals what is not whole on disk yet;
+//! a sync thread makes it durable each second and seals. A file that readers can see is whole.
+//!
+//! A full disk and a failed write are states: counted, reported, never a panic and never an exit.
+
+#![deny(unsafe_code)]
+
+mod buffer;
+pub mod chain;
+pub mod config;
+pub mod counters;
+mod disk;
+pub mod error;
+mod journal;
+pub mod level;
+mod output;
+pub mod recover;
+pub mod reindex;
+mod scan;
+mod seal;
+mod segment;
+mod sink;
+mod sinks;
+mod stage;
+mod sync;
+mod sys;
+pub mod verify;
+
+pub use chain::{Appended, Chain, ChainReport};
+pub use config::{ChainConfig, SinkChoice, WhenFull};
+pub use counters::{ChainCounters, CounterSnapshot, Sum};
+pub use error::{FileError, WriteError};
+pub use level::Level;
+pub use recover::{RecoverOptions, RecoverReport, recover};
+pub use reindex::{ReindexReport, reindex};
+pub use scan::FrameFault;
+pub use sink::SinkKind;
+pub use verify::{VerifyReport, verify};
+#[cfg(test)]
+mod testing;

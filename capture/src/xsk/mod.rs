@@ -18,6 +18,7 @@
 
 mod ring;
 mod socket;
+mod source;
 mod umem;
 
 pub use ring::Gauge;

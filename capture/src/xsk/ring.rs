@@ -4,7 +4,7 @@
 //! compared. Each side stores its own index with Release and loads the other's with Acquire; the
 //! partners are named at each access. Nothing here may panic on what the kernel has written.
 
-use super::umem::Mapping;
+use crate::sys::mapping::Mapping;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -56,12 +56,14 @@ impl<T: Copy> Shared<T> {
             // SAFETY: the offset lies inside the mapping, as just checked.
             fits.then(|| unsafe { mapping.base().add(offset) })
         };
-        let index = |offset| Some(part(offset, size_of::<u32>(), align_of::<AtomicU32>())?.cast::<AtomicU32>());
+        let index =
+            |offset| Some(part(offset, size_of::<u32>(), align_of::<AtomicU32>())?.cast::<AtomicU32>());
         Some(Self {
             producer: index(layout.producer)?,
             consumer: index(layout.consumer)?,
             flags: index(layout.flags)?,
-            entries: part(layout.entries, size_of::<T>().checked_mul(size as usize)?, align_of::<T>())?.cast(),
+            entries: part(layout.entries, size_of::<T>().checked_mul(size as usize)?, align_of::<T>())?
+                .cast(),
             mask: size - 1,
             _mapping: mapping,
         })

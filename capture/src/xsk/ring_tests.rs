@@ -69,10 +69,7 @@ enum Act {
 }
 
 fn acts() -> impl Strategy<Value = Vec<Act>> {
-    prop::collection::vec(
-        prop_oneof![(0..12u8).prop_map(Act::Kernel), (0..12u8).prop_map(Act::User)],
-        1..60,
-    )
+    prop::collection::vec(prop_oneof![(0..12u8).prop_map(Act::Kernel), (0..12u8).prop_map(Act::User)], 1..60)
 }
 
 proptest! {

@@ -8,8 +8,9 @@
 //! It must never bind without naming the mode, for the kernel would fall back to copying in silence.
 
 use super::ring::{FillRing, Gauge, Layout, RxRing};
-use super::umem::{ChunkSize, Mapping, Pages, Umem};
-use nix::poll::{PollFd, PollFlags, PollTimeout};
+use super::umem::{ChunkSize, Pages, Umem};
+use crate::sys::mapping::Mapping;
+use crate::sys::sockopt;
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
@@ -84,6 +85,7 @@ pub struct XskSocket {
     config: XskConfig,
     assembly: Assembly,
     misfits: u64,
+    bound: bool,
 }
 
 /// A packet whose pieces have not all come yet.
@@ -113,7 +115,8 @@ impl XskSocket {
         let offsets = mmap_offsets(&fd).map_err(fail("learn the ring offsets"))?;
         let (rx, fill, completion) = map_rings(&fd, config, &offsets).map_err(fail("map the rings"))?;
         let assembly = Assembly { bytes: Vec::with_capacity(ASSEMBLY_BYTES), meta: None, open: false };
-        let mut socket = Self { fd, rx, fill, _completion: completion, umem, config, assembly, misfits: 0 };
+        let mut socket =
+            Self { fd, rx, fill, _completion: completion, umem, config, assembly, misfits: 0, bound: false };
         for addr in socket.umem.addresses() {
             socket.fill.push(addr);
         }
@@ -138,13 +141,21 @@ impl XskSocket {
             flags |= libc::XDP_USE_SG;
         }
         bind(&self.fd, ifindex, queue, flags).map_err(fail("bind"))?;
-        let options: libc::xdp_options = get_option(&self.fd, libc::XDP_OPTIONS, size_of::<libc::xdp_options>())
-            .map_err(fail("read back the mode"))?;
+        self.bound = true;
+        let options: libc::xdp_options =
+            sockopt::get(self.as_fd(), libc::SOL_XDP, libc::XDP_OPTIONS, size_of::<libc::xdp_options>())
+                .map_err(fail("read back the mode"))?;
         let zerocopy = options.flags & libc::XDP_OPTIONS_ZEROCOPY != 0;
         if zerocopy != (mode == BindMode::ZeroCopy) {
             return Err(fail("bind in the mode asked for")(io::Error::from_raw_os_error(libc::EOPNOTSUPP)));
         }
         Ok(())
+    }
+
+    /// True after a successful [`XskSocket::bind`].
+    #[must_use]
+    pub fn is_bound(&self) -> bool {
+        self.bound
     }
 
     /// What waits in the RX ring now, at most `max` entries. Never blocks, never fails.
@@ -158,12 +169,7 @@ impl XskSocket {
     /// # Errors
     /// ENETDOWN and the like, when the interface went away.
     pub fn wait(&self, timeout: Duration) -> io::Result<()> {
-        let timeout = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
-        let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
-        match nix::poll::poll(&mut fds, timeout) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
-            Err(errno) => Err(errno.into()),
-        }
+        crate::sys::poll::readable(self.fd.as_fd(), timeout)
     }
 
     /// The socket's own statistics since it was opened. Read them before dropping the socket.
@@ -172,7 +178,7 @@ impl XskSocket {
     /// The kernel's answer.
     pub fn stats(&self) -> io::Result<Stats> {
         // 24 bytes on kernels before 5.9, 48 since; what the kernel does not write stays 0.
-        let raw: libc::xdp_statistics = get_option(&self.fd, libc::XDP_STATISTICS, 24)?;
+        let raw: libc::xdp_statistics = sockopt::get(self.as_fd(), libc::SOL_XDP, libc::XDP_STATISTICS, 24)?;
         Ok(Stats {
             rx_dropped: raw.rx_dropped,
             rx_ring_full: raw.rx_ring_full,
@@ -252,7 +258,10 @@ impl Batch<'_> {
     }
 
     /// The next whole packet; `None` when the batch is used up.
-    #[expect(clippy::should_implement_trait, reason = "the packet borrows the batch, which Iterator cannot say")]
+    #[expect(
+        clippy::should_implement_trait,
+        reason = "the packet borrows the batch, which Iterator cannot say"
+    )]
     pub fn next(&mut self) -> Option<XskPacket<'_>> {
         while self.taken < self.count {
             let desc = self.socket.rx.read(self.taken);
@@ -374,44 +383,8 @@ fn socket() -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn set_option<T>(fd: &OwnedFd, name: libc::c_int, value: &T) -> io::Result<()> {
-    let len = libc::socklen_t::try_from(size_of::<T>()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    // SAFETY: pointer and length name the whole of `value`, which the kernel only reads.
-    let ret = unsafe {
-        libc::setsockopt(fd.as_raw_fd(), libc::SOL_XDP, name, std::ptr::from_ref(value).cast(), len)
-    };
-    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
-}
-
-/// Reads a socket option; the kernel must write at least `least` bytes, the rest stays zero.
-fn get_option<T: OptionRecord>(fd: &OwnedFd, name: libc::c_int, least: usize) -> io::Result<T> {
-    let mut value = T::zeroed();
-    let mut len =
-        libc::socklen_t::try_from(size_of::<T>()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))?;
-    // SAFETY: pointer and length name the whole of `value`; any bytes the kernel writes there make a
-    // valid T (see OptionRecord).
-    let ret = unsafe {
-        libc::getsockopt(fd.as_raw_fd(), libc::SOL_XDP, name, (&raw mut value).cast(), &raw mut len)
-    };
-    if ret != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    if (len as usize) < least { Err(io::Error::from_raw_os_error(libc::EPROTO)) } else { Ok(value) }
-}
-
-/// A record of integers only, so that every pattern of bytes is a value.
-trait OptionRecord: Sized {
-    fn zeroed() -> Self {
-        // SAFETY: implementors consist of integers, for which all zeroes is a value.
-        unsafe { std::mem::zeroed() }
-    }
-}
-impl OptionRecord for libc::xdp_options {}
-impl OptionRecord for libc::xdp_statistics {}
-impl OptionRecord for libc::xdp_mmap_offsets {}
-
 fn set_ring(fd: &OwnedFd, ring: libc::c_int, entries: u32) -> io::Result<()> {
-    set_option(fd, ring, &entries)
+    sockopt::set(fd.as_fd(), libc::SOL_XDP, ring, &entries)
 }
 
 fn register(fd: &OwnedFd, umem: &Umem, config: XskConfig) -> io::Result<()> {
@@ -423,11 +396,14 @@ fn register(fd: &OwnedFd, umem: &Umem, config: XskConfig) -> io::Result<()> {
         flags: 0,
         tx_metadata_len: 0,
     };
-    set_option(fd, libc::XDP_UMEM_REG, &record)
+    // SAFETY: the record names exactly the UMEM's memory, which the kernel pins: it stays until the
+    // socket is closed, and `XskSocket` closes that first. Who may touch which chunk when is what the
+    // rings are for.
+    unsafe { sockopt::set_with_address(fd.as_fd(), libc::SOL_XDP, libc::XDP_UMEM_REG, &record) }
 }
 
 fn mmap_offsets(fd: &OwnedFd) -> io::Result<libc::xdp_mmap_offsets> {
-    get_option(fd, libc::XDP_MMAP_OFFSETS, size_of::<libc::xdp_mmap_offsets>())
+    sockopt::get(fd.as_fd(), libc::SOL_XDP, libc::XDP_MMAP_OFFSETS, size_of::<libc::xdp_mmap_offsets>())
 }
 
 fn map_rings(
@@ -446,7 +422,7 @@ fn map_rings(
         };
         let len = (entries as usize).checked_mul(entry).and_then(|len| len.checked_add(layout.entries));
         let page = libc::off_t::try_from(page).map_err(|_| misfit())?;
-        Ok::<_, io::Error>((Mapping::ring(fd.as_raw_fd(), len.ok_or_else(misfit)?, page)?, layout))
+        Ok::<_, io::Error>((Mapping::ring(fd.as_fd(), len.ok_or_else(misfit)?, page)?, layout))
     };
     let (memory, layout) = map(&offsets.rx, config.rx_entries, size_of::<libc::xdp_desc>(), 0)?;
     let rx = RxRing::new(memory, layout, config.rx_entries).ok_or_else(misfit)?;

@@ -1,10 +1,9 @@
-//! Memory shared with the kernel: the UMEM's chunks, and the mapping type that rings use too.
+//! The UMEM: the memory packets arrive in, cut into equal chunks.
 //!
 //! It must never give a slice outside the mapping, whatever address a ring names.
 
+use crate::sys::mapping::Mapping;
 use std::io;
-use std::os::fd::RawFd;
-use std::ptr::{self, NonNull};
 
 /// Bytes the kernel keeps free in front of each packet (XDP_PACKET_HEADROOM).
 const HEADROOM: u32 = 256;
@@ -12,63 +11,6 @@ const HEADROOM: u32 = 256;
 /// where it has to stand in front of the packet.
 const LINK_OVERHEAD: u32 = 26 + 32;
 const HUGE_PAGE: usize = 2 << 20;
-
-/// A memory mapping that is unmapped when dropped.
-#[derive(Debug)]
-pub(super) struct Mapping {
-    base: NonNull<u8>,
-    len: usize,
-}
-
-// SAFETY: a mapping is plain memory without thread affinity; whoever reads and writes through it
-// states at the access why that is no race.
-unsafe impl Send for Mapping {}
-// SAFETY: as above; `&Mapping` gives only its address and length away.
-unsafe impl Sync for Mapping {}
-
-impl Mapping {
-    /// Anonymous, zeroed, populated memory; from huge pages when `huge`.
-    pub(super) fn anonymous(len: usize, huge: bool) -> io::Result<Self> {
-        let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
-        if huge {
-            flags |= libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
-        }
-        Self::map(len, flags, -1, 0)
-    }
-
-    /// The ring of `fd` at the offset that names it.
-    pub(super) fn ring(fd: RawFd, len: usize, offset: libc::off_t) -> io::Result<Self> {
-        Self::map(len, libc::MAP_SHARED | libc::MAP_POPULATE, fd, offset)
-    }
-
-    fn map(len: usize, flags: libc::c_int, fd: RawFd, offset: libc::off_t) -> io::Result<Self> {
-        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours; the
-        // kernel checks `fd`, `len` and `offset`.
-        let base =
-            unsafe { libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset) };
-        if base == libc::MAP_FAILED {
-            return Err(io::Error::last_os_error());
-        }
-        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        Ok(Self { base, len })
-    }
-
-    pub(super) fn base(&self) -> NonNull<u8> {
-        self.base
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.len
-    }
-}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: `base` and `len` are those of a mapping that `map` made and nothing else unmaps;
-        // every pointer into it lives in a value that owns (a share of) this one.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
-    }
-}
 
 /// Size of a UMEM chunk; the kernel takes no larger one than a page on x86.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,23 @@ use super::rust;
 use crate::repo::Source;
 
 /// Files that may hold `unsafe`, and why.
-pub(super) const LISTED: &[(&str, &str)] = &[];
+pub(super) const LISTED: &[(&str, &str)] = &[
+    ("capture/src/packet_mmap.rs", "blocks of the TPACKET_V3 ring, shared with the kernel"),
+    ("capture/src/sys/ethtool.rs", "the ethtool ioctl"),
+    ("capture/src/sys/mapping.rs", "mmap of rings and packet memory"),
+    ("capture/src/sys/packet.rs", "bind of an AF_PACKET socket"),
+    ("capture/src/sys/sockopt.rs", "socket options with records of the kernel's own"),
+    ("capture/src/xsk/ring.rs", "AF_XDP rings, shared with the kernel"),
+    ("capture/src/xsk/ring_tests.rs", "plays the kernel's side of the rings"),
+    ("capture/src/xsk/socket.rs", "bind and options of an AF_XDP socket"),
+    ("capture/src/xsk/umem.rs", "packet memory, shared with the kernel"),
+    ("capture/tests/support/mod.rs", "enters a network namespace of its own"),
+    ("ebpf/src/link.rs", "attaches in a mode of our choice, which libbpf-rs cannot"),
+    ("index/src/mapped.rs", "maps a sidecar into memory"),
+    ("writer/src/buffer.rs", "aligned memory that is read while it is filled"),
+    ("writer/src/sink/uring.rs", "hands buffers to io_uring"),
+    ("writer/src/sys.rs", "statx for the alignment of O_DIRECT"),
+];
 
 const THIS: &str = "xtask/src/tidy/unsafe_files.rs";
 const FORBID: &str = "#![forbid(unsafe_code)]";

@@ -1,0 +1,162 @@
+//! From the counters of all stages to the entries of the ledger.
+//!
+//! `seen` and the causes before the ring come from the XDP program, `pending` from the ring, the worker
+//! and the chain, `stored` and the causes after the ring from the chain. Each is counted where it happens;
+//! only the ledger computes a remainder. A live look reads the stages one after the other, from the disk
+//! backwards; it is taken again while packets come in between, and is exact once they do not.
+
+use crate::ladder::{Intake, Mode};
+use crate::ledger::{BeforeQueues, Counts, Dropped, InterfaceEntry, QueueEntry};
+use crate::sys::netlink;
+use crate::worker::Shared;
+use crate::xsk::Gauge;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use tapedeck_ebpf::{Counts as ProgramCounts, ProgramError, QUEUES_MAX, Refusal};
+use tapedeck_writer::ChainCounters;
+
+/// Looks at a queue this often for one without traffic in between.
+const LOOKS: usize = 4;
+
+/// The counters of one queue.
+#[derive(Debug)]
+pub(crate) struct QueueBooks {
+    pub(crate) queue: u32,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) gauge: Option<Gauge>,
+    pub(crate) chain: Arc<ChainCounters>,
+}
+
+/// The counters of one interface.
+#[derive(Debug)]
+pub(crate) struct InterfaceBooks {
+    pub(crate) interface: String,
+    pub(crate) ifindex: u32,
+    pub(crate) mode: Mode,
+    pub(crate) queues: Vec<QueueBooks>,
+    /// `rx_missed_errors` before the recording.
+    pub(crate) missed_before: u64,
+}
+
+impl InterfaceBooks {
+    /// What the card lost before any program. An interface that is gone has lost what it had lost.
+    pub(crate) fn entry(&self) -> InterfaceEntry {
+        let missed = netlink::link(self.ifindex).map_or(self.missed_before, |link| link.rx_missed);
+        let nic = missed.saturating_sub(self.missed_before);
+        InterfaceEntry { interface: self.interface.clone(), dropped: BeforeQueues { nic } }
+    }
+
+    /// An entry per queue, and one per queue without a worker that saw packets all the same.
+    ///
+    /// # Errors
+    /// The program's maps cannot be read.
+    pub(crate) fn queues(&self, intake: &Intake) -> Result<Vec<QueueEntry>, ProgramError> {
+        let mut entries = Vec::with_capacity(self.queues.len());
+        for books in &self.queues {
+            entries.push(self.look(books, intake)?);
+        }
+        let Some(program) = intake.program() else { return Ok(entries) };
+        let first = u32::try_from(self.queues.len()).unwrap_or(u32::MAX);
+        for queue in first..=QUEUES_MAX {
+            let counts = program.totals(queue)?;
+            if counts.packets > 0 {
+                let mut entry = self.empty_entry(queue);
+                book_program(&mut entry, &counts);
+                entries.push(entry);
+            }
+        }
+        Ok(entries)
+    }
+
+    fn empty_entry(&self, queue: u32) -> QueueEntry {
+        QueueEntry {
+            interface: self.interface.clone(),
+            queue,
+            mode: self.mode.name().to_owned(),
+            ..QueueEntry::default()
+        }
+    }
+
+    /// A look at one queue, if possible one during which no packet came.
+    fn look(&self, books: &QueueBooks, intake: &Intake) -> Result<QueueEntry, ProgramError> {
+        let mut entry = self.empty_entry(books.queue);
+        for _ in 0..LOOKS {
+            let before = program_counts(books, intake)?;
+            let chain = books.chain.snapshot();
+            let received = books.shared.received.load(Ordering::Acquire);
+            let waiting = u64::from(books.gauge.as_ref().map_or(0, Gauge::backlog));
+            entry = self.empty_entry(books.queue);
+            entry.counts.stored = chain.stored.packets;
+            entry.counts.stored_bytes = chain.stored.bytes;
+            entry.dropped.shed = chain.shed.packets;
+            entry.dropped.write_error = chain.write_error.packets;
+            entry.counts.pending =
+                chain.pending.packets + received.saturating_sub(chain.appended.packets) + waiting;
+            entry.counts.cut_packets = books.shared.cut_packets.load(Ordering::Relaxed);
+            entry.counts.cut_bytes = books.shared.cut_bytes.load(Ordering::Relaxed);
+            let after = program_counts(books, intake)?;
+            match after {
+                Some(counts) => book_program(&mut entry, &counts),
+                None => book_packet(&mut entry, &books.shared),
+            }
+            if before == after && entry.clone().settled().unaccounted == 0 {
+                break;
+            }
+        }
+        Ok(entry)
+    }
+}
+
+/// What the program counted, with the socket's own statistics where the error tracepoint is missing.
+fn program_counts(books: &QueueBooks, intake: &Intake) -> Result<Option<ProgramCounts>, ProgramError> {
+    let Some(program) = intake.program() else { return Ok(None) };
+    let mut counts = program.totals(books.queue)?;
+    if program.without_refusals().is_some() {
+        let [ring_full, fill_empty, ..] = &mut counts.refused;
+        *ring_full = books.shared.source_ring_full.load(Ordering::Relaxed);
+        *fill_empty = books.shared.source_dropped.load(Ordering::Relaxed);
+    }
+    Ok(Some(counts))
+}
+
+/// Packets that must come out of a queue's ring, as far as is known now.
+pub(crate) fn expected(books: &QueueBooks, intake: &Intake) -> Result<u64, ProgramError> {
+    Ok(match program_counts(books, intake)? {
+        Some(counts) => counts.delivered(),
+        None => {
+            let seen = books.shared.source_seen.load(Ordering::Relaxed);
+            seen.saturating_sub(books.shared.source_ring_full.load(Ordering::Relaxed))
+        }
+    })
+}
+
+/// Tells a worker what statistics blocks say of its queue.
+pub(crate) fn tell_worker(books: &QueueBooks, intake: &Intake) -> Result<(), ProgramError> {
+    let (seen, delivered) = match program_counts(books, intake)? {
+        Some(counts) => (counts.packets, counts.delivered()),
+        None => (books.shared.source_seen.load(Ordering::Relaxed), expected(books, intake)?),
+    };
+    books.shared.seen.store(seen, Ordering::Relaxed);
+    books.shared.lost.store(seen.saturating_sub(delivered), Ordering::Relaxed);
+    Ok(())
+}
+
+fn book_program(entry: &mut QueueEntry, counts: &ProgramCounts) {
+    entry.counts = Counts { seen: counts.packets, seen_bytes: counts.bytes, ..entry.counts };
+    entry.dropped = Dropped {
+        ring_full: counts.refused(Refusal::RingFull),
+        fill_empty: counts.refused(Refusal::FillEmpty),
+        oversize: counts.refused(Refusal::Oversize),
+        unbound: counts.slot_empty.saturating_add(counts.refused(Refusal::Unbound)),
+        wrong_queue: counts.refused(Refusal::WrongQueue),
+        program: counts.failed.saturating_add(counts.refused(Refusal::Other)),
+        ..entry.dropped
+    };
+}
+
+/// AF_PACKET knows the number of packets it dropped, not their bytes.
+fn book_packet(entry: &mut QueueEntry, shared: &Shared) {
+    entry.counts.seen_bytes = shared.received_bytes.load(Ordering::Relaxed);
+    entry.counts.seen = shared.source_seen.load(Ordering::Relaxed);
+    entry.dropped.ring_full = shared.source_ring_full.load(Ordering::Relaxed);
+}

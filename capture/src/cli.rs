@@ -1,0 +1,190 @@
+//! What can be typed. Parsing touches nothing: no file, no clock, no network.
+
+use crate::ladder::Mode;
+use crate::units;
+use clap::{Parser, Subcommand};
+use std::path::PathBuf;
+use std::time::Duration;
+use tapedeck_writer::Level;
+
+/// Full-content packet recorder.
+///
+/// Records every packet of a network interface into compressed, indexed segments that any tool opens
+/// (`zstd -dc SEGMENT | tcpdump -r -`), and accounts for each one. `taperead` retrieves them.
+#[derive(Debug, Parser)]
+#[command(name = "tapedeck", version, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Record the packets of one or more interfaces into a store.
+    ///
+    /// Prints `ready: ...` on stderr once every queue is open. SIGINT, SIGTERM, --duration and --packets
+    /// end it: what has arrived is stored, and the ledger stands as JSON on stdout. Exit code 0: ended as
+    /// asked, also with drops; 2: could not start or go on.
+    Record(Box<RecordArgs>),
+    /// Show what running recorders do: packets, losses by cause, workers. Exit code 0: one runs; 2: none.
+    Status(StatusArgs),
+    /// Store the packets of capture files: pcap, pcapng, snoop; plain, .gz, .zst or .lz4.
+    ///
+    /// Same pipeline as a recording. Ends with the ledger as JSON on stdout. Exit code 0: all files
+    /// whole; 3: some file cut or damaged, its whole packets and the other files are stored; 2: nothing
+    /// stored.
+    Import(ImportArgs),
+    /// Seal what a crash left open. Also runs by itself when a recording starts.
+    Recover(StoreArgs),
+    /// Build the index of segments anew from their packets.
+    ///
+    /// The index is a pure function of the packets: a healthy one comes out byte for byte the same.
+    Reindex(ReindexArgs),
+    /// Check every frame, checksum and index of a store. Exit code 0 only if all hold, 3 if something is
+    /// damaged, 2 if it cannot be looked at.
+    Verify(StoreArgs),
+}
+
+/// A store that is there already.
+#[derive(Debug, clap::Args)]
+pub struct StoreArgs {
+    /// Folder of the store.
+    #[arg(long, value_name = "DIR")]
+    pub store: PathBuf,
+}
+
+/// Arguments of `import`.
+#[derive(Debug, clap::Args)]
+pub struct ImportArgs {
+    /// Folder of the store; made if it is not there.
+    #[arg(long, value_name = "DIR")]
+    pub store: PathBuf,
+    /// Stored bytes at which a segment is cut, e.g. 256MiB.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = units::size_bytes)]
+    pub segment_size: u64,
+    /// Compression: `auto`, `off`, or a zstd level from -7 to 19.
+    #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = units::level, allow_hyphen_values = true)]
+    pub level: Level,
+    /// Capture files; `-` is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}
+
+/// Arguments of `reindex`.
+#[derive(Debug, clap::Args)]
+pub struct ReindexArgs {
+    /// Folder of the store.
+    #[arg(long, value_name = "DIR")]
+    pub store: PathBuf,
+    /// Segments (`.pcapng.zst`) to do; all of the store by default.
+    #[arg(value_name = "SEGMENT")]
+    pub segments: Vec<PathBuf>,
+}
+
+/// Options of `record`. All of them may stand in the configuration file under the same names; what is
+/// typed wins.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct RecordArgs {
+    /// Interface to record; may be repeated
+    #[arg(long, value_name = "IF")]
+    pub interface: Vec<String>,
+    /// Folder to write to; may be repeated or a glob, then queues are spread over the folders
+    #[arg(long, value_name = "DIR")]
+    pub store: Vec<PathBuf>,
+    /// Configuration file (TOML), keys named as these options
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// How packets come in: auto, zerocopy, copy, skb or packet. auto tries them in this order; any
+    /// other means that one or an error [default: auto]
+    #[arg(long, value_name = "MODE", value_parser = mode)]
+    pub mode: Option<ModeWish>,
+    /// Size at which a segment is closed, in stored bytes [default: 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::size_bytes)]
+    pub segment_size: Option<u64>,
+    /// Age at which a segment is closed [default: 60s]
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    pub segment_age: Option<Duration>,
+    /// Compression: auto, off, or a zstd level from -7 to 19 [default: auto]
+    #[arg(long, value_name = "LEVEL", value_parser = units::level, allow_hyphen_values = true)]
+    pub level: Option<Level>,
+    /// Stop after this time, counted from the ready line
+    #[arg(long, value_name = "DURATION", value_parser = units::duration)]
+    pub duration: Option<Duration>,
+    /// Stop when at least this many packets are stored
+    #[arg(long, value_name = "N")]
+    pub packets: Option<u64>,
+    /// CPUs for the workers, such as 2-5,8; one worker per queue [default: all this process may use]
+    #[arg(long, value_name = "LIST", value_parser = cpus)]
+    pub cpus: Option<CpuList>,
+    /// Set one queue per worker CPU and a hash that sends both directions of a flow to the same queue;
+    /// both are put back at the end
+    #[arg(long)]
+    pub rss: bool,
+    /// Record even an interface that carries the default route
+    #[arg(long)]
+    pub force: bool,
+}
+
+/// Options of `status`.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct StatusArgs {
+    /// Store the recorder writes to; may be repeated [default: those of all recorders on this machine]
+    #[arg(long, value_name = "DIR")]
+    pub store: Vec<PathBuf>,
+    /// Print the ledger as JSON, one line per recorder
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What `--mode` asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ModeWish {
+    /// The fastest that works.
+    #[default]
+    Auto,
+    /// This one or none.
+    Only(Mode),
+}
+
+/// CPUs, as one value for clap.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CpuList(pub Vec<usize>);
+
+/// Reads a mode.
+///
+/// # Errors
+/// A sentence with the names there are.
+pub fn mode(text: &str) -> Result<ModeWish, String> {
+    if text == "auto" {
+        return Ok(ModeWish::Auto);
+    }
+    Mode::named(text).map(ModeWish::Only).ok_or_else(|| "auto, zerocopy, copy, skb or packet".to_owned())
+}
+
+/// Reads a CPU list.
+///
+/// # Errors
+/// [`units::UnitError`].
+pub fn cpus(text: &str) -> Result<CpuList, units::UnitError> {
+    units::cpus(text).map(CpuList)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn negative_levels_are_values() {
+        let cli = Cli::try_parse_from(["tapedeck", "record", "--level", "-5", "--mode", "skb"]).unwrap();
+        let Command::Record(args) = cli.command else { panic!("not record") };
+        assert_eq!((args.level, args.mode), (Some(Level::Fixed(-5)), Some(ModeWish::Only(Mode::Skb))));
+    }
+}

@@ -1,0 +1,260 @@
+//! From the program's clock to UTC.
+//!
+//! Packets are stamped with CLOCK_MONOTONIC, which nothing ever steps. Its distance to UTC is sampled
+//! each second by one thread ([`Clock::sample`]) and read by every worker once per batch
+//! ([`Clock::conversion`]). Between two samples the offset moves in a straight line, so the times of a
+//! queue never go back when the system clock is slewed. A step of more than a second takes effect at
+//! once and is reported; one of more than a day is not believed.
+//!
+//! It must never be asked for the time of a packet.
+
+use nix::time::{ClockId, clock_gettime};
+use std::io;
+use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
+use tapedeck_packet::Timestamp;
+use tapedeck_packet::time::NANOS_PER_SEC;
+
+/// Readings per sample; the one with the narrowest bracket counts.
+const READINGS: usize = 8;
+/// From here on a change of the offset is a step, not a slew.
+const STEP_NS: u64 = NANOS_PER_SEC;
+/// From here on a step is not believed.
+const QUARANTINE_NS: u64 = 24 * 3600 * NANOS_PER_SEC;
+/// A new offset is reached this long after its sample.
+const GLIDE_NS: i64 = 1_000_000_000;
+
+/// UTC minus CLOCK_MONOTONIC at one moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reading {
+    /// CLOCK_MONOTONIC, nanoseconds.
+    pub monotonic_ns: u64,
+    /// UTC minus that.
+    pub offset_ns: i64,
+}
+
+/// How to convert, as of the last sample.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conversion {
+    /// CLOCK_MONOTONIC of the last sample.
+    since_ns: i64,
+    /// Offset that holds up to then.
+    from_ns: i64,
+    /// Offset that is reached [`GLIDE_NS`] later.
+    to_ns: i64,
+}
+
+impl Conversion {
+    /// The offset at a moment of CLOCK_MONOTONIC.
+    #[must_use]
+    fn offset_at(&self, monotonic_ns: i64) -> i64 {
+        let way = self.to_ns.wrapping_sub(self.from_ns);
+        if way == 0 {
+            return self.to_ns;
+        }
+        let gone = monotonic_ns.wrapping_sub(self.since_ns).clamp(0, GLIDE_NS);
+        // |way| is at most a second (larger ones step), so the product stays below 2^63.
+        self.from_ns.wrapping_add(way.wrapping_mul(gone) / GLIDE_NS)
+    }
+
+    /// The offset that is being approached, for whoever counts in whole seconds only.
+    #[must_use]
+    pub fn offset_ns(&self) -> u64 {
+        u64::try_from(self.to_ns).unwrap_or(0)
+    }
+
+    /// UTC of a moment of CLOCK_MONOTONIC, cut to what a [`Timestamp`] holds.
+    #[must_use]
+    pub fn utc(&self, monotonic_ns: u64) -> Timestamp {
+        let monotonic = i64::try_from(monotonic_ns).unwrap_or(i64::MAX);
+        let utc = monotonic.saturating_add(self.offset_at(monotonic));
+        Timestamp::from_nanos_saturating(u64::try_from(utc).unwrap_or(0))
+    }
+}
+
+/// What a sample brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// The offset moved by less than a second, or not at all.
+    Slewed,
+    /// The system clock was stepped; times jump by `to_ns - from_ns`.
+    Stepped {
+        /// Offset before.
+        from_ns: i64,
+        /// Offset from now on.
+        to_ns: i64,
+    },
+    /// The system clock jumped by more than a day. The old offset stays.
+    Quarantined {
+        /// Offset in use.
+        from_ns: i64,
+        /// Offset not believed.
+        to_ns: i64,
+    },
+}
+
+/// The offset shared by all workers. One thread samples, any number read.
+#[derive(Debug)]
+pub struct Clock {
+    // A seqlock: `version` is odd while the three numbers are being written.
+    version: AtomicU32,
+    since_ns: AtomicI64,
+    from_ns: AtomicI64,
+    to_ns: AtomicI64,
+    steps: AtomicU64,
+}
+
+impl Clock {
+    /// A clock set by a first reading.
+    #[must_use]
+    pub fn new(first: Reading) -> Self {
+        Self {
+            version: AtomicU32::new(0),
+            since_ns: AtomicI64::new(i64::try_from(first.monotonic_ns).unwrap_or(i64::MAX)),
+            from_ns: AtomicI64::new(first.offset_ns),
+            to_ns: AtomicI64::new(first.offset_ns),
+            steps: AtomicU64::new(0),
+        }
+    }
+
+    /// How to convert now.
+    #[must_use]
+    pub fn conversion(&self) -> Conversion {
+        loop {
+            // Acquire: partner is the Release store at the end of `set`.
+            let before = self.version.load(Ordering::Acquire);
+            let read = Conversion {
+                since_ns: self.since_ns.load(Ordering::Relaxed),
+                from_ns: self.from_ns.load(Ordering::Relaxed),
+                to_ns: self.to_ns.load(Ordering::Relaxed),
+            };
+            // Partner is the Release fence in `set`: had one of the numbers been new, so is the version.
+            fence(Ordering::Acquire);
+            if before.is_multiple_of(2) && self.version.load(Ordering::Relaxed) == before {
+                return read;
+            }
+            std::hint::spin_loop();
+        }
+    }
+
+    /// Takes a reading in. To be called by one thread only, about once a second.
+    pub fn sample(&self, reading: Reading) -> Change {
+        let now = i64::try_from(reading.monotonic_ns).unwrap_or(i64::MAX);
+        let in_use = self.conversion().offset_at(now);
+        let change = reading.offset_ns.abs_diff(in_use);
+        if change > QUARANTINE_NS {
+            return Change::Quarantined { from_ns: in_use, to_ns: reading.offset_ns };
+        }
+        if change > STEP_NS {
+            self.steps.fetch_add(1, Ordering::Relaxed);
+            self.set(Conversion { since_ns: now, from_ns: reading.offset_ns, to_ns: reading.offset_ns });
+            return Change::Stepped { from_ns: in_use, to_ns: reading.offset_ns };
+        }
+        self.set(Conversion { since_ns: now, from_ns: in_use, to_ns: reading.offset_ns });
+        Change::Slewed
+    }
+
+    /// Steps of the system clock so far.
+    #[must_use]
+    pub fn steps(&self) -> u64 {
+        self.steps.load(Ordering::Relaxed)
+    }
+
+    fn set(&self, new: Conversion) {
+        let version = self.version.load(Ordering::Relaxed);
+        self.version.store(version.wrapping_add(1), Ordering::Relaxed);
+        // Partner is the Acquire fence in `conversion`.
+        fence(Ordering::Release);
+        self.since_ns.store(new.since_ns, Ordering::Relaxed);
+        self.from_ns.store(new.from_ns, Ordering::Relaxed);
+        self.to_ns.store(new.to_ns, Ordering::Relaxed);
+        // Release: partner is the first load in `conversion`.
+        self.version.store(version.wrapping_add(2), Ordering::Release);
+    }
+}
+
+/// Reads both clocks several times and keeps the reading with the narrowest bracket.
+///
+/// # Errors
+/// The kernel's answer.
+pub fn read() -> io::Result<Reading> {
+    let nanos = |clock| -> io::Result<i64> {
+        let time = clock_gettime(clock)?;
+        Ok(time.tv_sec().wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec()))
+    };
+    let mut best: Option<(i64, Reading)> = None;
+    for _ in 0..READINGS {
+        let before = nanos(ClockId::CLOCK_MONOTONIC)?;
+        let utc = nanos(ClockId::CLOCK_REALTIME)?;
+        let after = nanos(ClockId::CLOCK_MONOTONIC)?;
+        let width = after.wrapping_sub(before);
+        let middle = before.wrapping_add(width / 2);
+        let reading =
+            Reading { monotonic_ns: u64::try_from(middle).unwrap_or(0), offset_ns: utc.wrapping_sub(middle) };
+        if best.is_none_or(|(narrowest, _)| width < narrowest) {
+            best = Some((width, reading));
+        }
+    }
+    best.map(|(_, reading)| reading).ok_or_else(|| io::Error::from(io::ErrorKind::Other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const OFFSET: i64 = 1_790_000_000_000_000_000;
+
+    fn at(monotonic_ns: u64, offset_ns: i64) -> Reading {
+        Reading { monotonic_ns, offset_ns }
+    }
+
+    #[test]
+    fn the_first_offset_holds() {
+        let clock = Clock::new(at(1_000, OFFSET));
+        assert_eq!(clock.conversion().utc(5_000).nanos(), OFFSET as u64 + 5_000);
+        assert_eq!(clock.conversion().utc(0).nanos(), OFFSET as u64);
+    }
+
+    #[test]
+    fn a_step_takes_effect_at_once() {
+        let clock = Clock::new(at(0, OFFSET));
+        let to_ns = OFFSET - 3_000_000_000;
+        assert_eq!(clock.sample(at(1_000, to_ns)), Change::Stepped { from_ns: OFFSET, to_ns });
+        assert_eq!(clock.conversion().utc(2_000).nanos(), to_ns as u64 + 2_000);
+        assert_eq!(clock.steps(), 1);
+    }
+
+    #[test]
+    fn a_jump_of_days_is_not_believed() {
+        let clock = Clock::new(at(0, OFFSET));
+        assert!(matches!(clock.sample(at(1_000, 0)), Change::Quarantined { from_ns: OFFSET, to_ns: 0 }));
+        assert_eq!(clock.conversion().utc(2_000).nanos(), OFFSET as u64 + 2_000);
+    }
+
+    #[test]
+    fn the_machine_clock_is_read() {
+        let (a, b) = (read().unwrap(), read().unwrap());
+        assert!(b.monotonic_ns > a.monotonic_ns);
+        assert!(a.offset_ns.abs_diff(b.offset_ns) < STEP_NS);
+    }
+
+    proptest! {
+        #[test]
+        fn slewing_never_turns_time_back(moves in prop::collection::vec(-900_000_000i64..900_000_000, 1..20)) {
+            let clock = Clock::new(at(0, OFFSET));
+            let (mut offset, mut last) = (OFFSET, Timestamp::ZERO);
+            for (second, step) in (1u64..).zip(moves) {
+                offset += step;
+                let now = second * 1_000_000_000;
+                prop_assert_eq!(clock.sample(at(now, offset)), Change::Slewed);
+                for part in 0..10 {
+                    let utc = clock.conversion().utc(now + part * 100_000_000);
+                    prop_assert!(utc >= last);
+                    last = utc;
+                }
+                let reached = clock.conversion().utc(now + 1_000_000_000).nanos();
+                prop_assert_eq!(reached as i64, (now + 1_000_000_000) as i64 + offset);
+            }
+        }
+    }
+}

@@ -1,0 +1,70 @@
+//! Who writes: the run, the sensor, the section header of every segment, the wall clock.
+
+use crate::voice::Failure;
+use nix::sys::time::TimeValLike as _;
+use nix::time::{ClockId, clock_gettime};
+use std::io::Read as _;
+use std::path::Path;
+use tapedeck_index::catalog::StoreFile;
+use tapedeck_index::pcapng::SectionInfo;
+use tapedeck_packet::Timestamp;
+
+/// The wall clock (CLOCK_REALTIME).
+#[must_use]
+pub fn now() -> Timestamp {
+    let nanos = clock_gettime(ClockId::CLOCK_REALTIME).map_or(0, |t| t.num_nanoseconds());
+    Timestamp::from_nanos_saturating(u64::try_from(nanos).unwrap_or(0))
+}
+
+/// The random number of this process, from the kernel.
+///
+/// # Errors
+/// No /dev/urandom.
+pub fn run_number() -> Result<u32, Failure> {
+    let mut bytes = [0; 4];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(|e| Failure::new(format!("reading /dev/urandom: {e}")))?;
+    Ok(u32::from_le_bytes(bytes))
+}
+
+/// What the section headers of our segments say.
+#[must_use]
+pub fn section() -> SectionInfo {
+    let uname = nix::sys::utsname::uname().ok();
+    let text = |part: &std::ffi::OsStr| part.to_string_lossy().into_owned();
+    SectionInfo {
+        hardware: uname.as_ref().map(|u| text(u.machine())),
+        os: uname.as_ref().map(|u| format!("{} {}", text(u.sysname()), text(u.release()))),
+        application: Some(concat!("tapedeck ", env!("CARGO_PKG_VERSION")).to_owned()),
+    }
+}
+
+/// Opens a store for writing, making it if the folder is not there; returns its sensor id. A new store
+/// takes the host's name.
+///
+/// # Errors
+/// The folder holds something else, or cannot be written.
+pub fn open_store(store: &Path) -> Result<String, Failure> {
+    let host = nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());
+    let sensor = host.filter(|name| !name.is_empty()).unwrap_or_else(|| "sensor".into());
+    match StoreFile::read_or_create(store, &sensor) {
+        Ok(file) => Ok(file.sensor),
+        Err(error) => {
+            Err(Failure::of(&error).hint("name a folder that is a tapedeck store, or one that can be made"))
+        }
+    }
+}
+
+/// Checks that a folder is a store.
+///
+/// # Errors
+/// It is not there, holds no `store.json`, or one of another version.
+pub fn existing_store(store: &Path) -> Result<(), Failure> {
+    match StoreFile::read(store) {
+        Ok(_) => Ok(()),
+        Err(error) => {
+            Err(Failure::of(&error).hint("name the folder that was given to `tapedeck record` or `import`"))
+        }
+    }
+}

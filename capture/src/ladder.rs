@@ -1,0 +1,263 @@
+//! The ladder of modes: zero-copy, copy, skb, packet. Fastest first, each step down said with its reason.
+//!
+//! A step is taken in three moves. [`Rung::prepare`] opens sockets, binds them and fills the XSKMAP slots;
+//! the caller starts workers on the sources; [`Intake::open`] attaches the program, so that nothing is
+//! counted before somebody reads. On the way out [`Intake::close`] comes first. It must never take a
+//! step down that was not asked for (`--mode`), nor take one in silence.
+
+use crate::packet_mmap::{PacketError, PacketIntake, PacketSource};
+use crate::xsk::{BindMode, ChunkSize, Gauge, Pages, XskConfig, XskError, XskSocket};
+use std::fmt;
+use std::os::fd::{AsFd as _, OwnedFd};
+use tapedeck_ebpf::{Mode as AttachMode, Program, ProgramError, QUEUES_MAX};
+
+/// RX ring entries per queue: 8 ms of 1 Mpps.
+const RX_ENTRIES: u32 = 8192;
+/// Chunks per queue; twice the RX ring, so that a full ring never starves the NIC's own.
+const CHUNKS: u32 = 2 * RX_ENTRIES;
+
+/// How packets come in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// AF_XDP, the NIC writes into our memory.
+    ZeroCopy,
+    /// AF_XDP, native program, the kernel copies.
+    Copy,
+    /// AF_XDP, generic program.
+    Skb,
+    /// AF_PACKET.
+    Packet,
+}
+
+impl Mode {
+    /// The ladder, from the top.
+    pub const ALL: [Self; 4] = [Self::ZeroCopy, Self::Copy, Self::Skb, Self::Packet];
+
+    /// Its name in options, ready line and ledger.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ZeroCopy => "zerocopy",
+            Self::Copy => "copy",
+            Self::Skb => "skb",
+            Self::Packet => "packet",
+        }
+    }
+
+    /// The mode of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.name() == name)
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The interface to open.
+#[derive(Clone, Copy, Debug)]
+pub struct Rung {
+    /// Interface.
+    pub ifindex: u32,
+    /// Largest payload of a packet, bytes.
+    pub mtu: u32,
+    /// Queues packets arrive on.
+    pub queues: u32,
+    /// UTC minus CLOCK_MONOTONIC, nanoseconds.
+    pub utc_offset_ns: u64,
+}
+
+/// Why a mode cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum RungError {
+    /// The XDP program.
+    #[error(transparent)]
+    Program(#[from] ProgramError),
+    /// An AF_XDP socket.
+    #[error(transparent)]
+    Xsk(#[from] XskError),
+    /// The packet socket.
+    #[error(transparent)]
+    Packet(#[from] PacketError),
+    /// More queues than the program has slots for.
+    #[error("the interface has {0} queues, the XDP program takes {QUEUES_MAX}")]
+    Queues(u32),
+    /// A descriptor could not be copied.
+    #[error("out of descriptors")]
+    Descriptors(#[source] std::io::Error),
+}
+
+impl RungError {
+    /// What the operator can do about it, where we know.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        let errno = match self {
+            Self::Program(err) => return err.hint(),
+            Self::Queues(_) => return Some("use fewer queues: `ethtool -L IF combined 64`, or --rss"),
+            Self::Xsk(err) => err.source.raw_os_error(),
+            Self::Packet(err) => err.source.raw_os_error(),
+            Self::Descriptors(err) => err.raw_os_error(),
+        };
+        match errno? {
+            libc::EOPNOTSUPP => Some("the driver has no AF_XDP zero-copy: use --mode copy, or auto"),
+            libc::EBUSY => Some("another AF_XDP socket holds the queue: see `ss -f xdp -p`"),
+            libc::EPERM | libc::EACCES => {
+                Some("run as root, or with CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON")
+            }
+            libc::ENOBUFS => Some("raise the limit of locked memory: `ulimit -l unlimited`"),
+            libc::EMFILE => Some("raise the limit of open files: `ulimit -n 4096`"),
+            _ => None,
+        }
+    }
+}
+
+/// What the workers read, one source per queue.
+#[derive(Debug)]
+pub enum Sources {
+    /// AF_XDP: one per queue of the interface.
+    Xsk(Vec<XskSocket>),
+    /// AF_PACKET: one for all of them.
+    Packet(PacketSource),
+}
+
+/// Sources that are ready, behind a closed intake.
+#[derive(Debug)]
+pub struct Prepared {
+    /// For the workers.
+    pub sources: Sources,
+    /// For the supervisor.
+    pub intake: Intake,
+    /// Fill levels of the RX rings, in order of the queues; empty in packet mode.
+    pub gauges: Vec<Gauge>,
+    /// Pages the UMEMs consist of; `None` in packet mode.
+    pub pages: Option<Pages>,
+}
+
+/// Where the packets of an interface come in.
+#[derive(Debug)]
+pub enum Intake {
+    /// Through the XDP program.
+    Xdp {
+        /// The program, which holds the counters.
+        program: Program,
+        /// Interface.
+        ifindex: u32,
+        /// How to attach; `None` once it is attached.
+        attach: Option<AttachMode>,
+        /// Sockets that could be bound only with the program attached; their slots are empty yet.
+        late: Vec<OwnedFd>,
+    },
+    /// Through the packet socket.
+    Packet(PacketIntake),
+}
+
+impl Rung {
+    /// Sets everything up for `mode`, up to the point where packets would come in.
+    ///
+    /// # Errors
+    /// [`RungError`]: the mode cannot be had on this interface.
+    pub fn prepare(&self, mode: Mode) -> Result<Prepared, RungError> {
+        let (bind, attach) = match mode {
+            Mode::ZeroCopy => (BindMode::ZeroCopy, AttachMode::Native),
+            Mode::Copy => (BindMode::Copy, AttachMode::Native),
+            Mode::Skb => (BindMode::Copy, AttachMode::Skb),
+            Mode::Packet => return self.prepare_packet(),
+        };
+        if self.queues > QUEUES_MAX {
+            return Err(RungError::Queues(self.queues));
+        }
+        let mut program = Program::load(self.utc_offset_ns)?;
+        let mut sockets = (0..self.queues).map(|queue| self.socket(queue)).collect::<Result<Vec<_>, _>>()?;
+        let mut late = Vec::new();
+        let mut pending = Some(attach);
+        if let Err(refused) = bind_all(&mut sockets, bind) {
+            // virtio-net announces zero-copy only once a program is attached.
+            if bind != BindMode::ZeroCopy || refused.source.raw_os_error() != Some(libc::EOPNOTSUPP) {
+                return Err(refused.into());
+            }
+            program.attach(self.ifindex, attach)?;
+            pending = None;
+            bind_all(&mut sockets, bind)?;
+            let copy = |socket: &XskSocket| socket.as_fd().try_clone_to_owned();
+            late = sockets.iter().map(copy).collect::<Result<_, _>>().map_err(RungError::Descriptors)?;
+        } else {
+            for (queue, socket) in (0..).zip(&sockets) {
+                program.set_socket(queue, socket.as_fd())?;
+            }
+        }
+        Ok(Prepared {
+            gauges: sockets.iter().map(XskSocket::gauge).collect(),
+            pages: sockets.first().map(XskSocket::pages),
+            intake: Intake::Xdp { program, ifindex: self.ifindex, attach: pending, late },
+            sources: Sources::Xsk(sockets),
+        })
+    }
+
+    fn prepare_packet(&self) -> Result<Prepared, RungError> {
+        let source = PacketSource::open(self.ifindex)?;
+        let intake = Intake::Packet(PacketIntake::of(&source, self.ifindex)?);
+        Ok(Prepared { sources: Sources::Packet(source), intake, gauges: Vec::new(), pages: None })
+    }
+
+    fn socket(&self, queue: u32) -> Result<XskSocket, XskError> {
+        let (chunk, fragments) = ChunkSize::for_mtu(self.mtu);
+        let ifindex = self.ifindex;
+        XskSocket::open(XskConfig {
+            ifindex,
+            queue,
+            chunk,
+            fragments,
+            rx_entries: RX_ENTRIES,
+            chunks: CHUNKS,
+        })
+    }
+}
+
+fn bind_all(sockets: &mut [XskSocket], mode: BindMode) -> Result<(), XskError> {
+    sockets.iter_mut().try_for_each(|socket| if socket.is_bound() { Ok(()) } else { socket.bind(mode) })
+}
+
+impl Intake {
+    /// Lets packets in. Everything is counted from here on.
+    ///
+    /// # Errors
+    /// [`RungError`]: the driver refuses the program, or the interface went away.
+    pub fn open(&mut self) -> Result<(), RungError> {
+        match self {
+            Self::Xdp { program, ifindex, attach, late } => {
+                for (queue, socket) in (0..).zip(late.drain(..)) {
+                    program.set_socket(queue, socket.as_fd())?;
+                }
+                if let Some(mode) = attach.take() {
+                    program.attach(*ifindex, mode)?;
+                }
+            }
+            Self::Packet(intake) => intake.open()?,
+        }
+        Ok(())
+    }
+
+    /// Lets nothing more in. What has arrived stays in the rings, and the counters stay readable.
+    ///
+    /// # Errors
+    /// [`RungError`]: the packet socket did not take the filter.
+    pub fn close(&mut self) -> Result<(), RungError> {
+        match self {
+            Self::Xdp { program, .. } => program.detach(),
+            Self::Packet(intake) => intake.close()?,
+        }
+        Ok(())
+    }
+
+    /// The XDP program, in the modes that have one.
+    #[must_use]
+    pub fn program(&self) -> Option<&Program> {
+        match self {
+            Self::Xdp { program, .. } => Some(program),
+            Self::Packet(_) => None,
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! What `record` is to do, with nothing left open: defaults filled in, globs expanded, CPUs chosen.
+
+use crate::cli::{ModeWish, RecordArgs};
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tapedeck_writer::Level;
+
+/// Stored bytes of a segment.
+const SEGMENT_BYTES: u64 = 1 << 30;
+/// Age of a segment.
+const SEGMENT_AGE: Duration = Duration::from_secs(60);
+
+/// Why there is no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// No interface was named.
+    #[error("no interface to record")]
+    NoInterface,
+    /// An interface was named twice.
+    #[error("interface {0} is named twice")]
+    TwiceInterface(String),
+    /// No store was named.
+    #[error("no store to write to")]
+    NoStore,
+    /// A glob that matches nothing, or is none.
+    #[error("--store {pattern}: {why}")]
+    Glob {
+        /// As typed.
+        pattern: String,
+        /// What is wrong.
+        why: String,
+    },
+    /// A CPU this process may not run on.
+    #[error("--cpus: CPU {0} is not one this process may use")]
+    Cpu(usize),
+    /// 0 packets is no goal.
+    #[error("--packets 0 would stop at once")]
+    NoPackets,
+}
+
+impl PlanError {
+    /// What the operator can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoInterface => Some("--interface IF, or `interface = \"IF\"` in the configuration"),
+            Self::NoStore => Some("--store DIR, or `store = \"DIR\"` in the configuration"),
+            Self::Glob { .. } => {
+                Some("a glob spreads queues over folders that exist; a plain folder is made")
+            }
+            Self::Cpu(_) => Some("see `taskset -p $$` for those it may"),
+            Self::TwiceInterface(_) | Self::NoPackets => None,
+        }
+    }
+}
+
+/// A recording.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecordPlan {
+    /// Interfaces, at least one.
+    pub interfaces: Vec<String>,
+    /// Stores, at least one; queue i writes to store i mod n.
+    pub stores: Vec<PathBuf>,
+    /// How packets come in.
+    pub mode: ModeWish,
+    /// Stored bytes of a segment.
+    pub segment_bytes: u64,
+    /// Age of a segment.
+    pub segment_age: Duration,
+    /// Compression.
+    pub level: Level,
+    /// Ends so long after the ready line.
+    pub duration: Option<Duration>,
+    /// Ends when so many packets are stored.
+    pub packets: Option<u64>,
+    /// CPUs for the workers, worker i on CPU i mod n; empty = not pinned.
+    pub cpus: Vec<usize>,
+    /// Set queue count and symmetric hashing.
+    pub rss: bool,
+    /// Also interfaces that carry the default route.
+    pub force: bool,
+}
+
+impl RecordPlan {
+    /// Decides what was left open.
+    ///
+    /// # Errors
+    /// [`PlanError`].
+    pub fn new(args: &RecordArgs) -> Result<Self, PlanError> {
+        if args.interface.is_empty() {
+            return Err(PlanError::NoInterface);
+        }
+        for (index, name) in args.interface.iter().enumerate() {
+            if args.interface.iter().take(index).any(|earlier| earlier == name) {
+                return Err(PlanError::TwiceInterface(name.clone()));
+            }
+        }
+        if args.packets == Some(0) {
+            return Err(PlanError::NoPackets);
+        }
+        Ok(Self {
+            interfaces: args.interface.clone(),
+            stores: expand(&args.store)?,
+            mode: args.mode.unwrap_or_default(),
+            segment_bytes: args.segment_size.unwrap_or(SEGMENT_BYTES),
+            segment_age: args.segment_age.unwrap_or(SEGMENT_AGE),
+            level: args.level.unwrap_or_default(),
+            duration: args.duration,
+            packets: args.packets,
+            cpus: choose_cpus(args.cpus.as_ref().map(|list| list.0.as_slice()))?,
+            rss: args.rss,
+            force: args.force,
+        })
+    }
+}
+
+impl RecordPlan {
+    /// Queues that `--rss` asks for: one per CPU a worker may have.
+    #[must_use]
+    pub fn rss_queues(&self) -> u32 {
+        u32::try_from(self.cpus.len()).unwrap_or(u32::MAX).max(1)
+    }
+}
+
+/// Folders as they are, globs as what they match. Each folder once.
+fn expand(stores: &[PathBuf]) -> Result<Vec<PathBuf>, PlanError> {
+    let mut found: Vec<PathBuf> = Vec::new();
+    for store in stores {
+        let matches = if is_glob(store) { matches_of(store)? } else { vec![store.clone()] };
+        for path in matches {
+            if !found.contains(&path) {
+                found.push(path);
+            }
+        }
+    }
+    if found.is_empty() { Err(PlanError::NoStore) } else { Ok(found) }
+}
+
+fn is_glob(path: &Path) -> bool {
+    !path.exists() && path.to_str().is_some_and(|text| text.contains(['*', '?', '[']))
+}
+
+fn matches_of(pattern: &Path) -> Result<Vec<PathBuf>, PlanError> {
+    let text = pattern.to_string_lossy().into_owned();
+    let error = |why: String| PlanError::Glob { pattern: text.clone(), why };
+    let folders: Vec<PathBuf> = glob::glob(&text)
+        .map_err(|err| error(err.to_string()))?
+        .filter_map(Result::ok)
+        .filter(|path| path.is_dir())
+        .collect();
+    if folders.is_empty() { Err(error("no folder matches".to_owned())) } else { Ok(folders) }
+}
+
+/// CPUs this process may use, cut to those asked for. A single one is not worth pinning to.
+fn choose_cpus(asked: Option<&[usize]>) -> Result<Vec<usize>, PlanError> {
+    let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap_or_else(|_| CpuSet::new());
+    let may = |cpu: usize| allowed.is_set(cpu).unwrap_or(false);
+    match asked {
+        Some(list) => match list.iter().find(|cpu| !may(**cpu)) {
+            Some(cpu) => Err(PlanError::Cpu(*cpu)),
+            None => Ok(list.to_vec()),
+        },
+        None => {
+            let all: Vec<usize> = (0..CpuSet::count()).filter(|cpu| may(*cpu)).collect();
+            Ok(if all.len() > 1 { all } else { Vec::new() })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::CpuList;
+
+    fn args(interfaces: &[&str], store: &str) -> RecordArgs {
+        RecordArgs {
+            interface: interfaces.iter().map(|name| (*name).to_owned()).collect(),
+            store: vec![store.into()],
+            ..RecordArgs::default()
+        }
+    }
+
+    #[test]
+    fn defaults_are_filled_in() {
+        let plan = RecordPlan::new(&args(&["eth1"], "/nowhere")).unwrap();
+        assert_eq!((plan.segment_bytes, plan.segment_age), (1 << 30, Duration::from_secs(60)));
+        assert_eq!((plan.mode, plan.level), (ModeWish::Auto, Level::Auto));
+        assert_eq!(plan.stores, [PathBuf::from("/nowhere")]);
+    }
+
+    #[test]
+    fn globs_name_folders() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["disk2", "disk1", "other"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        std::fs::write(dir.path().join("disk3"), b"a file").unwrap();
+        let pattern = dir.path().join("disk*");
+        let plan = RecordPlan::new(&args(&["eth1"], pattern.to_str().unwrap())).unwrap();
+        assert_eq!(plan.stores, [dir.path().join("disk1"), dir.path().join("disk2")]);
+        let none = RecordPlan::new(&args(&["eth1"], dir.path().join("x*").to_str().unwrap()));
+        assert!(matches!(none, Err(PlanError::Glob { .. })));
+    }
+
+    #[test]
+    fn nonsense_is_refused() {
+        assert!(matches!(RecordPlan::new(&args(&[], "/a")), Err(PlanError::NoInterface)));
+        assert!(matches!(RecordPlan::new(&args(&["a", "b", "a"], "/a")), Err(PlanError::TwiceInterface(_))));
+        let no_store = RecordArgs { store: Vec::new(), ..args(&["a"], "/a") };
+        assert!(matches!(RecordPlan::new(&no_store), Err(PlanError::NoStore)));
+        let cpu = RecordArgs { cpus: Some(CpuList(vec![1023])), ..args(&["a"], "/a") };
+        assert!(matches!(RecordPlan::new(&cpu), Err(PlanError::Cpu(1023))));
+    }
+}

@@ -1,0 +1,316 @@
+//! What must hold before an interface is recorded, and what is changed on it meanwhile.
+//!
+//! Offloads that alter packets before the recorder sees them (VLAN tags taken out, packets merged) are
+//! switched off and, like everything changed here, put back when the recording ends; each change is
+//! said. It must never touch an interface that carries the default route unless told to.
+
+use crate::ladder::Mode;
+use crate::sys::ethtool::{Channels, Ethtool, Hashing, Offload};
+use crate::sys::netlink::{self, LinkState};
+use crate::sys::packet::Promiscuous;
+use nix::net::if_::if_nametoindex;
+use std::fs;
+use std::io;
+
+/// ARPHRD_ETHER and ARPHRD_LOOPBACK: links with Ethernet headers.
+const ETHERNET: [u16; 2] = [1, 772];
+
+/// Why an interface is not recorded.
+#[derive(Debug, thiserror::Error)]
+pub enum PreflightError {
+    /// No such interface here.
+    #[error("there is no interface {0} in this network namespace")]
+    Missing(String),
+    /// It is down.
+    #[error("interface {0} is down")]
+    Down(String),
+    /// Its packets do not begin with an Ethernet header.
+    #[error("interface {0} is not Ethernet")]
+    NotEthernet(String),
+    /// It carries the default route.
+    #[error("interface {0} carries the default route; recording would cut this host off")]
+    DefaultRoute(String),
+    /// An offload that would falsify packets cannot be switched off.
+    #[error("{word} of interface {interface} is on and cannot be switched off: {loss}")]
+    Offload {
+        /// Interface.
+        interface: String,
+        /// Its name for `ethtool -K`.
+        word: &'static str,
+        /// What it does to a recording.
+        loss: &'static str,
+        /// The driver's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// Receive hashing cannot be set.
+    #[error("--rss: cannot {act} of interface {interface}")]
+    Rss {
+        /// Interface.
+        interface: String,
+        /// What was tried.
+        act: &'static str,
+        /// The driver's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// The interface cannot be asked or set.
+    #[error("cannot {act} interface {interface}")]
+    Io {
+        /// Interface.
+        interface: String,
+        /// What was tried.
+        act: &'static str,
+        /// The kernel's answer.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl PreflightError {
+    /// What the operator can do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Missing(_) => Some("see `ip link` for the names".into()),
+            Self::Down(interface) => Some(format!("ip link set dev {interface} up")),
+            Self::DefaultRoute(_) => {
+                Some("record a port that only listens; --force if this host may lose its network".into())
+            }
+            Self::Offload { interface, word, .. } => {
+                Some(format!("ethtool -K {interface} {word} off; or --mode packet, which puts tags back"))
+            }
+            Self::Rss { .. } => Some("record without --rss, and spread flows in the driver's own way".into()),
+            Self::NotEthernet(_) | Self::Io { .. } => None,
+        }
+    }
+}
+
+/// An interface that may be recorded.
+#[derive(Debug)]
+pub(crate) struct Target {
+    pub(crate) name: String,
+    pub(crate) ifindex: u32,
+    pub(crate) state: LinkState,
+    ethtool: Ethtool,
+}
+
+impl Target {
+    /// Finds the interface and refuses what cannot or must not be recorded.
+    ///
+    /// # Errors
+    /// [`PreflightError`].
+    pub(crate) fn find(name: &str, force: bool) -> Result<Self, PreflightError> {
+        let io = |act| {
+            let interface = name.to_owned();
+            move |source| PreflightError::Io { interface, act, source }
+        };
+        let ifindex = if_nametoindex(name).map_err(|_| PreflightError::Missing(name.to_owned()))?;
+        let state = netlink::link(ifindex).map_err(io("ask for"))?;
+        if !ETHERNET.contains(&state.hardware) {
+            return Err(PreflightError::NotEthernet(name.to_owned()));
+        }
+        if !state.up {
+            return Err(PreflightError::Down(name.to_owned()));
+        }
+        if !force && carries_default_route(name) {
+            return Err(PreflightError::DefaultRoute(name.to_owned()));
+        }
+        let ethtool = Ethtool::open(name).map_err(io("open an ethtool socket for"))?;
+        Ok(Self { name: name.to_owned(), ifindex, state, ethtool })
+    }
+
+    /// Queues packets arrive on now.
+    pub(crate) fn queues(&self) -> u32 {
+        // Drivers without channels have the queues they were made with.
+        self.ethtool.channels().map_or(self.state.rx_queues, Channels::rx).max(1)
+    }
+
+    /// Prepares the interface for a recording; `rss_queues` asks for symmetric hashing over so many
+    /// queues.
+    ///
+    /// # Errors
+    /// [`PreflightError::Rss`], and [`PreflightError::Io`] where it does not go promiscuous.
+    pub(crate) fn claim(&self, rss_queues: Option<u32>) -> Result<Claim, PreflightError> {
+        let promiscuous = Promiscuous::on(self.ifindex).map_err(|source| PreflightError::Io {
+            interface: self.name.clone(),
+            act: "switch on promiscuous mode of",
+            source,
+        })?;
+        let ethtool = Ethtool::open(&self.name).map_err(|source| PreflightError::Io {
+            interface: self.name.clone(),
+            act: "open an ethtool socket for",
+            source,
+        })?;
+        let mut claim = Claim {
+            interface: self.name.clone(),
+            ethtool,
+            offloads: Vec::new(),
+            hashing: None,
+            channels: None,
+            _promiscuous: promiscuous,
+        };
+        if let Some(queues) = rss_queues {
+            claim.spread(queues)?;
+        }
+        Ok(claim)
+    }
+}
+
+/// An interface in use: whatever was changed on it is put back on drop.
+#[derive(Debug)]
+pub(crate) struct Claim {
+    interface: String,
+    ethtool: Ethtool,
+    offloads: Vec<Offload>,
+    hashing: Option<Hashing>,
+    channels: Option<Channels>,
+    _promiscuous: Promiscuous,
+}
+
+impl Claim {
+    /// Switches off what would falsify packets in `mode`.
+    ///
+    /// # Errors
+    /// [`PreflightError::Offload`]: tags would be lost and the driver does not let go of them.
+    pub(crate) fn offloads_off(&mut self, mode: Mode) -> Result<(), PreflightError> {
+        if mode != Mode::Packet {
+            // Without the dev-bound program nobody hands the tag over: it would be gone.
+            self.switch_off(Offload::RxVlan).map_err(|source| PreflightError::Offload {
+                interface: self.interface.clone(),
+                word: Offload::RxVlan.word(),
+                loss: "VLAN tags would be lost",
+                source,
+            })?;
+        }
+        // Merging happens before generic XDP and packet sockets, after native XDP.
+        let merging: &[Offload] = match mode {
+            Mode::ZeroCopy | Mode::Copy => &[Offload::Lro],
+            Mode::Skb | Mode::Packet => &[Offload::Lro, Offload::Gro],
+        };
+        for which in merging {
+            if let Err(error) = self.switch_off(*which) {
+                let (interface, word) = (&self.interface, which.word());
+                tracing::warn!(interface, %error, "{word} stays on: packets may be recorded merged");
+            }
+        }
+        Ok(())
+    }
+
+    fn switch_off(&mut self, which: Offload) -> io::Result<()> {
+        // A driver that does not know the offload has not got it.
+        if !self.ethtool.offload(which).unwrap_or(false) {
+            return Ok(());
+        }
+        self.ethtool.set_offload(which, false)?;
+        if self.ethtool.offload(which)? {
+            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+        }
+        tracing::info!(interface = self.interface, "{} switched off while recording", which.word());
+        self.offloads.push(which);
+        Ok(())
+    }
+
+    /// Symmetric hashing over `queues` queues.
+    fn spread(&mut self, queues: u32) -> Result<(), PreflightError> {
+        let fail = |act| {
+            let interface = self.interface.clone();
+            move |source| PreflightError::Rss { interface, act, source }
+        };
+        let hashing = self.ethtool.hashing().map_err(fail("read the receive hashing"))?;
+        if !hashing.is_settable() {
+            return Err(fail("read the receive hashing")(io::Error::from_raw_os_error(libc::EOPNOTSUPP)));
+        }
+        let channels = self.ethtool.channels().map_err(fail("read the queue count"))?;
+        let queues = queues.clamp(1, channels.rx_max().max(1));
+        let (set_channels, set_hashing) = (fail("set the queue count"), fail("set the receive hashing"));
+        if channels.rx() != queues {
+            self.ethtool.set_channels(channels.with_rx(queues)).map_err(set_channels)?;
+            self.channels = Some(channels);
+        }
+        self.ethtool.set_hashing(&hashing.symmetric(queues)).map_err(set_hashing)?;
+        self.hashing = Some(hashing);
+        tracing::info!(interface = self.interface, queues, "symmetric receive hashing set while recording");
+        Ok(())
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let interface = &self.interface;
+        for which in self.offloads.drain(..) {
+            if let Err(error) = self.ethtool.set_offload(which, true) {
+                tracing::warn!(interface, %error, "cannot switch {} on again", which.word());
+            }
+        }
+        if let Some(channels) = self.channels.take()
+            && let Err(error) = self.ethtool.set_channels(channels)
+        {
+            tracing::warn!(interface, %error, "cannot set the queue count back");
+        }
+        if let Some(hashing) = self.hashing.take()
+            && let Err(error) = self.ethtool.set_hashing(&hashing)
+        {
+            tracing::warn!(interface, %error, "cannot set the receive hashing back");
+        }
+    }
+}
+
+/// Whether a default route of the caller's namespace leaves through `interface`.
+fn carries_default_route(interface: &str) -> bool {
+    let read = |name: &str| fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
+    default_in_v4(&read("route"), interface) || default_in_v6(&read("ipv6_route"), interface)
+}
+
+/// /proc/net/route: interface, destination, gateway, flags, use counts, metric, mask.
+fn default_in_v4(table: &str, interface: &str) -> bool {
+    table.lines().skip(1).any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields.first() == Some(&interface)
+            && fields.get(1) == Some(&"00000000")
+            && fields.get(7) == Some(&"00000000")
+    })
+}
+
+/// /proc/net/ipv6_route: destination, its length, source, its length, gateway, metric, counts, flags,
+/// interface. RTF_REJECT marks the unreachable default every host has.
+fn default_in_v6(table: &str, interface: &str) -> bool {
+    const RTF_REJECT: u32 = 0x200;
+    table.lines().any(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let flags = fields.get(8).and_then(|hex| u32::from_str_radix(hex, 16).ok()).unwrap_or(0);
+        fields.get(9) == Some(&interface)
+            && fields.get(1) == Some(&"00")
+            && fields.first().is_some_and(|destination| destination.bytes().all(|byte| byte == b'0'))
+            && flags & RTF_REJECT == 0
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_routes_are_found() {
+        let v4 = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
+                  eth0\t00000000\t0100A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+                  eth1\t0000A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
+        assert!(default_in_v4(v4, "eth0"));
+        assert!(!default_in_v4(v4, "eth1") && !default_in_v4(v4, "eth"));
+        let zero = "00000000000000000000000000000000";
+        let v6 = format!(
+            "{zero} 00 {zero} 00 fe800000000000000000000000000001 00000400 1 0 00000003     eth0\n\
+             {zero} 00 {zero} 00 {zero} ffffffff 1 0 00200200       lo\n\
+             fe800000000000000000000000000000 40 {zero} 00 {zero} 00000100 1 0 00000001     eth1\n"
+        );
+        assert!(default_in_v6(&v6, "eth0"));
+        assert!(!default_in_v6(&v6, "lo") && !default_in_v6(&v6, "eth1"));
+    }
+
+    #[test]
+    fn what_is_not_there_is_named() {
+        let error = Target::find("no-such-if", false).unwrap_err();
+        assert_eq!(error.to_string(), "there is no interface no-such-if in this network namespace");
+        assert!(error.hint().is_some());
+    }
+}

@@ -1,0 +1,277 @@
+//! The start of a recording: stores, interfaces, and per interface down the ladder.
+//!
+//! Workers run before the intake opens, so that nothing is counted as lost while they start. A mode that
+//! fails takes its workers with it before the next one is tried.
+
+use super::{Active, Crew, RecordError, Run};
+use crate::books::{InterfaceBooks, QueueBooks};
+use crate::cli::ModeWish;
+use crate::identity;
+use crate::ladder::{Mode, Prepared, Rung, RungError, Sources};
+use crate::lock::{Holder, InterfaceLock};
+use crate::maintain;
+use crate::plan::RecordPlan;
+use crate::preflight::{Claim, PreflightError, Target};
+use crate::source::Source;
+use crate::voice::Failure as Fault;
+use crate::worker::{self, Phase, Post, Shared};
+use crate::xsk::{Gauge, Pages};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+use tapedeck_index::pcapng::InterfaceInfo;
+use tapedeck_packet::LinkType;
+use tapedeck_writer::{Chain, ChainConfig, RecoverOptions};
+
+/// A folder and the sensor that fills it.
+pub(super) struct Store {
+    path: PathBuf,
+    sensor: String,
+}
+
+/// Makes the folders stores, and recovers what a former recorder left open in them.
+pub(super) fn stores(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Vec<Store>, Fault> {
+    let mut stores = Vec::with_capacity(plan.stores.len());
+    for path in &plan.stores {
+        let sensor = identity::open_store(path)?;
+        recover(path, say);
+        stores.push(Store { path: path.clone(), sensor });
+    }
+    Ok(stores)
+}
+
+/// Seals what is left open, and says so. What cannot be recovered stays as it is: a recorder that did
+/// not start would lose more.
+fn recover(store: &Path, say: &mut dyn FnMut(&str)) {
+    maintain::say_recovered(&tapedeck_writer::recover(store, &RecoverOptions::default()), say);
+}
+
+/// Starts all interfaces of the plan; those that run are in `active`, also after an error.
+pub(super) fn interfaces(
+    plan: &RecordPlan,
+    run: &Run,
+    stores: &[Store],
+    active: &mut Vec<Active>,
+) -> Result<(), RecordError> {
+    // All are looked at before the first is touched.
+    let find = |name: &String| Target::find(name, plan.force);
+    let targets = plan.interfaces.iter().map(find).collect::<Result<Vec<_>, _>>()?;
+    let seq = Arc::new(AtomicU32::new(0));
+    let mut place = Place { plan, run, stores, seq, next: 0 };
+    for target in &targets {
+        let holder = Holder {
+            pid: std::process::id(),
+            run: format!("{:08x}", run.run),
+            interface: target.name.clone(),
+            stores: plan.stores.clone(),
+        };
+        let lock = InterfaceLock::take(target.ifindex, &holder)?;
+        let claim = target.claim(plan.rss.then(|| plan.rss_queues()))?;
+        active.push(down_the_ladder(target, &mut place, claim, lock)?);
+    }
+    Ok(())
+}
+
+/// Where the workers of all interfaces go.
+struct Place<'a> {
+    plan: &'a RecordPlan,
+    run: &'a Run,
+    stores: &'a [Store],
+    seq: Arc<AtomicU32>,
+    /// Workers placed so far.
+    next: usize,
+}
+
+/// A step that failed: try the next one, or give up.
+enum Failure {
+    Step(RungError),
+    Fatal(RecordError),
+}
+
+impl From<RungError> for Failure {
+    fn from(error: RungError) -> Self {
+        Self::Step(error)
+    }
+}
+
+impl From<RecordError> for Failure {
+    fn from(error: RecordError) -> Self {
+        Self::Fatal(error)
+    }
+}
+
+fn down_the_ladder(
+    target: &Target,
+    place: &mut Place<'_>,
+    mut claim: Claim,
+    lock: InterfaceLock,
+) -> Result<Active, RecordError> {
+    let modes: &[Mode] = match &place.plan.mode {
+        ModeWish::Auto => &Mode::ALL,
+        ModeWish::Only(mode) => std::slice::from_ref(mode),
+    };
+    let rung = Rung {
+        ifindex: target.ifindex,
+        mtu: target.state.mtu,
+        queues: target.queues(),
+        utc_offset_ns: place.run.clock.conversion().offset_ns(),
+    };
+    let mut left = modes.iter();
+    while let Some(mode) = left.next() {
+        let next = left.as_slice().first();
+        let interface = &target.name;
+        if let Err(error) = claim.offloads_off(*mode) {
+            let Some(next) = next else { return Err(error.into()) };
+            step_down(interface, *mode, *next, &error);
+            continue;
+        }
+        match try_mode(target, place, &rung, *mode) {
+            Ok(started) => {
+                let Started { intake, books, workers } = started;
+                return Ok(Active { intake, books, workers, _claim: claim, _lock: lock });
+            }
+            Err(Failure::Step(source)) => match next {
+                Some(next) => step_down(interface, *mode, *next, &source),
+                None => return Err(RecordError::Mode { interface: interface.clone(), mode: *mode, source }),
+            },
+            Err(Failure::Fatal(error)) => return Err(error),
+        }
+    }
+    Err(PreflightError::Missing(target.name.clone()).into())
+}
+
+/// Says why a faster mode is not taken, with all causes in one line.
+fn step_down(interface: &str, mode: Mode, next: Mode, error: &dyn std::error::Error) {
+    let mut why = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        why.push_str(": ");
+        why.push_str(&error.to_string());
+        cause = error.source();
+    }
+    tracing::warn!(interface, "no mode {mode}, trying {next}: {why}");
+}
+
+/// An interface whose packets come in.
+struct Started {
+    intake: crate::ladder::Intake,
+    books: InterfaceBooks,
+    workers: Vec<Crew>,
+}
+
+fn try_mode(target: &Target, place: &mut Place<'_>, rung: &Rung, mode: Mode) -> Result<Started, Failure> {
+    let Prepared { sources, mut intake, gauges, pages } = rung.prepare(mode)?;
+    if pages == Some(Pages::Small) {
+        let interface = &target.name;
+        tracing::warn!(interface, "no 2 MiB pages free (vm.nr_hugepages): packet memory uses 4 KiB pages");
+    }
+    if let Some(why) = intake.program().and_then(|program| program.without_refusals()) {
+        let interface = &target.name;
+        tracing::warn!(
+            interface,
+            why,
+            "losses by cause come from the sockets: the kernel gives no tracepoint"
+        );
+    }
+    let books = InterfaceBooks {
+        interface: target.name.clone(),
+        ifindex: target.ifindex,
+        mode,
+        queues: Vec::new(),
+        missed_before: target.state.rx_missed,
+    };
+    let mut crew = Gang { target, mode, books, workers: Vec::new() };
+    let first = place.next;
+    let hired = match sources {
+        Sources::Xsk(sockets) => {
+            let gauges = gauges.into_iter().map(Some);
+            (0..)
+                .zip(sockets)
+                .zip(gauges)
+                .try_for_each(|((queue, socket), gauge)| crew.hire(place, queue, socket, gauge))
+        }
+        Sources::Packet(source) => crew.hire(place, 0, source, None),
+    };
+    let opened = hired.map_err(Failure::Fatal).and_then(|()| intake.open().map_err(Failure::Step));
+    let Gang { books, workers, .. } = crew;
+    match opened {
+        Ok(()) => Ok(Started { intake, books, workers }),
+        Err(failure) => {
+            place.next = first;
+            for queue in &books.queues {
+                queue.shared.advance(Phase::Finish);
+            }
+            for crew in workers {
+                let _ = crew.thread.join();
+            }
+            Err(failure)
+        }
+    }
+}
+
+/// The workers of one interface while they are hired.
+struct Gang<'a> {
+    target: &'a Target,
+    mode: Mode,
+    books: InterfaceBooks,
+    workers: Vec<Crew>,
+}
+
+impl Gang<'_> {
+    /// Starts chain and worker for one queue.
+    fn hire<S: Source + 'static>(
+        &mut self,
+        place: &mut Place<'_>,
+        queue: u32,
+        source: S,
+        gauge: Option<Gauge>,
+    ) -> Result<(), RecordError> {
+        let interface = self.target.name.clone();
+        let spread = usize::try_from(queue).unwrap_or(usize::MAX) % place.stores.len().max(1);
+        // A plan has at least one store.
+        let Some(store) = place.stores.get(spread) else { return Ok(()) };
+        let cpus = &place.plan.cpus;
+        let cpu = cpus.get(place.next % cpus.len().max(1)).copied();
+        place.next += 1;
+        let config = self.chain_config(place, queue, store);
+        let chain = Chain::start(config).map_err(|source| RecordError::Writer {
+            interface: interface.clone(),
+            queue,
+            source,
+        })?;
+        let shared = Arc::new(Shared::default());
+        let (sink, why_plain) = chain.sink();
+        let (sink, why_plain) = (super::sink_name(sink), why_plain.unwrap_or_default());
+        tracing::info!(interface, queue, ?cpu, store = %store.path.display(), sink, why_plain, "worker");
+        let counters = chain.counters();
+        let post =
+            Post { interface, queue, cpu, clock: Arc::clone(&place.run.clock), shared: Arc::clone(&shared) };
+        let thread = worker::spawn(post, source, chain)
+            .map_err(|source| RecordError::System { act: "start a worker", source })?;
+        self.books.queues.push(QueueBooks { queue, shared, gauge, chain: counters });
+        self.workers.push(Crew { queue, cpu, store: store.path.clone(), thread });
+        Ok(())
+    }
+
+    fn chain_config(&self, place: &Place<'_>, queue: u32, store: &Store) -> ChainConfig {
+        let interface = InterfaceInfo {
+            name: self.target.name.clone(),
+            link_type: LinkType::ETHERNET,
+            snaplen: 0,
+            description: Some(format!("queue {queue}, mode {}", self.mode)),
+            filter: None,
+            hardware: self.target.state.kind.clone(),
+            speed_bps: None,
+        };
+        ChainConfig {
+            section: identity::section(),
+            queue,
+            run: place.run.run,
+            seq: Arc::clone(&place.seq),
+            segment_bytes: place.plan.segment_bytes,
+            segment_age: Some(place.plan.segment_age),
+            level: place.plan.level,
+            ..ChainConfig::record(store.path.clone(), store.sensor.clone(), interface)
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! A memory mapping that is unmapped when dropped.
+//!
+//! It gives its address and length away and nothing else: whoever makes a reference into it states why
+//! that is sound.
+
+use std::io;
+use std::os::fd::{AsRawFd as _, BorrowedFd, RawFd};
+use std::ptr::{self, NonNull};
+
+/// Memory of our own or shared with the kernel.
+#[derive(Debug)]
+pub(crate) struct Mapping {
+    base: NonNull<u8>,
+    len: usize,
+}
+
+// SAFETY: a mapping is plain memory without thread affinity; whoever reads and writes through it
+// states at the access why that is no race.
+unsafe impl Send for Mapping {}
+// SAFETY: as above; `&Mapping` gives only its address and length away.
+unsafe impl Sync for Mapping {}
+
+impl Mapping {
+    /// Anonymous, zeroed, populated memory; from 2 MiB pages when `huge`, and then `len` must be a
+    /// multiple of that.
+    pub(crate) fn anonymous(len: usize, huge: bool) -> io::Result<Self> {
+        let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        if huge {
+            flags |= libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
+        }
+        Self::map(len, flags, -1, 0)
+    }
+
+    /// The ring of a socket, at the offset that names it.
+    pub(crate) fn ring(socket: BorrowedFd<'_>, len: usize, offset: libc::off_t) -> io::Result<Self> {
+        Self::map(len, libc::MAP_SHARED, socket.as_raw_fd(), offset)
+    }
+
+    fn map(len: usize, flags: libc::c_int, fd: RawFd, offset: libc::off_t) -> io::Result<Self> {
+        let flags = flags | libc::MAP_POPULATE;
+        // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours; the
+        // kernel checks `fd`, `len` and `offset`.
+        let base = unsafe {
+            libc::mmap(ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, flags, fd, offset)
+        };
+        if base == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        Ok(Self { base, len })
+    }
+
+    pub(crate) fn base(&self) -> NonNull<u8> {
+        self.base
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: `base` and `len` are those of a mapping that `map` made and nothing else unmaps;
+        // every pointer into it lives in a value that owns (a share of) this one.
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+    }
+}

@@ -1,0 +1,15 @@
+//! Thin, safe covers over the system calls that no crate of ours covers.
+//!
+//! Each file keeps its `unsafe` to single calls. It must never interpret what it reads beyond the
+//! kernel's own record layouts.
+
+#[expect(unsafe_code, reason = "the ethtool ioctl")]
+pub(crate) mod ethtool;
+#[expect(unsafe_code, reason = "mmap and munmap")]
+pub(crate) mod mapping;
+pub(crate) mod netlink;
+#[expect(unsafe_code, reason = "packet sockets: socket, bind, filter")]
+pub(crate) mod packet;
+pub(crate) mod poll;
+#[expect(unsafe_code, reason = "setsockopt and getsockopt")]
+pub(crate) mod sockopt;

@@ -1,0 +1,78 @@
+//! Socket options with records that nix does not know.
+
+use std::io;
+use std::mem::size_of;
+use std::os::fd::{AsRawFd as _, BorrowedFd};
+
+/// A record of plain numbers, of which any pattern of bytes is a value.
+///
+/// # Safety
+/// The type consists of integers only, and none of them is an address the kernel would follow.
+pub(crate) unsafe trait Plain: Copy {}
+
+// SAFETY: an integer.
+unsafe impl Plain for u32 {}
+// SAFETY: an integer.
+unsafe impl Plain for libc::c_int {}
+// SAFETY: one u32.
+unsafe impl Plain for libc::xdp_options {}
+// SAFETY: six u64.
+unsafe impl Plain for libc::xdp_statistics {}
+// SAFETY: sixteen u64.
+unsafe impl Plain for libc::xdp_mmap_offsets {}
+
+/// A zeroed record.
+pub(crate) fn zeroed<T: Plain>() -> T {
+    // SAFETY: `Plain` promises that all zeroes is a value.
+    unsafe { std::mem::zeroed() }
+}
+
+fn len_of<T>() -> io::Result<libc::socklen_t> {
+    libc::socklen_t::try_from(size_of::<T>()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// Sets an option.
+pub(crate) fn set<T: Plain>(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    // SAFETY: `Plain` promises that the record holds no address.
+    unsafe { set_with_address(fd, level, name, value) }
+}
+
+/// Sets an option whose record holds an address.
+///
+/// # Safety
+/// The memory there must stay valid for whatever the kernel does with it, as long as it does it.
+pub(crate) unsafe fn set_with_address<T: Copy>(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    value: &T,
+) -> io::Result<()> {
+    let len = len_of::<T>()?;
+    // SAFETY: pointer and length name the whole of `value`, which the kernel only reads.
+    let ret = unsafe { libc::setsockopt(fd.as_raw_fd(), level, name, std::ptr::from_ref(value).cast(), len) };
+    if ret == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Reads an option. A kernel may know a shorter record: it must write at least `least` bytes, the rest
+/// stays zero.
+pub(crate) fn get<T: Plain>(
+    fd: BorrowedFd<'_>,
+    level: libc::c_int,
+    name: libc::c_int,
+    least: usize,
+) -> io::Result<T> {
+    let mut value: T = zeroed();
+    let mut len = len_of::<T>()?;
+    // SAFETY: pointer and length name the whole of `value`, and `Plain` promises that whatever the
+    // kernel writes there is a value.
+    let ret = unsafe { libc::getsockopt(fd.as_raw_fd(), level, name, (&raw mut value).cast(), &raw mut len) };
+    if ret != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if (len as usize) < least { Err(io::Error::from_raw_os_error(libc::EPROTO)) } else { Ok(value) }
+}

@@ -1,0 +1,327 @@
+//! The worker: one thread per (interface, queue), from ring to chain.
+//!
+//! Batch -> time -> walk -> [`Chain::append`], the one copy; then the batch is dropped and its chunks go
+//! back. Between taking a batch and appending its packets there is no lock, no allocation and no system
+//! call. An idle worker spins briefly, then sleeps in poll(). Every 25 ms or so it ticks its chain, also
+//! when nothing comes.
+//!
+//! It must never exit while packets may still be in its ring: it ends when the supervisor says so.
+
+use crate::clock::Clock;
+use crate::source::{PacketBatch, RawPacket, Source, Stamp};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::Pid;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+use tapedeck_index::pcapng::{Counters, PacketRecord};
+use tapedeck_packet::{LinkType, Timestamp, Walk};
+use tapedeck_writer::{Chain, ChainReport, WriteError};
+
+/// Ring entries taken at once.
+const BATCH: u32 = 256;
+/// Empty looks at the ring before the worker sleeps: some microseconds.
+const SPINS: u32 = 256;
+/// Longest sleep, and the least time between two ticks. The chain wants one every 50 ms.
+const TICK: Duration = Duration::from_millis(25);
+/// Sleep while the rings are drained at the end.
+const DRAIN_NAP: Duration = Duration::from_millis(2);
+
+/// What the supervisor has told the workers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Phase {
+    /// Read.
+    Run = 0,
+    /// The intake is closed: read what is left, report the source's counters often.
+    Drain = 1,
+    /// Nothing more can be in the rings: finish the chain and end.
+    Finish = 2,
+}
+
+/// What supervisor and worker tell each other. Each number has one writer; all are read on their own,
+/// so Relaxed is enough everywhere but for the phase.
+#[derive(Debug, Default)]
+pub struct Shared {
+    phase: AtomicU8,
+    /// Packets taken from the ring. Written by the worker.
+    pub received: AtomicU64,
+    /// Their bytes on the wire.
+    pub received_bytes: AtomicU64,
+    /// Packets shortened by the source.
+    pub cut_packets: AtomicU64,
+    /// Bytes they lost.
+    pub cut_bytes: AtomicU64,
+    /// Packets whose time lay before that of the packet before them.
+    pub regressions: AtomicU64,
+    /// Packets without a time of their own.
+    pub unstamped: AtomicU64,
+    /// Sequence numbers that never came.
+    pub missing: AtomicU64,
+    /// The source's own counters, as of the last tick.
+    pub source_seen: AtomicU64,
+    /// Its ring was full.
+    pub source_ring_full: AtomicU64,
+    /// It had no chunk, or the packet was too long.
+    pub source_dropped: AtomicU64,
+    /// Ring entries that made no sense.
+    pub misfits: AtomicU64,
+    /// The interface reports an error, such as being down.
+    pub failing: AtomicBool,
+    /// Packets seen on this queue, for `isb_ifrecv`. Written by the supervisor.
+    pub seen: AtomicU64,
+    /// Lost between the program and the worker, for `isb_osdrop`.
+    pub lost: AtomicU64,
+}
+
+impl Shared {
+    /// Tells the worker. Phases only move forward.
+    pub fn advance(&self, phase: Phase) {
+        // Release: partner is the Acquire load in `phase`; what the supervisor wrote before is visible.
+        self.phase.store(phase as u8, Ordering::Release);
+    }
+
+    fn phase(&self) -> Phase {
+        // Acquire: partner is the Release store in `advance`.
+        match self.phase.load(Ordering::Acquire) {
+            0 => Phase::Run,
+            1 => Phase::Drain,
+            _ => Phase::Finish,
+        }
+    }
+}
+
+/// Adds to a number that only the calling thread writes.
+fn add(to: &AtomicU64, value: u64) {
+    to.store(to.load(Ordering::Relaxed).wrapping_add(value), Ordering::Relaxed);
+}
+
+/// Where and for whom a worker runs.
+#[derive(Clone, Debug)]
+pub struct Post {
+    /// Interface, for messages.
+    pub interface: String,
+    /// Queue, for messages.
+    pub queue: u32,
+    /// CPU it is pinned to; `None` = where the scheduler likes.
+    pub cpu: Option<usize>,
+    /// UTC.
+    pub clock: Arc<Clock>,
+    /// Its talk with the supervisor.
+    pub shared: Arc<Shared>,
+}
+
+/// How a worker ended.
+pub type Ended = Result<ChainReport, WriteError>;
+
+/// Starts a worker on `source`.
+///
+/// # Errors
+/// The system has no thread left.
+pub fn spawn<S: Source + 'static>(post: Post, source: S, chain: Chain) -> io::Result<JoinHandle<Ended>> {
+    // Thread names have 15 characters.
+    let name: String = format!("q{}-{}", post.queue, post.interface).chars().take(15).collect();
+    std::thread::Builder::new().name(name).spawn(move || {
+        if let Some(cpu) = post.cpu
+            && let Err(errno) = pin(cpu)
+        {
+            tracing::warn!(interface = post.interface, queue = post.queue, cpu, %errno, "cannot pin the worker");
+        }
+        let shared = Arc::clone(&post.shared);
+        Worker {
+            post,
+            shared,
+            source,
+            chain,
+            walk: Walk::new(),
+            last: Timestamp::ZERO,
+            next_sequence: None,
+            ticked_ns: 0,
+            spins: 0,
+        }
+        .run()
+    })
+}
+
+/// Binds the calling thread to a CPU.
+fn pin(cpu: usize) -> nix::Result<()> {
+    let mut set = CpuSet::new();
+    set.set(cpu)?;
+    sched_setaffinity(Pid::from_raw(0), &set)
+}
+
+struct Worker<S> {
+    post: Post,
+    shared: Arc<Shared>,
+    source: S,
+    chain: Chain,
+    walk: Walk,
+    /// Time of the packet before.
+    last: Timestamp,
+    /// Sequence number the next packet should have.
+    next_sequence: Option<u64>,
+    /// CLOCK_MONOTONIC of the last tick.
+    ticked_ns: u64,
+    spins: u32,
+}
+
+impl<S: Source> Worker<S> {
+    fn run(mut self) -> Ended {
+        loop {
+            // Read before the ring is: once it says Finish, nothing can be put in any more.
+            let phase = self.shared.phase();
+            let got = self.batch();
+            if got == 0 && phase == Phase::Finish {
+                break;
+            }
+            self.tick(phase);
+            if got == 0 {
+                self.rest(phase);
+            } else {
+                self.spins = 0;
+            }
+        }
+        self.report_source();
+        self.tick_chain();
+        self.chain.finish()
+    }
+
+    /// Takes what is in the ring, up to [`BATCH`] entries. Returns the number of packets.
+    fn batch(&mut self) -> u64 {
+        let conversion = self.post.clock.conversion();
+        let mut batch = self.source.peek(BATCH);
+        let mut got = 0;
+        while let Some(packet) = batch.next() {
+            got += 1;
+            let shared = &*self.shared;
+            let ts = match packet.stamp {
+                Stamp::Monotonic(ns) => conversion.utc(ns),
+                Stamp::Utc(ns) => Timestamp::from_nanos_saturating(ns),
+                Stamp::Missing => {
+                    add(&shared.unstamped, 1);
+                    self.last
+                }
+            };
+            if ts < self.last {
+                add(&shared.regressions, 1);
+            }
+            self.last = ts;
+            let dropped = gap(&mut self.next_sequence, packet.sequence);
+            add(&shared.missing, dropped);
+            note(shared, &packet);
+            self.walk.run(LinkType::ETHERNET, packet.bytes);
+            let record =
+                PacketRecord { ts, bytes: packet.bytes, orig_len: packet.orig_len, dropped, flags: None };
+            // Stored, shed and failed are counted by the chain.
+            self.chain.append(&record, &self.walk);
+        }
+        got
+    }
+
+    /// Spins, then sleeps.
+    fn rest(&mut self, phase: Phase) {
+        if phase != Phase::Run {
+            self.report_source();
+            std::thread::sleep(DRAIN_NAP);
+            return;
+        }
+        self.spins += 1;
+        if self.spins < SPINS {
+            std::hint::spin_loop();
+            return;
+        }
+        let failing = match self.source.wait(TICK) {
+            Ok(()) => false,
+            Err(error) => {
+                if !self.shared.failing.load(Ordering::Relaxed) {
+                    let Post { interface, queue, .. } = &self.post;
+                    tracing::warn!(interface, queue, %error, "the interface does not answer; waiting for it");
+                }
+                std::thread::sleep(TICK);
+                true
+            }
+        };
+        self.shared.failing.store(failing, Ordering::Relaxed);
+    }
+
+    /// Ticks the chain when it is time.
+    fn tick(&mut self, phase: Phase) {
+        let now = monotonic_ns();
+        if now.wrapping_sub(self.ticked_ns) < TICK.as_nanos().try_into().unwrap_or(u64::MAX) {
+            return;
+        }
+        self.ticked_ns = now;
+        if phase == Phase::Run {
+            self.report_source();
+        }
+        self.tick_chain();
+    }
+
+    fn tick_chain(&mut self) {
+        let counters = Counters {
+            received: self.shared.seen.load(Ordering::Relaxed),
+            interface_dropped: 0,
+            os_dropped: self.shared.lost.load(Ordering::Relaxed),
+            // The chain counts these itself.
+            delivered: 0,
+        };
+        let now = self.post.clock.conversion().utc(monotonic_ns());
+        self.chain.tick(now, counters);
+    }
+
+    /// Publishes the source's own counters.
+    fn report_source(&mut self) {
+        // A failed read leaves the last values standing; the next one may succeed.
+        if let Ok(stats) = self.source.stats() {
+            self.shared.source_ring_full.store(stats.ring_full, Ordering::Relaxed);
+            self.shared.source_dropped.store(stats.dropped, Ordering::Relaxed);
+            self.shared.misfits.store(stats.misfits, Ordering::Relaxed);
+            self.shared.source_seen.store(stats.seen, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Sequence numbers missing before this packet.
+fn gap(next: &mut Option<u64>, sequence: Option<u64>) -> u64 {
+    let Some(sequence) = sequence else { return 0 };
+    // A number from before the expected one comes out as 0: in generic mode two CPUs may overtake.
+    let missing = next.map_or(0, |expected| sequence.saturating_sub(expected));
+    *next = Some(sequence.saturating_add(1).max(next.unwrap_or(0)));
+    missing
+}
+
+/// Counts a packet as received.
+fn note(shared: &Shared, packet: &RawPacket<'_>) {
+    add(&shared.received, 1);
+    add(&shared.received_bytes, u64::from(packet.orig_len));
+    let kept = packet.bytes.len() as u64;
+    if kept < u64::from(packet.orig_len) {
+        add(&shared.cut_packets, 1);
+        add(&shared.cut_bytes, u64::from(packet.orig_len) - kept);
+    }
+}
+
+/// CLOCK_MONOTONIC for ticks, never for packets.
+fn monotonic_ns() -> u64 {
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
+        let sec = u64::try_from(time.tv_sec()).unwrap_or(0);
+        sec.wrapping_mul(1_000_000_000).wrapping_add(u64::try_from(time.tv_nsec()).unwrap_or(0))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_are_counted_once() {
+        let mut next = None;
+        let gaps: Vec<u64> = [5, 6, 9, 8, 10, 10].into_iter().map(|n| gap(&mut next, Some(n))).collect();
+        assert_eq!(gaps, [0, 0, 2, 0, 0, 0]);
+        assert_eq!(gap(&mut next, None), 0);
+        assert_eq!(next, Some(11));
+    }
+}

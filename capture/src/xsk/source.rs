@@ -1,0 +1,41 @@
+//! An AF_XDP socket as a worker's source.
+
+use super::{Batch, XskSocket};
+use crate::source::{PacketBatch, RawPacket, Source, SourceStats, Stamp};
+use std::io;
+use std::time::Duration;
+
+impl PacketBatch for Batch<'_> {
+    fn next(&mut self) -> Option<RawPacket<'_>> {
+        let packet = Batch::next(self)?;
+        let len = u32::try_from(packet.bytes.len()).unwrap_or(u32::MAX);
+        Some(RawPacket {
+            stamp: packet.meta.map_or(Stamp::Missing, |meta| Stamp::Monotonic(meta.ktime_ns)),
+            sequence: packet.meta.map(|meta| meta.sequence),
+            bytes: packet.bytes,
+            orig_len: packet.meta.map_or(len, |meta| meta.length),
+        })
+    }
+}
+
+impl Source for XskSocket {
+    type Batch<'a> = Batch<'a>;
+
+    fn peek(&mut self, max: u32) -> Batch<'_> {
+        Self::peek(self, max)
+    }
+
+    fn wait(&mut self, timeout: Duration) -> io::Result<()> {
+        Self::wait(self, timeout)
+    }
+
+    fn stats(&mut self) -> io::Result<SourceStats> {
+        let stats = Self::stats(self)?;
+        Ok(SourceStats {
+            seen: 0,
+            ring_full: stats.rx_ring_full,
+            dropped: stats.rx_dropped,
+            misfits: self.misfits(),
+        })
+    }
+}

@@ -1,0 +1,14 @@
+//! End to end, as a user runs it: the built `tapedeck` and `taperead` binaries, real captures, and
+//! readers that no one here wrote.
+//!
+//! The traces come from the folder in `TAPEDECK_TRACES`. Unset: the tests that need it print
+//! `SKIPPED` and run on captures they make themselves. Set but missing: a failure.
+
+mod bad_input;
+mod live;
+mod made;
+mod reference;
+mod restart;
+mod roundtrip;
+mod standard;
+mod tools;

@@ -1,0 +1,164 @@
+//! The command line as typed. What it means is worked out in [`crate::ask`].
+//!
+//! Help, man page and completions come from here; nothing is listed that does not work.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use std::path::PathBuf;
+
+const TOP_HELP: &str = "\
+Answers say how complete they are. Exit status: 0 = matches, whole answer; 1 = no match, whole answer
+(proof of absence); 3 = the answer is not whole, what matched was written; 2 = error, nothing to believe.";
+
+const PACKETS_HELP: &str = "\
+FILTER is the tcpdump language; words are joined by blanks, quote ( ) and ! for the shell:
+  host A   src A   dst A   net A/N   port P   portrange P-Q   tcp udp icmp icmp6 sctp   ip ip6 arp
+  ip proto N   vlan [N]   mpls [N]   ether host MAC   less N   greater N   and or not ( )
+  community-id '1:...'   flow A:p B:q tcp   inner (EXPR)
+VLAN, QinQ, MPLS and PPPoE are looked through: `host A` finds A behind a tag. `inner` looks into tunnels.
+
+TIME is UTC unless it names a zone:
+  2026-11-21T18:00:00Z   '2026-11-21 18:00'   '2026-11-21 18:00:05.25'   2026-11-21
+  1795284000.5 (Unix time)   '2h ago'   '90s ago'   now
+--from is inclusive, --to exclusive, both exact to the nanosecond.
+
+Examples:
+  # everything of one host in the last two hours, for Wireshark
+  taperead packets host 10.1.2.3 --store /data/tape --last 2h -w case17.pcapng
+
+  # one conversation, straight into tcpdump
+  taperead packets flow 10.1.2.3:51544 203.0.113.9:443 tcp --store /data/tape -w - | tcpdump -n -r -
+
+  # was there any DNS to that server last night? exit status 1 = proven no
+  taperead packets host 192.0.2.53 and port 53 --store /data/tape \\
+      --from '2026-11-20 22:00' --to '2026-11-21 06:00' --count
+
+  # the packets behind an alert that gives a Community ID
+  taperead packets community-id '1:LQU9qZlK+B5F3KDmev6m5PMibrg=' --store /data/tape --from '1h ago'
+
+  # several stores, one answer in order of time
+  taperead packets vlan 100 and arp --store '/data/tape*' --last 10m
+
+  # what would be read, without reading it
+  taperead packets net 10.0.0.0/8 and port 22 --store /data/tape --last 7d --explain
+
+Exit status: 0 = matches, whole answer; 1 = no match, whole answer; 3 = answer not whole; 2 = error.";
+
+const SEGMENTS_HELP: &str = "\
+One line a segment, in order of time. `open` segments are being written; their packets are found too.
+
+Examples:
+  taperead segments --store /data/tape --last 1h
+  taperead segments --store /data/tape --from 2026-11-21 --json | jq -r 'select(.packets > 0) | .path'";
+
+const INSPECT_HELP: &str = "\
+Reads a .pcapng.zst, .idx, .open or .journal and says what is in it, as far as it can be read: the
+place of the first damage is given as a byte offset. Never writes.
+
+Example:
+  taperead inspect /data/tape/packets/dt=2026-11-21/hr=18/*.idx
+
+Exit status: 0 = whole; 3 = damaged, what could be read is shown; 2 = cannot be read or is foreign.";
+
+/// Gets packets back out of a tapedeck store.
+#[derive(Debug, Parser)]
+#[command(name = "taperead", version, about, after_help = TOP_HELP, max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Find packets by filter and time; print, count or export them
+    #[command(after_help = PACKETS_HELP)]
+    Packets(Box<PacketsArgs>),
+    /// List the segments on disk
+    #[command(after_help = SEGMENTS_HELP)]
+    Segments(SegmentsArgs),
+    /// Look inside one file of a store, also a broken one
+    #[command(after_help = INSPECT_HELP)]
+    Inspect(InspectArgs),
+}
+
+/// Where to look and when.
+#[derive(Debug, Args)]
+pub struct RangeArgs {
+    /// Store folder; repeat it or give a quoted pattern with * for several
+    #[arg(long, value_name = "DIR", required = true)]
+    pub store: Vec<String>,
+    /// Packets from this time on (inclusive)
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub from: Option<String>,
+    /// Packets before this time (exclusive)
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
+    pub to: Option<String>,
+    /// The time span before now: 90s, 15m, 2h, 7d
+    #[arg(long, value_name = "DURATION", conflicts_with_all = ["from", "to"])]
+    pub last: Option<String>,
+}
+
+/// How an answer is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum FormatArg {
+    /// pcapng, nanoseconds, interface names kept
+    Pcapng,
+    /// pcap, nanoseconds (see --us); one link type only
+    Pcap,
+    /// One line a packet
+    Text,
+    /// One JSON object a line
+    Json,
+}
+
+/// `taperead packets`.
+#[derive(Debug, Args)]
+pub struct PacketsArgs {
+    /// Which packets, in the tcpdump language (below); none = all
+    #[arg(value_name = "FILTER")]
+    pub filter: Vec<String>,
+    /// Store and time.
+    #[command(flatten)]
+    pub range: RangeArgs,
+    /// Write the packets to FILE, '-' = stdout; pcapng, or pcap when the name ends in .pcap
+    #[arg(short = 'w', long = "write", value_name = "FILE")]
+    pub write: Option<PathBuf>,
+    /// Form of the answer [default: text, with -w pcapng]
+    #[arg(long, value_enum)]
+    pub format: Option<FormatArg>,
+    /// pcap with microseconds, for tools that do not know nanoseconds
+    #[arg(long)]
+    pub us: bool,
+    /// Stop after the first N packets in order of time
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+    /// Print only the number of packets
+    #[arg(long, conflicts_with_all = ["write", "format", "us"])]
+    pub count: bool,
+    /// Print what would be read and why, and read nothing
+    #[arg(long)]
+    pub explain: bool,
+    /// Say how complete the answer is as one JSON object, the last line of stderr
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `taperead segments`.
+#[derive(Debug, Args)]
+pub struct SegmentsArgs {
+    /// Store and time.
+    #[command(flatten)]
+    pub range: RangeArgs,
+    /// One JSON object a line instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `taperead inspect`.
+#[derive(Debug, Args)]
+pub struct InspectArgs {
+    /// A .pcapng.zst, .idx, .open or .journal file
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+}

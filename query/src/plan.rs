@@ -1,0 +1,193 @@
+//! What will be read for an answer, and why: printable before anything is read (`--explain`).
+//!
+//! A plan is a value: made from the catalog and the sidecars, it opens no segment.
+
+use crate::escape::Foreign;
+use crate::range::{Span, TimeRange};
+use crate::scan::{Piece, Task};
+use crate::segment::Handle;
+use std::fmt;
+use std::sync::Arc;
+use tapedeck_index::catalog::State;
+use tapedeck_index::name::SegmentName;
+use tapedeck_index::pcapng::InterfaceInfo;
+
+/// How the interface of a segment is found out.
+#[derive(Clone, Debug)]
+pub enum Prologue {
+    /// From its first frame.
+    Frame {
+        /// Byte offset.
+        offset: u64,
+        /// Compressed bytes.
+        stored_len: u32,
+    },
+    /// The journal of an open segment says it.
+    Known(Arc<InterfaceInfo>),
+    /// From the first frame, which must be found first, as all frames: by walking the file.
+    Walk,
+}
+
+/// How the frames of a segment were chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Choice {
+    /// By its index.
+    Index {
+        /// Rows that were tested.
+        rows_tested: u64,
+        /// Rows that can match.
+        rows_matched: u64,
+        /// Terms whose rows were looked up; empty = all rows were tested.
+        looked_up: Vec<String>,
+    },
+    /// All of them: the sidecar is missing or damaged.
+    Unindexed {
+        /// Why.
+        why: String,
+    },
+}
+
+/// A segment inside the asked range.
+#[derive(Clone, Debug)]
+pub struct PlannedSegment {
+    /// Its name.
+    pub name: SegmentName,
+    /// Sealed, or still being written.
+    pub state: State,
+    /// How to get at its bytes.
+    pub handle: Handle,
+    /// How its interface is found out.
+    pub prologue: Prologue,
+    /// Times of its packets; without an index all that it may hold.
+    pub span: Span,
+    /// What to read. Empty when the index excludes a match, and when the file must be walked first.
+    pub tasks: Vec<Task>,
+    /// How that was chosen.
+    pub choice: Choice,
+    /// Frames with packets, all of them; 0 where only a walk can tell.
+    pub frames: u64,
+    /// Stored bytes of the segment.
+    pub stored_bytes: u64,
+}
+
+/// What will be read.
+#[derive(Clone, Debug, Default)]
+pub struct Plan {
+    /// The filter, as understood; empty = all packets.
+    pub filter: String,
+    /// The asked range.
+    pub range: TimeRange,
+    /// First and last time of the store; `None` when it holds nothing.
+    pub life: Option<Span>,
+    /// Segments in the hours looked at that lie outside the range.
+    pub outside: u64,
+    /// The others, in order of name.
+    pub segments: Vec<PlannedSegment>,
+}
+
+impl Plan {
+    /// Frames to be read, of how many.
+    #[must_use]
+    pub fn frames(&self) -> (u64, u64) {
+        (
+            self.segments.iter().map(PlannedSegment::frames_to_read).sum(),
+            self.segments.iter().map(|s| s.frames).sum(),
+        )
+    }
+
+    /// Stored bytes to be read, of how many.
+    #[must_use]
+    pub fn bytes(&self) -> (u64, u64) {
+        let to_read = self.segments.iter().map(PlannedSegment::bytes_to_read).sum();
+        (to_read, self.segments.iter().map(|s| s.stored_bytes).sum())
+    }
+}
+
+impl PlannedSegment {
+    /// Frames to be read.
+    #[must_use]
+    pub fn frames_to_read(&self) -> u64 {
+        crate::segment::len64(self.tasks.len())
+    }
+
+    /// Stored bytes to be read.
+    #[must_use]
+    pub fn bytes_to_read(&self) -> u64 {
+        if self.is_walked() {
+            return self.stored_bytes;
+        }
+        self.tasks.iter().map(|t| t.piece.stored_bytes()).sum()
+    }
+
+    /// Must the file be walked to find its frames?
+    #[must_use]
+    pub fn is_walked(&self) -> bool {
+        matches!(self.prologue, Prologue::Walk)
+    }
+
+    /// Is anything of it read?
+    #[must_use]
+    pub fn is_read(&self) -> bool {
+        self.is_walked() || !self.tasks.is_empty()
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let filter = if self.filter.is_empty() { "all packets" } else { &self.filter };
+        writeln!(f, "filter    {filter}")?;
+        write!(f, "range     {} to ", self.range.from)?;
+        match self.range.to {
+            Some(to) => writeln!(f, "{to}")?,
+            None => writeln!(f, "the end")?,
+        }
+        match self.life {
+            Some(life) => writeln!(f, "store     {} to {}", life.from, life.to)?,
+            None => writeln!(f, "store     empty")?,
+        }
+        let to_read = self.segments.iter().filter(|s| s.is_read()).count();
+        let considered = crate::segment::len64(self.segments.len()) + self.outside;
+        let excluded = self.segments.len() - to_read;
+        writeln!(
+            f,
+            "segments  {considered} considered: {} outside the range, {excluded} without a match by the index, {to_read} to read",
+            self.outside
+        )?;
+        let ((frames, all_frames), (bytes, all_bytes)) = (self.frames(), self.bytes());
+        writeln!(f, "frames    {frames} of {all_frames}")?;
+        writeln!(f, "bytes     {bytes} of {all_bytes}")?;
+        self.segments.iter().try_for_each(|segment| writeln!(f, "{segment}"))
+    }
+}
+
+impl fmt::Display for PlannedSegment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // A name is escaped by its form, but the folders above it are anyone's.
+        let path = self.handle.path().to_string_lossy();
+        let open = if self.state == State::Open { " (open)" } else { "" };
+        write!(f, "  {}{open}: ", Foreign::new(&path, true))?;
+        if self.is_walked() {
+            f.write_str("all frames")?;
+        } else {
+            write!(f, "{} of {} frames", self.frames_to_read(), self.frames)?;
+        }
+        let pending = self.tasks.iter().filter(|t| matches!(t.piece, Piece::Blocks(_))).count();
+        if pending > 0 {
+            write!(f, " ({pending} from the journal)")?;
+        }
+        write!(f, ", {} of {} bytes; ", self.bytes_to_read(), self.stored_bytes)?;
+        match &self.choice {
+            Choice::Unindexed { why } => write!(f, "no index: {why}"),
+            Choice::Index { rows_tested: 0, looked_up, .. } if looked_up.is_empty() => {
+                f.write_str("chosen by time")
+            }
+            Choice::Index { rows_tested, rows_matched, looked_up } => {
+                write!(f, "{rows_matched} of {rows_tested} rows can match")?;
+                if !looked_up.is_empty() {
+                    write!(f, ", looked up by {}", looked_up.join(", "))?;
+                }
+                Ok(())
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! Runs a command: asks, plans, answers, and says how whole the answer is.
+//!
+//! stdout is data, stderr is talk. Clock, streams and terminals are parameters.
+
+use crate::answer::{Answer, AnswerError, Question, Trouble, answer};
+use crate::ask::{self, Deliver, Format, PacketsAsk, SegmentsAsk};
+use crate::cli::{Cli, Command};
+use crate::escape::Foreign;
+use crate::failure::Failure;
+use crate::gather::gather;
+use crate::out::json::Json;
+use crate::out::pcap::Pcap;
+use crate::out::pcapng::Pcapng;
+use crate::out::target::HiddenFile;
+use crate::out::text::Text;
+use crate::out::{CountOnly, Output, OutputError, Sink};
+use crate::plan::{Choice, Plan};
+use crate::range::{Span, TimeRange};
+use crate::verdict::{EXIT_ERROR, EXIT_MATCHES, Verdict};
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::path::Path;
+use tapedeck_packet::Timestamp;
+
+/// The streams of a command, and what is at their other ends.
+pub struct Console<'a> {
+    /// Data.
+    pub out: Sink<'a>,
+    /// Talk.
+    pub err: Sink<'a>,
+    /// stdout is a terminal.
+    pub out_is_terminal: bool,
+    /// stderr is a terminal.
+    pub err_is_terminal: bool,
+}
+
+/// The clock, read by `main`.
+pub struct Clock<'a> {
+    /// When the command began.
+    pub now: Timestamp,
+    /// Milliseconds since then.
+    pub elapsed_ms: &'a dyn Fn() -> u64,
+}
+
+/// Runs `cli`; the exit status.
+pub fn run(cli: Cli, clock: &Clock<'_>, console: Console<'_>) -> u8 {
+    let Console { out, mut err, out_is_terminal, err_is_terminal } = console;
+    let mut talk = Talk { err: &mut err, for_terminal: err_is_terminal };
+    let result = match cli.command {
+        Command::Packets(args) => PacketsAsk::new(*args, clock.now)
+            .and_then(|ask| packets(&ask, clock, out, out_is_terminal, &mut talk)),
+        Command::Segments(args) => SegmentsAsk::new(&args, clock.now)
+            .and_then(|ask| crate::segments::segments(&ask, out, out_is_terminal, &mut talk)),
+        Command::Inspect(args) => {
+            crate::inspect::inspect(&ask::inspect(args), out, out_is_terminal, &mut talk)
+        }
+    };
+    result.unwrap_or_else(|failure| {
+        talk.say(&failure);
+        EXIT_ERROR
+    })
+}
+
+/// stderr, where a failure to write has nowhere to be told.
+pub(crate) struct Talk<'a> {
+    err: &'a mut dyn Write,
+    for_terminal: bool,
+}
+
+impl Talk<'_> {
+    /// Says `what`, which ends its own lines.
+    fn say(&mut self, what: &dyn Display) {
+        let _ = write!(self.err, "{what}");
+    }
+
+    /// A line that begins with `warning: ` and the file it is about.
+    pub(crate) fn warn(&mut self, path: &Path, what: &dyn Display) {
+        let path = path.to_string_lossy();
+        let path = Foreign::new(&path, self.for_terminal);
+        let _ = writeln!(self.err, "warning: {path}: {what}");
+    }
+
+    pub(crate) fn line(&mut self, what: &dyn Display) {
+        let _ = writeln!(self.err, "{what}");
+    }
+}
+
+fn packets(
+    ask: &PacketsAsk,
+    clock: &Clock<'_>,
+    mut out: Sink<'_>,
+    out_is_terminal: bool,
+    talk: &mut Talk<'_>,
+) -> Result<u8, Failure> {
+    if let Deliver::Stdout(format) = &ask.deliver
+        && format.is_binary()
+        && out_is_terminal
+    {
+        return Err(Failure::new("a capture file on a terminal is no use to anyone")
+            .hint("-w FILE writes it to a file, '-w - | tcpdump -n -r -' hands it on"));
+    }
+    let plan = gather(&ask.stores, &ask.filter, ask.range).map_err(|e| Failure::of(&e))?;
+    if ask.deliver == Deliver::Explain {
+        return print(&mut out, &plan).map(|()| EXIT_MATCHES);
+    }
+    for segment in &plan.segments {
+        if let Choice::Unindexed { why } = &segment.choice {
+            talk.warn(
+                segment.handle.path(),
+                &format_args!("{why}; all its frames are read ('tapedeck reindex' mends that)"),
+            );
+        }
+    }
+    let question = Question {
+        limit: ask.limit,
+        count_only: ask.deliver == Deliver::Count,
+        ..Question::new(&ask.filter, ask.range)
+    };
+    let mut answer = match &ask.deliver {
+        Deliver::File(path, format) => to_file(&plan, &question, path, *format, talk)?,
+        Deliver::Stdout(format) => {
+            let mut output = output(*format, out, out_is_terminal).map_err(|e| output_failure(&e, None))?;
+            let answer = answer_into(&plan, &question, output.as_mut(), None)?;
+            note_link_types(output.as_ref(), talk);
+            answer
+        }
+        Deliver::Count | Deliver::Explain => {
+            let answer = answer_into(&plan, &question, &mut CountOnly, None)?;
+            print(&mut out, &format_args!("{}\n", answer.verdict.matched))?;
+            answer
+        }
+    };
+    answer.verdict.range = Some(cut_to_life(ask.range, plan.life, clock.now));
+    answer.verdict.elapsed_ms = (clock.elapsed_ms)();
+    Ok(conclude(&plan, &answer, ask.verdict_json, talk))
+}
+
+/// Tells troubles and verdict; the exit status.
+fn conclude(plan: &Plan, answer: &Answer, json: bool, talk: &mut Talk<'_>) -> u8 {
+    let mut several = false;
+    for Trouble { path, offset, error } in &answer.troubles {
+        several = true;
+        match offset {
+            Some(offset) => talk.warn(path, &format_args!("damaged frame at byte {offset}: {error}")),
+            None => talk.warn(path, error),
+        }
+    }
+    let verdict = &answer.verdict;
+    if json {
+        talk.line(&verdict.to_json());
+    } else if !answer.closed {
+        talk.line(&Summary { verdict, plan });
+        if several {
+            talk.line(&"hint: 'tapedeck verify' lists all damage in a store");
+        }
+    }
+    if answer.closed { EXIT_MATCHES } else { verdict.exit_status() }
+}
+
+/// The verdict in a line for a person.
+struct Summary<'a> {
+    verdict: &'a Verdict,
+    plan: &'a Plan,
+}
+
+impl Display for Summary<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Verdict { matched, limited, .. } = self.verdict;
+        match matched {
+            0 => f.write_str("no match")?,
+            1 => f.write_str("1 packet")?,
+            n => write!(f, "{n} packets")?,
+        }
+        match (self.verdict.is_complete(), self.plan.segments.len()) {
+            (false, _) => f.write_str("; the answer is NOT WHOLE")?,
+            (true, _) if *limited => f.write_str("; stopped at the limit, whole as far as it goes")?,
+            (true, 0) => f.write_str("; the store holds nothing in this range")?,
+            (true, 1) => f.write_str("; whole answer from 1 segment")?,
+            (true, n) => write!(f, "; whole answer from {n} segments")?,
+        }
+        if let Some(range) = self.verdict.range.filter(|_| !limited && !self.plan.segments.is_empty()) {
+            write!(f, ", {} to {}", range.from, range.to)?;
+        }
+        for gap in &self.verdict.gaps {
+            write!(f, "\n  missing: {} to {}, {}", gap.span.from, gap.span.to, gap.cause)?;
+            match gap.packets {
+                Some(packets) => write!(f, ", {packets} packets before filtering")?,
+                None => f.write_str(", packets unknown")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn to_file(
+    plan: &Plan,
+    question: &Question<'_>,
+    path: &Path,
+    format: Format,
+    talk: &mut Talk<'_>,
+) -> Result<Answer, Failure> {
+    let failed = |e: &io::Error| Failure::because(format!("cannot write '{}'", path.display()), e);
+    let (file, writer) = HiddenFile::create(path).map_err(|e| failed(&e))?;
+    let mut output = output(format, Box::new(writer), false).map_err(|e| output_failure(&e, Some(path)))?;
+    let answer = answer_into(plan, question, output.as_mut(), Some(path))?;
+    note_link_types(output.as_ref(), talk);
+    drop(output);
+    file.publish().map_err(|e| failed(&e))?;
+    Ok(answer)
+}
+
+fn answer_into(
+    plan: &Plan,
+    question: &Question<'_>,
+    output: &mut dyn Output,
+    path: Option<&Path>,
+) -> Result<Answer, Failure> {
+    answer(plan, question, output).map_err(|e| match &e {
+        AnswerError::Output(output) => output_failure(output, path),
+        AnswerError::Merge(_) => Failure::of(&e)
+            .hint("TMPDIR names the folder for temporary files; --limit or a shorter range needs less"),
+        AnswerError::Worker => Failure::of(&e),
+    })
+}
+
+fn output_failure(error: &OutputError, path: Option<&Path>) -> Failure {
+    let what = match path {
+        Some(path) => format!("cannot write '{}'", path.display()),
+        None => "cannot write to stdout".to_owned(),
+    };
+    let failure = Failure::because(what, error);
+    match error.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
+}
+
+fn output<'a>(
+    format: Format,
+    out: Sink<'a>,
+    for_terminal: bool,
+) -> Result<Box<dyn Output + 'a>, OutputError> {
+    Ok(match format {
+        Format::Text => Box::new(Text::new(out, for_terminal)),
+        Format::Json => Box::new(Json::new(out)),
+        Format::Pcapng => Box::new(Pcapng::new(out)?),
+        Format::Pcap { micros } => Box::new(Pcap::new(out, micros)),
+    })
+}
+
+fn note_link_types(output: &dyn Output, talk: &mut Talk<'_>) {
+    if output.has_several_link_types() {
+        talk.line(&"warning: the answer has several link types: Wireshark opens it, tcpdump will refuse it");
+    }
+}
+
+/// Writes data to stdout; a closed pipe is success.
+pub(crate) fn print(out: &mut Sink<'_>, what: &dyn Display) -> Result<(), Failure> {
+    match write!(out, "{what}").and_then(|()| out.flush()) {
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::because("cannot write to stdout", &e))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The asked range without what lies before and behind all packets of the store.
+fn cut_to_life(range: TimeRange, life: Option<Span>, now: Timestamp) -> Span {
+    let Some(life) = life else {
+        return Span { from: range.from, to: range.to.unwrap_or(now).max(range.from) };
+    };
+    let from = range.from.clamp(life.from, life.to);
+    let to = range.to.unwrap_or(life.to).clamp(from, life.to.max(from));
+    Span { from, to }
+}

@@ -1,0 +1,200 @@
+//! `taperead segments`: what is on disk, as a table or JSON lines. Reads sidecars and journals, no packets.
+
+use crate::ask::SegmentsAsk;
+use crate::escape::Foreign;
+use crate::failure::Failure;
+use crate::gather::pending;
+use crate::out::Sink;
+use crate::range::TimeRange;
+use crate::run::{Talk, print};
+use crate::verdict::{EXIT_MATCHES, EXIT_NONE};
+use serde::Serialize;
+use std::fmt::{self, Display, Write as _};
+use std::fs;
+use std::path::PathBuf;
+use tapedeck_index::catalog::{self, Found, State};
+use tapedeck_index::journal::Replay;
+use tapedeck_index::mapped::{self, OpenError};
+use tapedeck_index::sidecar::Sidecar;
+use tapedeck_packet::Timestamp;
+
+/// A segment as the list shows it; what its index does not tell is left out.
+#[derive(Debug, Serialize)]
+struct Listed {
+    path: PathBuf,
+    state: &'static str,
+    sensor: String,
+    interface: String,
+    queue: u32,
+    run: String,
+    seq: u32,
+    stored_bytes: u64,
+    #[serde(flatten)]
+    known: Option<Known>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problem: Option<String>,
+}
+
+/// What the index tells.
+#[derive(Debug, Serialize)]
+struct Known {
+    /// First packet time; left out without packets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    /// Last packet time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
+    packets: u64,
+    /// Frames recorded; an open segment has packets beyond them.
+    frames: u32,
+    raw_bytes: u64,
+    rows: u32,
+    index_bytes: u64,
+    #[serde(skip)]
+    times: Option<(Timestamp, Timestamp)>,
+    /// Of the frames; an open file is allocated ahead of them.
+    #[serde(skip)]
+    stored_bytes: u64,
+}
+
+pub(crate) fn segments(
+    ask: &SegmentsAsk,
+    mut out: Sink<'_>,
+    out_is_terminal: bool,
+    talk: &mut Talk<'_>,
+) -> Result<u8, Failure> {
+    let listing = catalog::list(&ask.stores, ask.range.from, ask.range.to.unwrap_or(Timestamp::MAX))
+        .map_err(|e| Failure::of(&e))?;
+    for path in &listing.foreign {
+        talk.warn(path, &"not a file of a store, ignored");
+    }
+    let all = listing.segments.iter().filter_map(|found| listed(found, &ask.range));
+    let all: Vec<Listed> = all.collect();
+    let text = if ask.json { json(&all)? } else { table(&all, out_is_terminal) };
+    print(&mut out, &text)?;
+    Ok(if all.is_empty() { EXIT_NONE } else { EXIT_MATCHES })
+}
+
+/// One line of the list; `None` for a segment without packets inside `range`, and for one that is gone.
+fn listed(found: &Found, range: &TimeRange) -> Option<Listed> {
+    let path = found.packets_path();
+    let mut stored_bytes = fs::metadata(&path).ok()?.len();
+    let (known, problem) = match known(found) {
+        Ok(known) => (Some(known), None),
+        Err(problem) => (None, Some(problem)),
+    };
+    if let Some(known) = &known {
+        if known.times.is_some_and(|(min, max)| !range.overlaps(min, max)) {
+            return None;
+        }
+        if found.state == State::Open {
+            stored_bytes = known.stored_bytes;
+        }
+    }
+    let name = &found.name;
+    Some(Listed {
+        path,
+        state: if found.state == State::Open { "open" } else { "sealed" },
+        sensor: name.sensor.clone(),
+        interface: name.interface.clone(),
+        queue: name.queue,
+        run: format!("{:08x}", name.run),
+        seq: name.seq,
+        known,
+        stored_bytes,
+        problem,
+    })
+}
+
+fn known(found: &Found) -> Result<Known, String> {
+    let (sidecar, pending) = match found.state {
+        State::Sealed => match mapped::open(&found.index_path()) {
+            Ok(sidecar) => (sidecar, Vec::new()),
+            Err(OpenError::Io { source, .. }) => return Err(format!("index: {source}")),
+            Err(OpenError::Sidecar { source, .. }) => return Err(format!("index: {source}")),
+        },
+        State::Open => {
+            let journal = fs::read(found.index_path()).map_err(|e| format!("journal: {e}"))?;
+            let replay = Replay::read(&journal).map_err(|e| e.to_string())?;
+            let bytes = replay.builder().finish(&found.name).map_err(|e| e.to_string())?;
+            (Sidecar::from_bytes(bytes).map_err(|e| e.to_string())?, pending(&replay))
+        }
+    };
+    let summary = sidecar.summary();
+    let frames = sidecar.frames().map_err(|e| format!("index: {e}"))?;
+    let all_times = summary.times.into_iter().chain(pending.iter().map(|task| (task.t_min, task.t_max)));
+    let times = all_times.reduce(|(min, max), (a, b)| (min.min(a), max.max(b)));
+    Ok(Known {
+        from: times.map(|(min, _)| min.to_string()),
+        to: times.map(|(_, max)| max.to_string()),
+        packets: summary.packets + pending.iter().filter_map(|t| t.packets.map(u64::from)).sum::<u64>(),
+        frames: summary.frames,
+        raw_bytes: frames.iter().map(|f| u64::from(f.raw_len)).sum(),
+        rows: summary.rows,
+        index_bytes: sidecar.byte_len(),
+        times,
+        stored_bytes: summary.segment_len,
+    })
+}
+
+fn json(all: &[Listed]) -> Result<String, Failure> {
+    let lines: Result<Vec<String>, _> = all.iter().map(serde_json::to_string).collect();
+    let mut lines = lines.map_err(|e| Failure::because("cannot write a segment as JSON", &e))?;
+    lines.push(String::new());
+    Ok(lines.join("\n"))
+}
+
+fn table(all: &[Listed], for_terminal: bool) -> String {
+    let mut text = String::new();
+    if all.is_empty() {
+        return text;
+    }
+    let head = ["state", "from", "to", "packets", "raw", "stored", "ratio", "rows", "index"];
+    let _ = writeln!(text, "{}  segment", Columns(&head.map(str::to_owned)));
+    for Listed { path, state, stored_bytes, known, problem, .. } in all {
+        let mut cells = [const { String::new() }; 9];
+        let stored = stored_bytes.to_string();
+        if let Some(k) = known {
+            let time = |t: &Option<String>| t.clone().unwrap_or_else(|| "-".to_owned());
+            let ratio = Ratio(k.raw_bytes, *stored_bytes).to_string();
+            let [packets, raw, rows] = [k.packets, k.raw_bytes, u64::from(k.rows)].map(|n| n.to_string());
+            let (from, to, index) = (time(&k.from), time(&k.to), k.index_bytes.to_string());
+            cells = [(*state).to_owned(), from, to, packets, raw, stored, ratio, rows, index];
+        } else {
+            let [first, _, _, _, _, stored_cell, ..] = &mut cells;
+            (*first, *stored_cell) = ((*state).to_owned(), stored);
+        }
+        let path = path.to_string_lossy();
+        let _ = write!(text, "{}  {}", Columns(&cells), Foreign::new(&path, for_terminal));
+        let _ = match problem {
+            Some(problem) => writeln!(text, "  ({problem})"),
+            None => writeln!(text),
+        };
+    }
+    text
+}
+
+/// The columns before the path: words to the left, numbers to the right.
+struct Columns<'a>(&'a [String; 9]);
+
+impl Display for Columns<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [state, from, to, packets, raw, stored, ratio, rows, index] = self.0;
+        write!(
+            f,
+            "{state:6}  {from:30}  {to:30}  {packets:>10}  {raw:>12}  {stored:>12}  {ratio:>6}  {rows:>8}  {index:>10}"
+        )
+    }
+}
+
+/// Raw over stored bytes, two digits.
+struct Ratio(u64, u64);
+
+impl Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.saturating_mul(100).checked_div(self.1) {
+            Some(hundredths) => write!(f, "{}.{:02}", hundredths / 100, hundredths % 100),
+            None => f.write_str("-"),
+        }
+    }
+}

@@ -1,0 +1,193 @@
+//! How whole an answer is: coverage, gaps by cause, and the exit status that follows from them.
+
+use crate::range::{Span, TimeRange, subtract, union};
+use serde::Serialize;
+use std::fmt;
+use tapedeck_packet::Timestamp;
+
+/// Why the store cannot vouch for an interval.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Cause {
+    /// A frame does not decompress to what was written.
+    CorruptFrame,
+    /// A segment that was there when the answer began is gone.
+    Vanished,
+    /// The operating system does not let us open a segment.
+    Unreadable,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::CorruptFrame => "damaged frame",
+            Self::Vanished => "segment gone while reading",
+            Self::Unreadable => "segment that cannot be opened",
+        })
+    }
+}
+
+/// An interval in which packets may be missing from the answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Gap {
+    /// When.
+    pub span: Span,
+    /// Why.
+    pub cause: Cause,
+    /// How many packets stood there, matching or not, where it is known.
+    pub packets: Option<u64>,
+}
+
+/// Everything known about an answer once it is finished.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verdict {
+    /// The asked range, cut to the store's life.
+    pub range: Option<Span>,
+    /// Stopped early: `--limit` was reached or the reader of stdout went away.
+    pub limited: bool,
+    /// Spans of the segments that were asked.
+    pub asked: Vec<Span>,
+    /// Where packets may be missing.
+    pub gaps: Vec<Gap>,
+    /// Packets in the answer.
+    pub matched: u64,
+    /// Frames read.
+    pub scanned_frames: u64,
+    /// Bytes read from disk.
+    pub scanned_bytes: u64,
+    /// Time it took.
+    pub elapsed_ms: u64,
+}
+
+/// Exit status: matches, whole answer.
+pub const EXIT_MATCHES: u8 = 0;
+/// Exit status: no match, whole answer.
+pub const EXIT_NONE: u8 = 1;
+/// Exit status: an error, nothing to believe.
+pub const EXIT_ERROR: u8 = 2;
+/// Exit status: the answer is not whole.
+pub const EXIT_NOT_WHOLE: u8 = 3;
+
+impl Verdict {
+    /// Is nothing missing?
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.gaps.is_empty()
+    }
+
+    /// The exit status of `taperead packets`.
+    #[must_use]
+    pub fn exit_status(&self) -> u8 {
+        match (self.is_complete(), self.matched) {
+            (false, _) => EXIT_NOT_WHOLE,
+            (true, 0) => EXIT_NONE,
+            (true, _) => EXIT_MATCHES,
+        }
+    }
+
+    /// The intervals the answer vouches for: what was asked for and is in no gap.
+    #[must_use]
+    pub fn coverage(&self) -> Vec<Span> {
+        let inside = self.within_range(self.asked.iter().copied());
+        let holes: Vec<Span> = self.gaps.iter().map(|g| g.span).collect();
+        subtract(&union(inside), &holes)
+    }
+
+    fn within_range(&self, spans: impl Iterator<Item = Span>) -> Vec<Span> {
+        let Some(range) = self.range else { return Vec::new() };
+        let range = TimeRange { from: range.from, to: Some(range.to) };
+        spans.filter_map(|s| s.within(&range)).collect()
+    }
+
+    /// The verdict as the contract's JSON object, without a line end.
+    #[must_use]
+    pub fn to_json(&self) -> String {
+        let range = self.range.unwrap_or(Span { from: Timestamp::ZERO, to: Timestamp::ZERO });
+        let json = VerdictJson {
+            version: 1,
+            complete: self.is_complete(),
+            limited: self.limited,
+            range: SpanJson::from(range),
+            coverage: self.coverage().into_iter().map(SpanJson::from).collect(),
+            gaps: self.gaps.iter().map(GapJson::from).collect(),
+            matched: self.matched,
+            scanned_frames: self.scanned_frames,
+            scanned_bytes: self.scanned_bytes,
+            elapsed_ms: self.elapsed_ms,
+        };
+        // Plain strings and numbers: serialising them cannot fail.
+        serde_json::to_string(&json).unwrap_or_default()
+    }
+}
+
+#[derive(Serialize)]
+struct SpanJson {
+    from: String,
+    to: String,
+}
+
+impl From<Span> for SpanJson {
+    fn from(span: Span) -> Self {
+        Self { from: span.from.to_string(), to: span.to.to_string() }
+    }
+}
+
+#[derive(Serialize)]
+struct GapJson {
+    #[serde(flatten)]
+    span: SpanJson,
+    cause: Cause,
+    packets: Option<u64>,
+}
+
+impl From<&Gap> for GapJson {
+    fn from(gap: &Gap) -> Self {
+        Self { span: gap.span.into(), cause: gap.cause, packets: gap.packets }
+    }
+}
+
+#[derive(Serialize)]
+struct VerdictJson {
+    version: u32,
+    complete: bool,
+    limited: bool,
+    range: SpanJson,
+    coverage: Vec<SpanJson>,
+    gaps: Vec<GapJson>,
+    matched: u64,
+    scanned_frames: u64,
+    scanned_bytes: u64,
+    elapsed_ms: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn span(from: u64, to: u64) -> Span {
+        Span { from: Timestamp::from_nanos_saturating(from), to: Timestamp::from_nanos_saturating(to) }
+    }
+
+    #[test]
+    fn exit_status_follows_the_contract() {
+        let gap = Gap { span: span(0, 1), cause: Cause::CorruptFrame, packets: Some(1) };
+        for (matched, gaps, want) in [(1, vec![], 0), (0, vec![], 1), (0, vec![gap], 3), (5, vec![gap], 3)] {
+            assert_eq!(Verdict { matched, gaps, ..Verdict::default() }.exit_status(), want);
+        }
+    }
+
+    #[test]
+    fn json_is_the_contracts() {
+        let verdict = Verdict {
+            range: Some(span(0, 3_000_000_000)),
+            limited: true,
+            asked: vec![span(0, 1_000_000_000), span(500_000_000, 9_000_000_000)],
+            gaps: vec![Gap { span: span(7, 9), cause: Cause::Vanished, packets: None }],
+            matched: 2,
+            scanned_frames: 3,
+            scanned_bytes: 4,
+            elapsed_ms: 5,
+        };
+        insta::assert_snapshot!(verdict.to_json(), @r#"{"version":1,"complete":false,"limited":true,"range":{"from":"1970-01-01T00:00:00.000000000Z","to":"1970-01-01T00:00:03.000000000Z"},"coverage":[{"from":"1970-01-01T00:00:00.000000000Z","to":"1970-01-01T00:00:00.000000007Z"},{"from":"1970-01-01T00:00:00.000000009Z","to":"1970-01-01T00:00:03.000000000Z"}],"gaps":[{"from":"1970-01-01T00:00:00.000000007Z","to":"1970-01-01T00:00:00.000000009Z","cause":"vanished","packets":null}],"matched":2,"scanned_frames":3,"scanned_bytes":4,"elapsed_ms":5}"#);
+    }
+}

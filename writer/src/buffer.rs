@@ -1,0 +1,277 @@
+//! Aligned memory, allocated once: frame buffers of a worker and write buffers of a stage.
+//!
+//! A [`Buf`] is written by one owner and read at the same time through any number of [`View`]s, which
+//! see only what has been published. That is how the journal covers a frame that is still being
+//! filled, and how a write is in flight from a buffer whose rest is still being filled, without a copy.
+//! The memory returns to its pool when the last of them is dropped.
+//!
+//! Must never: hand out a byte before it is published, take published bytes back while a view lives.
+
+#![expect(unsafe_code, reason = "one memory, one writer, many readers of the finished prefix")]
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::fmt;
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Alignment that satisfies O_DIRECT on every block device with sectors up to 4 KiB, bytes.
+pub(crate) const ALIGN_BYTES: usize = 4096;
+
+/// One allocation. Unique: whoever holds the value may free it.
+struct Memory {
+    ptr: NonNull<u8>,
+    layout: Layout,
+}
+
+// SAFETY: the pointer is the only one to memory no thread is tied to; access goes through `Lease`.
+unsafe impl Send for Memory {}
+// SAFETY: a shared `Memory` offers no access by itself; `Buf` and `View` keep writer and readers apart.
+unsafe impl Sync for Memory {}
+
+impl Memory {
+    /// Zeroed and touched, so that no page fault is left for the hot path.
+    fn new(size_bytes: usize, align: usize) -> Option<Self> {
+        let layout = Layout::from_size_align(size_bytes.max(1), align).ok()?;
+        // SAFETY: `alloc` wants a layout of non-zero size; `max(1)` above.
+        let raw = unsafe { alloc(layout) };
+        let Some(ptr) = NonNull::new(raw) else { handle_alloc_error(layout) };
+        // SAFETY: `ptr` is valid for `layout.size()` bytes of writes: just allocated with that layout.
+        unsafe { ptr.as_ptr().write_bytes(0, layout.size()) };
+        Some(Self { ptr, layout })
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: `ptr` came from `alloc` with this very layout and is freed once, by its unique owner.
+        unsafe { dealloc(self.ptr.as_ptr(), self.layout) };
+    }
+}
+
+/// Memory on loan from a pool; the last holder's drop gives it back.
+struct Lease {
+    memory: Option<Memory>,
+    /// Bytes that are final. Stored with Release by the `Buf`, loaded with Acquire by every `View`.
+    published: AtomicUsize,
+    home: Option<Sender<Memory>>,
+}
+
+impl Lease {
+    fn ptr(&self) -> NonNull<u8> {
+        self.memory.as_ref().map_or(NonNull::dangling(), |m| m.ptr)
+    }
+
+    fn capacity(&self) -> usize {
+        self.memory.as_ref().map_or(0, |m| m.layout.size())
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let (Some(memory), Some(home)) = (self.memory.take(), self.home.as_ref()) {
+            // A pool that is gone wants nothing back: the error drops, and so frees, the memory.
+            let _ = home.try_send(memory);
+        }
+    }
+}
+
+/// The writing end of a buffer: the only one that can change its bytes.
+pub(crate) struct Buf {
+    lease: Arc<Lease>,
+    len: usize,
+}
+
+impl Buf {
+    /// A buffer outside any pool, for the rare packet that is larger than a frame. `None` if `size_bytes`
+    /// cannot be laid out.
+    #[must_use]
+    pub(crate) fn single(size_bytes: usize) -> Option<Self> {
+        Some(Self::from_memory(Memory::new(size_bytes, ALIGN_BYTES)?, None))
+    }
+
+    fn from_memory(memory: Memory, home: Option<Sender<Memory>>) -> Self {
+        Self { lease: Arc::new(Lease { memory: Some(memory), published: AtomicUsize::new(0), home }), len: 0 }
+    }
+
+    /// Bytes published so far.
+    #[must_use]
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Bytes the buffer holds in all.
+    #[must_use]
+    pub(crate) fn capacity(&self) -> usize {
+        self.lease.capacity()
+    }
+
+    /// What is still free. Write here, then [`Buf::publish`].
+    pub(crate) fn spare(&mut self) -> &mut [u8] {
+        let free = self.lease.capacity() - self.len;
+        // SAFETY: `ptr + len .. ptr + capacity` lies in one live allocation, initialised by
+        // `Memory::new`. No view reaches it: views end at `published`, which is `len`. `&mut self` on
+        // the only `Buf` of the lease makes this the only reference to the range.
+        unsafe { std::slice::from_raw_parts_mut(self.lease.ptr().as_ptr().add(self.len), free) }
+    }
+
+    /// Makes the first `count` bytes of [`Buf::spare`] final and visible to views; more than there is
+    /// counts as all of it.
+    pub(crate) fn publish(&mut self, count: usize) {
+        self.len = self.len.saturating_add(count).min(self.lease.capacity());
+        // Release: pairs with the Acquire in `View::bytes`, so the bytes are seen before the length.
+        self.lease.published.store(self.len, Ordering::Release);
+    }
+
+    /// Appends as much of `bytes` as fits and publishes it; returns how much that was.
+    pub(crate) fn fill(&mut self, bytes: &[u8]) -> usize {
+        let spare = self.spare();
+        let count = bytes.len().min(spare.len());
+        for (to, from) in spare.chunks_mut(count.max(1)).zip(bytes.chunks(count.max(1))).take(1) {
+            to.copy_from_slice(from);
+        }
+        self.publish(count);
+        count
+    }
+
+    /// The published bytes.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // SAFETY: the range lies in one live, initialised allocation; published bytes are never written
+        // again while the lease lives (`spare` begins at `len`).
+        unsafe { std::slice::from_raw_parts(self.lease.ptr().as_ptr(), self.len) }
+    }
+
+    /// A reader of this buffer; grows with it.
+    #[must_use]
+    pub(crate) fn view(&self) -> View {
+        View { lease: Arc::clone(&self.lease) }
+    }
+}
+
+impl fmt::Debug for Buf {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Buf({} of {} bytes)", self.len, self.capacity())
+    }
+}
+
+/// A reading end of a buffer: sees what has been published, keeps the memory alive.
+#[derive(Clone)]
+pub(crate) struct View {
+    lease: Arc<Lease>,
+}
+
+impl View {
+    /// The bytes published by now.
+    #[must_use]
+    pub(crate) fn bytes(&self) -> &[u8] {
+        // Acquire: pairs with the Release in `Buf::publish`.
+        let len = self.lease.published.load(Ordering::Acquire);
+        // SAFETY: the range lies in one live, initialised allocation; published bytes are final until
+        // the lease is dropped, and this view holds the lease.
+        unsafe { std::slice::from_raw_parts(self.lease.ptr().as_ptr(), len) }
+    }
+}
+
+impl fmt::Debug for View {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "View({} bytes)", self.bytes().len())
+    }
+}
+
+/// A fixed number of equal buffers, allocated at once.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    free: Receiver<Memory>,
+    home: Sender<Memory>,
+}
+
+impl Pool {
+    /// `count` buffers (at least one) of `size_bytes`, aligned to `align` (a power of two, at least
+    /// [`ALIGN_BYTES`] is used). `None` if that cannot be laid out.
+    #[must_use]
+    pub(crate) fn new(count: usize, size_bytes: usize, align: usize) -> Option<Self> {
+        let (home, free) = bounded(count.max(1));
+        for _ in 0..count.max(1) {
+            home.try_send(Memory::new(size_bytes, align.max(ALIGN_BYTES))?).ok()?;
+        }
+        Some(Self { free, home })
+    }
+
+    /// A free buffer; `None` if all are in use. Never blocks.
+    #[must_use]
+    pub(crate) fn try_take(&self) -> Option<Buf> {
+        let memory = self.free.try_recv().ok()?;
+        Some(Buf::from_memory(memory, Some(self.home.clone())))
+    }
+
+    /// Buffers that lie ready.
+    #[cfg(test)]
+    #[must_use]
+    pub(crate) fn free(&self) -> usize {
+        self.free.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_are_aligned_and_come_back() {
+        let pool = Pool::new(2, 10_000, 4096).unwrap();
+        let first = pool.try_take().unwrap();
+        let second = pool.try_take().unwrap();
+        assert!(pool.try_take().is_none());
+        assert_eq!(first.lease.ptr().as_ptr() as usize % 4096, 0);
+        let view = first.view();
+        drop(first);
+        assert!(pool.try_take().is_none(), "a view keeps the memory away from the pool");
+        drop(view);
+        drop(second);
+        assert_eq!(pool.free(), 2);
+    }
+
+    #[test]
+    fn a_view_sees_what_is_published_and_no_more() {
+        let mut buf = Buf::single(8).unwrap();
+        let view = buf.view();
+        buf.spare()[..4].copy_from_slice(b"abcd");
+        assert_eq!(view.bytes(), b"");
+        buf.publish(3);
+        assert_eq!(view.bytes(), b"abc");
+        assert_eq!(buf.fill(b"DEFGHI"), 5);
+        assert_eq!(view.bytes(), b"abcDEFGH");
+        assert_eq!(buf.fill(b"x"), 0);
+        assert_eq!(buf.bytes(), view.bytes());
+    }
+
+    #[test]
+    fn a_reader_on_another_thread_never_sees_an_unfinished_byte() {
+        let mut buf = Buf::single(100_000).unwrap();
+        let view = buf.view();
+        let reader = std::thread::spawn(move || {
+            let mut seen = 0;
+            while seen < 100_000 {
+                let bytes = view.bytes();
+                assert!(bytes[seen..].iter().all(|b| *b == 7));
+                seen = bytes.len();
+            }
+        });
+        while !buf.spare().is_empty() {
+            let count = buf.spare().len().min(37);
+            buf.spare()[..count].fill(7);
+            buf.publish(count);
+        }
+        reader.join().unwrap();
+    }
+
+    #[test]
+    fn memory_outlives_its_pool() {
+        let pool = Pool::new(1, 64, 64).unwrap();
+        let mut buf = pool.try_take().unwrap();
+        drop(pool);
+        assert_eq!(buf.fill(b"still here"), 10);
+    }
+}

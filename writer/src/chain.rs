@@ -1,0 +1,366 @@
+//! A chain: what the worker of one queue calls, and the two threads behind it.
+//!
+//! The worker side decides where a packet goes: which segment (its UTC hour, give or take two
+//! seconds), which frame (cut at 512 KiB, at an age, when another segment takes over), when a segment
+//! ends (size, age, hour). It copies the packet once, into the open frame, and notes its flow rows. The
+//! stage thread (`stage`) compresses and journals, the sync thread (`sync`) syncs and seals.
+//!
+//! Between a packet's arrival and its place in a frame there is no lock and no allocation; with
+//! [`WhenFull::Shed`] nothing waits. Must never: lose a packet that is not counted.
+
+mod open;
+mod place;
+#[cfg(test)]
+mod tests;
+
+use crate::config::{ChainConfig, WhenFull};
+use crate::counters::{ChainCounters, CounterSnapshot};
+use crate::error::WriteError;
+use crate::level::LevelPolicy;
+use crate::sink::SinkKind;
+use crate::sinks::{self, SinkMaker};
+use crate::stage::{Job, Press, Returns, Stage, StageParts};
+use crate::sync::{SyncReport, Syncer};
+use crossbeam_channel::{Receiver, Sender, bounded};
+use open::{OpenFrame, OpenSegment, fits_hour};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tapedeck_index::frame::FRAME_BYTES_MAX;
+use tapedeck_index::pcapng::{self, Counters, PacketRecord};
+use tapedeck_index::rows::{FrameRows, RowTable};
+use tapedeck_packet::time::NANOS_PER_SEC;
+use tapedeck_packet::{Timestamp, Walk};
+
+/// Fewest frame buffers a chain works with.
+const FRAME_BUFFERS_MIN: usize = 4;
+/// Copies of the open frame's new blocks under way to the journal at most.
+const COPIES: usize = 4;
+/// New blocks up to this many bytes are journalled at once; more only if the frame is slow to fill.
+const COPY_AT_ONCE_BYTES: usize = 64 * 1024;
+/// Time before another segment is tried after one failed, doubling up to the maximum.
+const BACK_OFF: Duration = Duration::from_millis(100);
+/// Longest such time.
+const BACK_OFF_MAX: Duration = Duration::from_secs(5);
+/// Jobs of the sync thread that may wait; more and the stage waits.
+const SYNC_JOBS: usize = 1024;
+
+/// What became of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// Taken in; it will be counted `stored`, or `write_error` if the disk fails it.
+    Stored,
+    /// Dropped for want of a free frame buffer; counted `shed`.
+    Shed,
+    /// Dropped because the last segment failed a moment ago; counted `write_error`.
+    Failed,
+}
+
+/// How a chain ended.
+#[derive(Clone, Debug)]
+pub struct ChainReport {
+    /// The final counters; `pending` is 0.
+    pub counters: CounterSnapshot,
+    /// Open segments that could not be sealed: hidden, with their journals, for recovery.
+    pub unsealed: Vec<PathBuf>,
+}
+
+/// The writing end of a store for one queue of one interface. Belongs to one worker thread.
+pub struct Chain {
+    config: ChainConfig,
+    counters: Arc<ChainCounters>,
+    sink: SinkKind,
+    sink_reason: Option<String>,
+    jobs: Sender<Job>,
+    raw: Receiver<Vec<u8>>,
+    /// A buffer that was taken for a packet that then could not be placed.
+    spare_raw: Option<Vec<u8>>,
+    copies: Receiver<Vec<u8>>,
+    rows: Receiver<FrameRows>,
+    /// Open segments; the last one takes the packets, the first one has been unused for longest.
+    open: Vec<OpenSegment>,
+    /// The frame being filled; of the last segment.
+    frame: Option<OpenFrame>,
+    spare_tables: Vec<RowTable>,
+    /// Counters of the latest tick, for statistics blocks.
+    latest: Counters,
+    /// Clock of the latest tick.
+    wall: Instant,
+    /// Packets copied into frames, for `isb_usrdeliv`.
+    delivered: u64,
+    /// Packets lost since the last one that was taken, for `epb_dropcount`.
+    lost: u64,
+    back_off: Duration,
+    retry_at: Option<Instant>,
+    threads: Option<Threads>,
+}
+
+struct Threads {
+    stage: JoinHandle<()>,
+    sync: JoinHandle<SyncReport>,
+}
+
+/// Why a packet is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Refused {
+    Full,
+    Failing,
+}
+
+impl Chain {
+    /// Starts the threads of a chain. Creates no segment: the first packet does.
+    ///
+    /// # Errors
+    /// [`WriteError`]: the store cannot be written, the demanded sink does not work, memory or threads
+    /// cannot be had.
+    pub fn start(config: ChainConfig) -> Result<Self, WriteError> {
+        sinks::check_store(&config.store)?;
+        let sinks = sinks::choose(&config.store, config.sink)?;
+        let (kind, reason) = (sinks.kind, sinks.reason.clone());
+        Self::start_with(config, Box::new(sinks), kind, reason)
+    }
+
+    /// As [`Chain::start`], with sinks of the caller's making.
+    fn start_with(
+        mut config: ChainConfig,
+        sinks: Box<dyn SinkMaker>,
+        sink: SinkKind,
+        sink_reason: Option<String>,
+    ) -> Result<Self, WriteError> {
+        config.frame_buffers = config.frame_buffers.max(FRAME_BUFFERS_MIN);
+        config.open_segments = config.open_segments.max(1);
+        let counters = Arc::new(ChainCounters::default());
+        let (raw_home, raw) = bounded(config.frame_buffers);
+        for _ in 0..config.frame_buffers {
+            // Written once, so that no page fault is left for the hot path.
+            let mut buffer = vec![0; FRAME_BYTES_MAX];
+            buffer.clear();
+            raw_home.try_send(buffer).map_err(|_| WriteError::Memory(config.frame_buffers))?;
+        }
+        let (copies_home, copies) = bounded(COPIES);
+        for _ in 0..COPIES {
+            copies_home.try_send(Vec::new()).map_err(|_| WriteError::Memory(COPIES))?;
+        }
+        let (rows_home, rows) = bounded(config.frame_buffers);
+        // Per frame buffer: a segment may begin with it, be covered, be full, and the segment end.
+        // With this bound a send never waits: buffers run out first.
+        let (jobs, job_queue) = bounded(4 * config.frame_buffers + COPIES + 2 * config.open_segments + 8);
+        let (sync, sync_queue) = bounded(SYNC_JOBS);
+        let policy = LevelPolicy::new(config.level, config.when_full == WhenFull::Shed);
+        let press = Press::new(policy, config.frame_buffers, config.open_segments, sinks.block())?;
+        let parts = StageParts {
+            store: config.store.clone(),
+            section: config.section.clone(),
+            interface: config.interface.clone(),
+            segment_bytes: config.segment_bytes,
+            sinks,
+            jobs: job_queue,
+            sync,
+            returns: Returns { raw: raw_home, copies: copies_home, rows: rows_home },
+            counters: Arc::clone(&counters),
+            press,
+        };
+        let syncer = Syncer::new(sync_queue, Arc::clone(&counters), config.sync_interval);
+        let threads = spawn(parts, syncer, config.stage_cpu)?;
+        Ok(Self {
+            spare_tables: vec![RowTable::new()],
+            config,
+            counters,
+            sink,
+            sink_reason,
+            jobs,
+            raw,
+            spare_raw: None,
+            copies,
+            rows,
+            open: Vec::new(),
+            frame: None,
+            latest: Counters::default(),
+            wall: Instant::now(),
+            delivered: 0,
+            lost: 0,
+            back_off: BACK_OFF,
+            retry_at: None,
+            threads: Some(threads),
+        })
+    }
+
+    /// The live counters.
+    #[must_use]
+    pub fn counters(&self) -> Arc<ChainCounters> {
+        Arc::clone(&self.counters)
+    }
+
+    /// The sink that runs, and why it is the plain one where it is.
+    #[must_use]
+    pub fn sink(&self) -> (SinkKind, Option<&str>) {
+        (self.sink, self.sink_reason.as_deref())
+    }
+
+    /// Takes a packet: copies it into the open frame and notes the layers of its `walk`.
+    ///
+    /// With [`WhenFull::Shed`] it never waits. `packet.dropped` is written as `epb_dropcount`; packets
+    /// that this chain had to drop since the last one are added to it.
+    pub fn append(&mut self, packet: &PacketRecord<'_>, walk: &Walk) -> Appended {
+        let bytes = crate::sink::to_u64(packet.bytes.len());
+        self.counters.appended.add_single(1, bytes);
+        let packet = PacketRecord { dropped: packet.dropped.saturating_add(self.lost), ..*packet };
+        match self.place(&packet) {
+            Ok(()) => {
+                self.put(&packet, walk);
+                self.counters.entered.add_single(1, bytes);
+                self.lost = 0;
+                Appended::Stored
+            }
+            Err(refused) => {
+                self.lost = packet.dropped.saturating_add(1);
+                if refused == Refused::Full {
+                    self.counters.shed.add_single(1, bytes);
+                    Appended::Shed
+                } else {
+                    self.counters.refused.add_single(1, bytes);
+                    Appended::Failed
+                }
+            }
+        }
+    }
+
+    /// Copies a packet into the open frame, after a statistics block if one is due.
+    fn put(&mut self, packet: &PacketRecord<'_>, walk: &Walk) {
+        self.delivered += 1;
+        let due = self.statistics_len(packet.ts) > 0;
+        let counters = self.statistics();
+        let (Some(segment), Some(frame)) = (self.open.last_mut(), self.frame.as_mut()) else { return };
+        // A packet larger than a frame has its frame to itself.
+        let alone = pcapng::packet_block_len(packet) > FRAME_BYTES_MAX / 2;
+        if due && !alone {
+            pcapng::encode_statistics(&mut frame.raw, packet.ts, &counters);
+            segment.last_statistics = packet.ts;
+        }
+        pcapng::encode_packet(&mut frame.raw, packet);
+        segment.last_packet = segment.last_packet.max(packet.ts);
+        segment.rows.add(walk);
+        frame.note(packet.ts, crate::sink::to_u64(packet.bytes.len()));
+    }
+
+    /// Bytes of the statistics block that is due before a packet of this time; 0 if none is.
+    fn statistics_len(&self, ts: Timestamp) -> usize {
+        let due = |s: &OpenSegment| ts.nanos() >= s.last_statistics.nanos().saturating_add(NANOS_PER_SEC);
+        if self.open.last().is_some_and(due) { open::STATISTICS_BYTES } else { 0 }
+    }
+
+    /// Counters for a statistics block written now.
+    fn statistics(&self) -> Counters {
+        Counters { delivered: self.delivered, ..self.latest }
+    }
+
+    /// The worker's clock: call it at least every 50 ms, also when no packet comes. `now` is UTC;
+    /// `counters` go into the statistics blocks, except `delivered`, which the chain counts itself.
+    ///
+    /// Journals new packets, cuts frames and segments by age, writes statistics each second.
+    pub fn tick(&mut self, now: Timestamp, counters: Counters) {
+        self.tick_at(now, counters, Instant::now());
+    }
+
+    pub(crate) fn tick_at(&mut self, now: Timestamp, counters: Counters, wall: Instant) {
+        self.latest = counters;
+        self.wall = wall;
+        self.end_failed_segments();
+        if self.config.live {
+            self.live_statistics(now);
+        }
+        if self.frame.as_ref().is_some_and(|f| wall.duration_since(f.opened) >= self.config.frame_age) {
+            self.cut_frame();
+        }
+        self.end_old_segments(now);
+        self.journal_frame();
+    }
+
+    /// Statistics each second of an open segment, also when it is idle.
+    fn live_statistics(&mut self, now: Timestamp) {
+        let Some(segment) = self.open.last() else { return };
+        if self.statistics_len(now) == 0 || !fits_hour(segment.hour, now) {
+            return;
+        }
+        let room = |f: &OpenFrame| f.raw.len() + open::STATISTICS_BYTES <= FRAME_BYTES_MAX;
+        if !self.frame.as_ref().is_some_and(room) {
+            self.cut_frame();
+            // No buffer: the stage has more than enough to do; the next tick will do.
+            let Some(raw) = self.spare_raw.take().or_else(|| self.raw.try_recv().ok()) else { return };
+            self.begin_frame(raw);
+        }
+        let counters = self.statistics();
+        if let (Some(segment), Some(frame)) = (self.open.last_mut(), self.frame.as_mut()) {
+            pcapng::encode_statistics(&mut frame.raw, now, &counters);
+            segment.last_statistics = now;
+        }
+    }
+
+    /// Sends the open frame's new blocks to the journal: at once if they are few, or if the frame was
+    /// open at the last tick already. A frame that fills faster reaches the stage by itself.
+    fn journal_frame(&mut self) {
+        let (Some(segment), Some(frame)) = (self.open.last(), self.frame.as_mut()) else { return };
+        let new = frame.raw.get(frame.copied..).unwrap_or_default();
+        if new.is_empty() || (!frame.slow && new.len() > COPY_AT_ONCE_BYTES) {
+            frame.slow = true;
+            return;
+        }
+        // All copies under way: the stage is behind; the next tick sends more at once.
+        let Ok(mut bytes) = self.copies.try_recv() else { return };
+        bytes.clear();
+        bytes.extend_from_slice(new);
+        let job = Job::Blocks {
+            seq: segment.seq,
+            number: frame.number,
+            offset: frame.copied,
+            bytes,
+            sum: frame.sum.minus(frame.copied_sum),
+        };
+        (frame.copied, frame.copied_sum, frame.slow) = (frame.raw.len(), frame.sum, true);
+        let _ = self.jobs.send(job);
+    }
+
+    /// Drains everything, seals, ends the threads.
+    ///
+    /// # Errors
+    /// [`WriteError::Died`] if a thread has panicked.
+    pub fn finish(mut self) -> Result<ChainReport, WriteError> {
+        self.cut_frame();
+        self.end_all_segments();
+        let Some(threads) = self.threads.take() else { return Err(WriteError::Died("stage")) };
+        let counters = Arc::clone(&self.counters);
+        // The stage ends when the worker hangs up, the sync thread when the stage does.
+        drop(self);
+        threads.stage.join().map_err(|_| WriteError::Died("stage"))?;
+        let report = threads.sync.join().map_err(|_| WriteError::Died("sync"))?;
+        Ok(ChainReport { counters: counters.snapshot(), unsealed: report.unsealed })
+    }
+}
+
+/// Starts both threads.
+fn spawn(parts: StageParts, syncer: Syncer, cpu: Option<usize>) -> Result<Threads, WriteError> {
+    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    let sync = thread("tapedeck-sync").spawn(move || {
+        pin(cpu);
+        syncer.run()
+    });
+    let sync = sync.map_err(|source| WriteError::Thread { name: "sync", source })?;
+    let stage = thread("tapedeck-stage").spawn(move || {
+        pin(cpu);
+        Stage::new(parts).run();
+    });
+    let stage = stage.map_err(|source| WriteError::Thread { name: "stage", source })?;
+    Ok(Threads { stage, sync })
+}
+
+/// Binds the calling thread to a CPU; not being allowed to is no reason not to run.
+fn pin(cpu: Option<usize>) {
+    use nix::sched::{CpuSet, sched_setaffinity};
+    let Some(cpu) = cpu else { return };
+    let mut set = CpuSet::new();
+    let result = set.set(cpu).and_then(|()| sched_setaffinity(nix::unistd::Pid::from_raw(0), &set));
+    if let Err(errno) = result {
+        tracing::warn!(%errno, cpu, "cannot pin the stage thread");
+    }
+}

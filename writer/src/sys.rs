@@ -1,0 +1,33 @@
+//! The one system call that neither std nor nix wraps: statx with STATX_DIOALIGN.
+
+#![expect(unsafe_code, reason = "statx(2) has no safe wrapper for STATX_DIOALIGN")]
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+/// What O_DIRECT asks of memory addresses and of file offsets and lengths, bytes (statx(2),
+/// STATX_DIOALIGN). `None` where the kernel (before 6.1) or the filesystem does not say; `Some((0, 0))`
+/// where the file does not take O_DIRECT at all.
+pub(crate) fn direct_alignment(file: &File) -> io::Result<Option<(usize, usize)>> {
+    // SAFETY: `statx` is plain integers; all zeros is a value of it.
+    let mut info: libc::statx = unsafe { std::mem::zeroed() };
+    // SAFETY: statx wants a live descriptor, a NUL-terminated path and a writable buffer; the borrow
+    // of `file` keeps the first, the literal is the second, `info` is the third. AT_EMPTY_PATH makes
+    // the empty path mean the descriptor itself.
+    let rc = unsafe {
+        libc::statx(file.as_raw_fd(), c"".as_ptr(), libc::AT_EMPTY_PATH, libc::STATX_DIOALIGN, &raw mut info)
+    };
+    if rc != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    if info.stx_mask & libc::STATX_DIOALIGN == 0 {
+        return Ok(None);
+    }
+    let (Ok(memory), Ok(offset)) =
+        (usize::try_from(info.stx_dio_mem_align), usize::try_from(info.stx_dio_offset_align))
+    else {
+        return Ok(None);
+    };
+    Ok(Some((memory, offset)))
+}

@@ -1,0 +1,171 @@
+//! Verification: every byte of every sealed segment is looked at.
+//!
+//! Each frame's checksum and blocks, the name against the packets, the hour of the folder, and the
+//! sidecar against one made afresh, byte for byte. Must never: change anything.
+
+use crate::error::FileError;
+use crate::scan::{FrameFault, Scan, SegmentBytes};
+use std::io;
+use std::path::{Path, PathBuf};
+use tapedeck_index::catalog::{self, Found, HOUR_SLACK_NANOS, State};
+use tapedeck_index::name::SegmentName;
+use tapedeck_packet::Timestamp;
+
+/// What verification found.
+#[derive(Debug, Default)]
+pub struct VerifyReport {
+    /// Sealed segments looked at.
+    pub segments: u64,
+    /// Frames that hold.
+    pub frames: u64,
+    /// Packets in them.
+    pub packets: u64,
+    /// Stored bytes of these frames.
+    pub stored_bytes: u64,
+    /// What does not hold.
+    pub damage: Vec<Damage>,
+    /// Open segments: being written, or waiting for recovery. They are not looked at.
+    pub unsealed: Vec<PathBuf>,
+    /// Files and folders below `packets/` that are none of ours.
+    pub foreign: Vec<PathBuf>,
+}
+
+/// Something that does not hold.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {what}", path.display())]
+pub struct Damage {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong, and where.
+    pub what: Fault,
+}
+
+/// What is wrong with a file of the store.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// A frame does not hold; what follows it was not looked at.
+    #[error("at byte {offset}: {fault}")]
+    Frame {
+        /// Offset of the frame.
+        offset: u64,
+        /// What is wrong with it.
+        fault: FrameFault,
+    },
+    /// There is no packet in it.
+    #[error("the segment holds no packet")]
+    Empty,
+    /// The smallest packet time is not the one of the name.
+    #[error("the name says {named}, the first packet is of {actual}")]
+    Name {
+        /// Time in the name.
+        named: Timestamp,
+        /// Smallest packet time.
+        actual: Timestamp,
+    },
+    /// A packet lies outside the folder's hour by more than two seconds.
+    #[error("a packet of {packet} in the folder of {hour}")]
+    Hour {
+        /// The packet's time.
+        packet: Timestamp,
+        /// Beginning of the folder's hour.
+        hour: Timestamp,
+    },
+    /// There is no sidecar.
+    #[error("the sidecar is missing")]
+    NoIndex,
+    /// The sidecar is not the one that the packets give.
+    #[error("the sidecar differs from the packets at byte {offset}")]
+    Index {
+        /// First byte that differs.
+        offset: usize,
+    },
+    /// It cannot be read.
+    #[error("cannot be read: {0}")]
+    Read(#[source] io::Error),
+    /// No sidecar can be made from it.
+    #[error("{0}")]
+    Build(#[from] tapedeck_index::sidecar::BuildError),
+}
+
+/// Looks at every sealed segment of a store.
+///
+/// # Errors
+/// [`FileError`] if the store cannot be listed or there is no memory; damage is no error, but in the
+/// report.
+pub fn verify(store: &Path) -> Result<VerifyReport, FileError> {
+    let listing = catalog::all(&[store.to_owned()]);
+    let listing = listing.map_err(io::Error::other).map_err(FileError::at("list", store))?;
+    let mut report = VerifyReport { foreign: listing.foreign, ..VerifyReport::default() };
+    let mut scan = Scan::new().map_err(io::Error::other).map_err(FileError::at("verify", store))?;
+    for found in &listing.segments {
+        match found.state {
+            State::Open => report.unsealed.push(found.packets_path()),
+            State::Sealed => verify_one(&mut scan, found, &mut report),
+        }
+    }
+    Ok(report)
+}
+
+fn verify_one(scan: &mut Scan, found: &Found, report: &mut VerifyReport) {
+    let path = found.packets_path();
+    let mut damaged = |path: &Path, what| report.damage.push(Damage { path: path.to_owned(), what });
+    scan.clear();
+    let fault = SegmentBytes::open(&path, None).and_then(|mut bytes| scan.run(&mut bytes));
+    let facts = *scan.facts();
+    let whole = match fault {
+        Ok(None) => true,
+        Ok(Some(fault)) => {
+            damaged(&path, Fault::Frame { offset: facts.stored_len, fault });
+            false
+        }
+        // Retention was quicker.
+        Err(error) if error.source.kind() == io::ErrorKind::NotFound => return,
+        Err(error) => {
+            damaged(&path, Fault::Read(error.source));
+            false
+        }
+    };
+    if whole {
+        for what in name_faults(&found.name, found, facts.times) {
+            damaged(&path, what);
+        }
+        let index = found.index_path();
+        if let Err(what) = check_index(scan, &found.name, &index) {
+            damaged(&index, what);
+        }
+    }
+    report.segments += 1;
+    report.frames += u64::from(facts.frames);
+    report.packets += facts.packets;
+    report.stored_bytes += facts.stored_len;
+}
+
+/// What name and folder say that the packets do not.
+fn name_faults(name: &SegmentName, found: &Found, times: Option<(Timestamp, Timestamp)>) -> Vec<Fault> {
+    let Some((first, last)) = times else { return vec![Fault::Empty] };
+    let mut faults = Vec::new();
+    if first != name.t0 {
+        faults.push(Fault::Name { named: name.t0, actual: first });
+    }
+    let hour = found.hour.start();
+    if first < hour.saturating_sub(HOUR_SLACK_NANOS) {
+        faults.push(Fault::Hour { packet: first, hour });
+    }
+    if last >= found.hour.end().saturating_add(HOUR_SLACK_NANOS) {
+        faults.push(Fault::Hour { packet: last, hour });
+    }
+    faults
+}
+
+fn check_index(scan: &Scan, name: &SegmentName, path: &Path) -> Result<(), Fault> {
+    let made = scan.sidecar(name)?;
+    match std::fs::read(path) {
+        Ok(old) if old == made => Ok(()),
+        Ok(old) => {
+            let differ = old.iter().zip(&made).position(|(old, made)| old != made);
+            Err(Fault::Index { offset: differ.unwrap_or(old.len().min(made.len())) })
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Err(Fault::NoIndex),
+        Err(error) => Err(Fault::Read(error)),
+    }
+}
