@@ -82,7 +82,7 @@ impl Net {
 
     /// A sender on the other end.
     pub fn sender(&self) -> Sender {
-        Sender::new(nix::net::if_::if_nametoindex(self.tx.as_str()).expect("index of the sending end"))
+        Sender::on(&self.tx)
     }
 }
 
@@ -95,8 +95,8 @@ impl Drop for Net {
     }
 }
 
-/// Runs a command that must succeed.
-pub fn run(program: &str, args: &[&str]) {
+/// Runs a command that must succeed; returns its stdout.
+pub fn run(program: &str, args: &[&str]) -> String {
     let out = Command::new(program).args(args).output().expect(program);
     assert!(
         out.status.success(),
@@ -104,6 +104,7 @@ pub fn run(program: &str, args: &[&str]) {
         String::from_utf8_lossy(&out.stdout),
         String::from_utf8_lossy(&out.stderr)
     );
+    String::from_utf8(out.stdout).expect("text")
 }
 
 /// A raw packet socket bound to one interface.
@@ -113,7 +114,9 @@ pub struct Sender {
 }
 
 impl Sender {
-    fn new(ifindex: u32) -> Self {
+    /// A sender on the interface of this name.
+    pub fn on(interface: &str) -> Self {
+        let ifindex = nix::net::if_::if_nametoindex(interface).expect("index of the sending end");
         // SAFETY: plain arguments; protocol 0 receives nothing.
         let fd = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };
         assert!(fd >= 0, "packet socket: {}", std::io::Error::last_os_error());
