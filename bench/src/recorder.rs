@@ -8,11 +8,12 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-/// A binary that lies beside this one, or in PATH.
+/// A binary that lies beside this one (or, for a test, in the folder above it), or in PATH.
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
-    let beside = std::env::current_exe().ok().map(|exe| exe.with_file_name(name));
-    beside.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from(name))
+    let exe = std::env::current_exe().unwrap_or_default();
+    let beside = exe.ancestors().skip(1).take(2).map(|folder| folder.join(name));
+    beside.into_iter().find(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(name))
 }
 
 /// A running `tapedeck record`; killed on drop unless it was stopped.

@@ -18,10 +18,12 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tapedeck_index::capture_file::{CaptureError, CaptureReader};
 use tapedeck_index::pcapng::InterfaceInfo;
 use tapedeck_packet::{Timestamp, Walk};
-use tapedeck_writer::{Chain, ChainConfig, Level, WriteError};
+use tapedeck_writer::{Chain, ChainConfig, Level, Sum, WriteError};
 
 /// Frame buffers of a chain; an import waits for a free one.
 const FRAME_BUFFERS: usize = 6;
+/// Chains at work at once; each has two threads and about 16 MiB.
+const CHAINS_MAX: usize = 32;
 /// Packets between two words of progress.
 const PROGRESS_PACKETS: u64 = 65_536;
 
@@ -36,8 +38,6 @@ pub struct Import {
     pub segment_bytes: u64,
     /// Compression.
     pub level: Level,
-    /// Sensor id of the store.
-    pub sensor: String,
     /// Number of this run, random.
     pub run: u32,
     /// When the run began.
@@ -66,7 +66,7 @@ pub enum FileProblem {
         source: CaptureError,
     },
     /// Some of its packets have times that cannot be stored.
-    #[error("{path}: {refused} packets with a time out of range are not stored: {}", .first.join("; "))]
+    #[error("{path}: {refused} packets with a time out of range are not stored (the first: {})", .first.join("; "))]
     Times {
         /// The file.
         path: String,
@@ -103,16 +103,19 @@ pub struct Imported {
 /// once, at the end.
 ///
 /// # Errors
-/// The store cannot be written.
+/// The store cannot be opened or written.
 pub fn import(
     options: &Import,
     stop: &AtomicBool,
     progress: &mut dyn FnMut(u64),
     now: impl FnOnce() -> Timestamp,
-) -> Result<Imported, WriteError> {
+) -> Result<Imported, Failure> {
     let mut importer = Importer {
         options,
-        lines: BTreeMap::new(),
+        sensor: None,
+        chains: BTreeMap::new(),
+        books: BTreeMap::new(),
+        unsealed: Vec::new(),
         seq: Arc::new(AtomicU32::new(0)),
         packets: 0,
         problems: Vec::new(),
@@ -121,7 +124,11 @@ pub fn import(
     for path in &options.files {
         importer.file(path, stop, progress)?;
     }
-    importer.finish(now)
+    importer.finish(now).map_err(unwritable)
+}
+
+fn unwritable(error: WriteError) -> Failure {
+    Failure::of(&error).hint("free the disk or name another --store, then import again")
 }
 
 fn open(path: &Path) -> std::io::Result<Box<dyn Read>> {
@@ -137,27 +144,42 @@ fn open(path: &Path) -> std::io::Result<Box<dyn Read>> {
 
 struct Importer<'o> {
     options: &'o Import,
-    lines: BTreeMap<InterfaceInfo, Line>,
+    /// Sensor id of the store; the store is opened when a file turns out to be a capture, so that a
+    /// mistyped name leaves none behind.
+    sensor: Option<String>,
+    /// Chains at work, by interface.
+    chains: BTreeMap<InterfaceInfo, Working>,
+    /// The books of every interface, of those too whose chain has ended.
+    books: BTreeMap<InterfaceInfo, Books>,
+    unsealed: Vec<PathBuf>,
     seq: Arc<AtomicU32>,
     packets: u64,
     problems: Vec<FileProblem>,
     rounded: Vec<(String, u64)>,
 }
 
-/// The chain of one interface and what was read for it.
-struct Line {
+struct Working {
     chain: Chain,
     seen: u64,
     seen_bytes: u64,
+    /// Number of the last packet that it took.
+    last: u64,
+}
+
+/// What is known of an interface whose chain has ended, and of its refused packets.
+#[derive(Clone, Copy, Debug, Default)]
+struct Books {
+    seen: u64,
+    seen_bytes: u64,
+    refused: u64,
+    stored: Sum,
+    pending: u64,
+    shed: u64,
+    write_error: u64,
 }
 
 impl Importer<'_> {
-    fn file(
-        &mut self,
-        path: &Path,
-        stop: &AtomicBool,
-        progress: &mut dyn FnMut(u64),
-    ) -> Result<(), WriteError> {
+    fn file(&mut self, path: &Path, stop: &AtomicBool, progress: &mut dyn FnMut(u64)) -> Result<(), Failure> {
         let name = || path.display().to_string();
         let source = match open(path) {
             Ok(source) => source,
@@ -173,7 +195,10 @@ impl Importer<'_> {
                 return Ok(());
             }
         };
-        match self.packets(&mut reader, stop, progress)? {
+        if self.sensor.is_none() {
+            self.sensor = Some(open_store(&self.options.store)?);
+        }
+        match self.packets(&mut reader, stop, progress).map_err(unwritable)? {
             Ok(true) => {}
             Ok(false) => self.problems.push(FileProblem::Stopped { path: name(), offset: reader.offset() }),
             Err(source) => self.problems.push(FileProblem::Capture { path: name(), source }),
@@ -181,6 +206,12 @@ impl Importer<'_> {
         let notes = reader.notes();
         if notes.rounded > 0 {
             self.rounded.push((name(), notes.rounded));
+        }
+        for (interface, refused) in reader.interfaces().iter().zip(reader.refused()) {
+            let books = self.books.entry(interface.clone()).or_default();
+            books.refused += refused.packets;
+            books.seen += refused.packets;
+            books.seen_bytes += refused.bytes;
         }
         if notes.refused > 0 {
             let (refused, first) = (notes.refused, notes.refusals.clone());
@@ -213,60 +244,107 @@ impl Importer<'_> {
             if self.packets.is_multiple_of(PROGRESS_PACKETS) {
                 progress(self.packets);
             }
-            let line = self.line(interface)?;
-            line.seen += 1;
-            line.seen_bytes += u64::from(packet.record.orig_len);
+            let number = self.packets;
+            let working = if fits(interface, packet.record.bytes.len()) {
+                self.working(interface)?
+            } else {
+                // tcpdump refuses a packet longer than its interface says; some writers do not care.
+                self.working(&InterfaceInfo { snaplen: 0, ..interface.clone() })?
+            };
+            working.last = number;
+            working.seen += 1;
+            working.seen_bytes += u64::from(packet.record.orig_len);
             // The chain counts what became of it.
-            let _ = line.chain.append(&packet.record, &walk);
+            let _ = working.chain.append(&packet.record, &walk);
         }
     }
 
-    /// The chain of an interface, started when its first packet comes.
-    fn line(&mut self, interface: &InterfaceInfo) -> Result<&mut Line, WriteError> {
-        match self.lines.entry(interface.clone()) {
+    /// The chain of an interface, started when its first packet comes. A capture may describe any number
+    /// of interfaces: above [`CHAINS_MAX`] the chain unused for longest ends first.
+    fn working(&mut self, interface: &InterfaceInfo) -> Result<&mut Working, WriteError> {
+        if !self.chains.contains_key(interface) && self.chains.len() >= CHAINS_MAX {
+            let oldest = self.chains.iter().min_by_key(|(_, working)| working.last).map(|(i, _)| i.clone());
+            if let Some((interface, working)) = oldest.and_then(|oldest| self.chains.remove_entry(&oldest)) {
+                self.end(interface, working)?;
+            }
+        }
+        match self.chains.entry(interface.clone()) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
-                let chain = Chain::start(chain_config(self.options, interface, &self.seq))?;
-                Ok(entry.insert(Line { chain, seen: 0, seen_bytes: 0 }))
+                let sensor = self.sensor.clone().unwrap_or_default();
+                let chain = Chain::start(chain_config(self.options, sensor, interface, &self.seq))?;
+                Ok(entry.insert(Working { chain, seen: 0, seen_bytes: 0, last: 0 }))
             }
         }
     }
 
+    /// Seals the segments of a chain and enters its counts.
+    fn end(&mut self, interface: InterfaceInfo, working: Working) -> Result<(), WriteError> {
+        let report = working.chain.finish()?;
+        self.unsealed.extend(report.unsealed);
+        let books = self.books.entry(interface).or_default();
+        books.seen += working.seen;
+        books.seen_bytes += working.seen_bytes;
+        books.stored = books.stored.plus(report.counters.stored);
+        books.pending += report.counters.pending.packets;
+        books.shed += report.counters.shed.packets;
+        books.write_error += report.counters.write_error.packets;
+        Ok(())
+    }
+
     /// Seals everything and closes the books.
-    fn finish(self, now: impl FnOnce() -> Timestamp) -> Result<Imported, WriteError> {
-        let (mut interfaces, mut queues, mut unsealed) = (Vec::new(), Vec::new(), Vec::new());
-        for (interface, line) in self.lines {
-            let report = line.chain.finish()?;
-            let counters = report.counters;
-            unsealed.extend(report.unsealed);
+    fn finish(mut self, now: impl FnOnce() -> Timestamp) -> Result<Imported, WriteError> {
+        while let Some((interface, working)) = self.chains.pop_first() {
+            self.end(interface, working)?;
+        }
+        let (mut interfaces, mut queues) = (Vec::new(), Vec::new());
+        for (interface, books) in self.books {
             interfaces
                 .push(InterfaceEntry { interface: interface.name.clone(), ..InterfaceEntry::default() });
-            queues.push(QueueEntry {
-                interface: interface.name,
-                queue: 0,
-                mode: "file".into(),
-                counts: Counts {
-                    seen: line.seen,
-                    seen_bytes: line.seen_bytes,
-                    stored: counters.stored.packets,
-                    stored_bytes: counters.stored.bytes,
-                    pending: counters.pending.packets,
-                    ..Counts::default()
-                },
-                dropped: Dropped {
-                    shed: counters.shed.packets,
-                    write_error: counters.write_error.packets,
-                    ..Dropped::default()
-                },
-                unaccounted: 0,
-            });
+            queues.push(books.entry(interface.name));
         }
         let ledger = Ledger::close(self.options.run, self.options.start, now(), interfaces, queues);
-        Ok(Imported { ledger, problems: self.problems, rounded: self.rounded, unsealed })
+        Ok(Imported { ledger, problems: self.problems, rounded: self.rounded, unsealed: self.unsealed })
     }
 }
 
-fn chain_config(options: &Import, interface: &InterfaceInfo, seq: &Arc<AtomicU32>) -> ChainConfig {
+/// Whether a packet is no longer than its interface's snaplen.
+fn fits(interface: &InterfaceInfo, length: usize) -> bool {
+    interface.snaplen == 0 || usize::try_from(interface.snaplen).is_ok_and(|snaplen| length <= snaplen)
+}
+
+impl Books {
+    fn entry(self, interface: String) -> QueueEntry {
+        QueueEntry {
+            interface,
+            queue: 0,
+            mode: "file".into(),
+            counts: Counts {
+                seen: self.seen,
+                seen_bytes: self.seen_bytes,
+                stored: self.stored.packets,
+                stored_bytes: self.stored.bytes,
+                pending: self.pending,
+                ..Counts::default()
+            },
+            // Of a file, `program` are the packets whose time cannot be stored.
+            dropped: Dropped {
+                program: self.refused,
+                shed: self.shed,
+                write_error: self.write_error,
+                ..Dropped::default()
+            },
+            unaccounted: 0,
+        }
+    }
+}
+
+fn chain_config(
+    options: &Import,
+    sensor: String,
+    interface: &InterfaceInfo,
+    seq: &Arc<AtomicU32>,
+) -> ChainConfig {
     ChainConfig {
         section: crate::identity::section(),
         run: options.run,
@@ -274,7 +352,7 @@ fn chain_config(options: &Import, interface: &InterfaceInfo, seq: &Arc<AtomicU32
         segment_bytes: options.segment_bytes,
         level: options.level,
         frame_buffers: FRAME_BUFFERS,
-        ..ChainConfig::import(options.store.clone(), options.sensor.clone(), interface.clone())
+        ..ChainConfig::import(options.store.clone(), sensor, interface.clone())
     }
 }
 
@@ -283,13 +361,7 @@ fn chain_config(options: &Import, interface: &InterfaceInfo, seq: &Arc<AtomicU32
 /// # Errors
 /// Nothing could be stored.
 pub fn command(args: ImportArgs, say: &mut dyn FnMut(&str)) -> Result<(String, u8), Failure> {
-    if let [only] = args.files.as_slice() {
-        // A name that is not there must not leave an empty store behind.
-        open(only)
-            .map_err(|source| failure(&FileProblem::Open { path: only.display().to_string(), source }))?;
-    }
     let options = Import {
-        sensor: open_store(&args.store)?,
         store: args.store,
         files: args.files,
         segment_bytes: args.segment_size,
@@ -299,9 +371,7 @@ pub fn command(args: ImportArgs, say: &mut dyn FnMut(&str)) -> Result<(String, u
     };
     let stop = stop_flag()?;
     let mut progress = |packets: u64| tracing::info!(packets, "importing");
-    let imported = import(&options, &stop, &mut progress, now).map_err(|error| {
-        Failure::of(&error).hint("free the disk or name another --store, then import again")
-    })?;
+    let imported = import(&options, &stop, &mut progress, now)?;
     report(&imported, options.files.len(), say)
 }
 

@@ -20,7 +20,7 @@ pub struct Dropped {
     pub wrong_queue: u64,
     /// Longer than the socket takes.
     pub oversize: u64,
-    /// The XDP program could not handle it.
+    /// The XDP program could not handle it; of a file: its time cannot be stored.
     pub program: u64,
     /// No free buffer: nothing of the packet was kept.
     pub shed: u64,

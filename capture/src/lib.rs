@@ -13,6 +13,7 @@ pub mod import;
 pub mod ladder;
 pub mod ledger;
 pub mod lock;
+pub mod maintain;
 #[expect(unsafe_code, reason = "reads the blocks of a ring shared with the kernel")]
 pub mod packet_mmap;
 pub mod plan;

@@ -16,7 +16,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use tapedeck_capture::cli::{Cli, Command};
 use tapedeck_capture::voice::Failure;
-use tapedeck_capture::{import, status, supervisor};
+use tapedeck_capture::{import, maintain, status, supervisor};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -45,7 +45,9 @@ fn run(cli: Cli) -> Result<(String, u8), Failure> {
         Command::Record(args) => supervisor::command(*args, &mut say),
         Command::Status(args) => status::command(&args),
         Command::Import(args) => import::command(args, &mut say),
-        _ => Ok((String::new(), 2)),
+        Command::Recover(args) => maintain::recover(&args.store, &mut say),
+        Command::Reindex(args) => maintain::reindex(&args.store, &args.segments, &mut say),
+        Command::Verify(args) => maintain::verify(&args.store, &mut say),
     }
 }
 

@@ -1,37 +1,44 @@
 //! Little-endian integers and varints in byte slices: total, without indexing.
 
 /// `N` bytes at `offset`, if they are all there.
+#[inline]
 pub(crate) fn array_at<const N: usize>(bytes: &[u8], offset: usize) -> Option<[u8; N]> {
     bytes.get(offset..)?.first_chunk::<N>().copied()
 }
 
 /// Little-endian u16 at `offset`.
+#[inline]
 pub(crate) fn u16_at(bytes: &[u8], offset: usize) -> Option<u16> {
     array_at(bytes, offset).map(u16::from_le_bytes)
 }
 
 /// Little-endian u32 at `offset`.
+#[inline]
 pub(crate) fn u32_at(bytes: &[u8], offset: usize) -> Option<u32> {
     array_at(bytes, offset).map(u32::from_le_bytes)
 }
 
 /// Little-endian u64 at `offset`.
+#[inline]
 pub(crate) fn u64_at(bytes: &[u8], offset: usize) -> Option<u64> {
     array_at(bytes, offset).map(u64::from_le_bytes)
 }
 
 /// A length as u32; lengths that reach this are bounded far below `u32::MAX`.
+#[inline]
 pub(crate) fn len32(len: usize) -> u32 {
     u32::try_from(len).unwrap_or(u32::MAX)
 }
 
 /// A length or offset as u64.
+#[inline]
 pub(crate) fn len64(len: usize) -> u64 {
     // usize has at most 64 bits on every target Rust supports.
     u64::try_from(len).unwrap_or(u64::MAX)
 }
 
 /// An index as usize; only exact on targets of 32 bits and more, which all our platforms are.
+#[inline]
 pub(crate) fn index(n: u32) -> usize {
     usize::try_from(n).unwrap_or(usize::MAX)
 }

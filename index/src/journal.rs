@@ -7,7 +7,7 @@
 use crate::bytes::{len32, put_varint, take, take_varint, take_varint32, u32_at, u64_at};
 use crate::name::SegmentName;
 use crate::pcapng::{Block, Blocks, InterfaceInfo, SectionInfo, encode_interface, encode_section};
-use crate::rows::{FrameRows, Packed};
+use crate::rows::{FrameRows, PackedRow};
 use crate::sidecar::FrameMeta;
 use tapedeck_packet::Timestamp;
 use xxhash_rust::xxh3::Xxh3;
@@ -98,7 +98,7 @@ pub fn encode_frame(out: &mut Vec<u8>, meta: &FrameMeta, rows: &FrameRows) {
             put_varint(out, number);
         }
         put_varint(out, len32(rows.new_rows.len()).into());
-        rows.new_rows.iter().for_each(|row| Packed::of(row).put(out));
+        rows.new_rows.iter().for_each(|row| row.put(out));
         put_varint(out, len32(rows.present.len()).into());
         for (row, bits) in &rows.present {
             put_varint(out, (u64::from(*row) << 2) | u64::from(bits & 3));
@@ -280,7 +280,7 @@ fn decode_frame<'a>(mut payload: &[u8]) -> Option<Record<'a>> {
     let mut rows = FrameRows::default();
     // Nothing is reserved by a stated count: a list is as long as its bytes.
     for _ in 0..take_varint32(&mut payload)? {
-        rows.new_rows.push(Packed::take(&mut payload)?.row()?);
+        rows.new_rows.push(PackedRow::take(&mut payload).filter(|row| row.row().is_some())?);
     }
     for _ in 0..take_varint32(&mut payload)? {
         let packed = take_varint(&mut payload)?;

@@ -14,7 +14,8 @@ mod table;
 #[cfg(test)]
 pub(crate) mod tests;
 
-pub(crate) use pack::{Packed, tunnel_code, tunnel_of};
+pub use pack::PackedRow;
+pub(crate) use pack::{tunnel_code, tunnel_of};
 pub use table::RowTable;
 
 /// Distinct rows of a segment, in packet order; a constant of the format. All further distinct rows
@@ -185,7 +186,7 @@ impl Row {
             Subject::Ip { key, ports_known, .. } => {
                 key.community_id(ports_known && CommunityId::hashes_ports(key.proto), 0).prefix64()
             }
-            _ => xxh3_64(&Packed::of(self).to_bytes()),
+            _ => xxh3_64(&PackedRow::of(self).to_bytes()),
         }
     }
 
@@ -222,7 +223,7 @@ fn ordered<T: Ord>(src: T, dst: T) -> (T, T, u8) {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FrameRows {
     /// Rows seen for the first time in this segment; their ids follow on from earlier frames.
-    pub new_rows: Vec<Row>,
+    pub new_rows: Vec<PackedRow>,
     /// Every row with a packet in this frame, each once, in order of first appearance:
     /// (row id, direction bits seen in this frame).
     pub present: Vec<(u32, u8)>,

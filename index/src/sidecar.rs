@@ -12,6 +12,7 @@ mod layout;
 mod lists;
 mod query;
 mod read;
+mod row_index;
 #[cfg(test)]
 mod tests;
 

@@ -92,6 +92,8 @@ pub struct Ip {
     pub ports: Option<(u16, u16)>,
     /// (type, code) of ICMP and ICMPv6; `None` otherwise and where the header is cut.
     pub icmp: Option<(u8, u8)>,
+    /// Flags of TCP, CWR (0x80) to FIN (0x01); `None` otherwise and where the header is cut.
+    pub tcp_flags: Option<u8>,
 }
 
 /// ARP or RARP for IPv4 over 48-bit hardware addresses.

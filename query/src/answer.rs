@@ -5,15 +5,15 @@
 //! and told when its frame's turn comes, so the same question always gives the same answer.
 
 use crate::filter::Filter;
-use crate::merge::{Batch, MERGE_BYTES, Merge};
-use crate::out::{Output, OutputError, Source};
 use crate::framewalk::{self, ARRIVALS_PER_FRAME, Stretch};
+use crate::merge::{Batch, MERGE_BYTES, Merge};
+use crate::out::{Output, OutputError};
 use crate::plan::{Plan, PlannedSegment, Prologue};
 use crate::pool::ordered;
 use crate::range::{Span, TimeRange};
 use crate::scan::{Piece, ScanError, Scanner, Task};
 use crate::sources::Sources;
-use crate::verdict::{Gap, Verdict};
+use crate::verdict::{Cause, Gap, Verdict};
 use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
@@ -87,11 +87,7 @@ pub struct Answer {
 ///
 /// # Errors
 /// [`AnswerError`]: the output is worthless then. Damaged or missing data is no error but part of the answer.
-pub fn answer(
-    plan: &Plan,
-    question: &Question<'_>,
-    output: &mut dyn Output,
-) -> Result<Answer, AnswerError> {
+pub fn answer(plan: &Plan, question: &Question<'_>, output: &mut dyn Output) -> Result<Answer, AnswerError> {
     let mut run = Run { plan, question, answer: Answer::default(), lost: BTreeSet::new() };
     run.answer.verdict.asked = plan.segments.iter().map(|s| s.span).collect();
     let (sources, tasks) = run.prepare();
@@ -140,17 +136,27 @@ impl Run<'_> {
                     tasks.extend(pieces.into_iter().map(|task| Task { segment: number, ..task }));
                 }
                 Ok((None, _)) => {}
-                Err(error) => self.lose_segment(number, segment, None, error),
+                Err(error) => {
+                    self.lost.insert(number);
+                    self.lose(segment, segment.span, None, None, error);
+                }
             }
         }
         let (sources, failed) = Sources::read(&plan.segments, prologues);
         self.answer.verdict.scanned_frames = sources.frames;
         self.answer.verdict.scanned_bytes = sources.bytes;
         for (number, error) in failed {
-            if let Some(segment) = plan.segments.get(number) {
+            let Some(segment) = plan.segments.get(number) else { continue };
+            if sources.context(number).is_some() {
+                // Damage without a packet in it: an empty gap.
+                let span = Span { from: segment.span.from, to: segment.span.from };
+                self.lose(segment, span, Some(0), Some(0), error);
+            } else {
                 let lost = tasks.iter().filter(|t| t.segment == number);
                 let packets = lost.map(|t| t.packets.map(u64::from)).sum();
-                self.lose_segment(number, segment, packets, error);
+                let offset = matches!(error.cause(), Cause::CorruptFrame).then_some(0);
+                self.lost.insert(number);
+                self.lose(segment, segment.span, packets, offset, error);
             }
         }
         tasks.retain(|task| sources.context(task.segment).is_some());
@@ -183,7 +189,7 @@ impl Run<'_> {
                 }
                 upcoming.next();
             }
-            let Some((found, bytes)) = merge.next().map_err(AnswerError::Merge)? else { return Ok(()) };
+            let Some((found, bytes)) = merge.pop().map_err(AnswerError::Merge)? else { return Ok(()) };
             let Some(source) = sources.source(found.key.segment) else { continue };
             let (ts, orig_len, flags) = (found.key.ts, found.orig_len, found.flags);
             output.packet(source, &PacketRecord { ts, bytes, orig_len, dropped: 0, flags })?;
@@ -205,8 +211,8 @@ impl Run<'_> {
                 Some(batch)
             }
             Err(error @ (ScanError::Gone | ScanError::Open(_))) => {
-                if !self.lost.contains(&task.segment) {
-                    self.lose_segment(task.segment, segment, None, error);
+                if self.lost.insert(task.segment) {
+                    self.lose(segment, segment.span, None, None, error);
                 }
                 None
             }
@@ -215,25 +221,24 @@ impl Run<'_> {
                 self.answer.verdict.scanned_bytes += task.piece.stored_bytes();
                 let span = Span::of_packets(task.t_min, task.t_max.min(last_inside(segment.span)));
                 let packets = task.packets.map(u64::from);
-                self.answer.verdict.gaps.push(Gap { span, cause: error.cause(), packets });
-                let offset = task.piece.offset();
-                self.answer.troubles.push(Trouble { path: segment.handle.path().to_owned(), offset, error });
+                self.lose(segment, span, packets, task.piece.offset(), error);
                 None
             }
         }
     }
 
-    fn lose_segment(
+    /// Books a gap and what made it.
+    fn lose(
         &mut self,
-        number: usize,
         segment: &PlannedSegment,
+        span: Span,
         packets: Option<u64>,
+        offset: Option<u64>,
         error: ScanError,
     ) {
-        self.lost.insert(number);
-        self.answer.verdict.gaps.push(Gap { span: segment.span, cause: error.cause(), packets });
+        self.answer.verdict.gaps.push(Gap { span, cause: error.cause(), packets });
         let path = segment.handle.path().to_owned();
-        self.answer.troubles.push(Trouble { path, offset: None, error });
+        self.answer.troubles.push(Trouble { path, offset, error });
     }
 }
 

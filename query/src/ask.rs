@@ -163,8 +163,11 @@ fn range(args: &RangeArgs, now: Timestamp) -> Result<TimeRange, Failure> {
 }
 
 fn time_failure(option: &str, error: &TimeError) -> Failure {
-    Failure::because(format!("{option} needs a {}", if option == "--last" { "duration" } else { "time" }), error)
-        .hint(error.hint())
+    Failure::because(
+        format!("{option} needs a {}", if option == "--last" { "duration" } else { "time" }),
+        error,
+    )
+    .hint(error.hint())
 }
 
 /// Every store folder once, in order of path: patterns expanded, each checked to be a store.
@@ -187,8 +190,9 @@ fn stores(patterns: &[String]) -> Result<Vec<PathBuf>, Failure> {
             found.push(path);
         }
         if found.len() == before {
-            return Err(Failure::new(format!("no store matches '{pattern}'"))
-                .hint("a store is a folder with store.json or packets/ in it, as 'tapedeck record' makes it"));
+            return Err(Failure::new(format!("no store matches '{pattern}'")).hint(
+                "a store is a folder with store.json or packets/ in it, as 'tapedeck record' makes it",
+            ));
         }
     }
     found.sort();

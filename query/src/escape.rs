@@ -22,7 +22,9 @@ impl fmt::Display for Foreign<'_> {
         if !self.for_terminal {
             return f.write_str(self.text);
         }
-        self.text.chars().try_for_each(|c| if is_harmless(c) { write!(f, "{c}") } else { write!(f, "{}", c.escape_default()) })
+        self.text.chars().try_for_each(|c| {
+            if is_harmless(c) { write!(f, "{c}") } else { write!(f, "{}", c.escape_default()) }
+        })
     }
 }
 
@@ -41,6 +43,9 @@ mod tests {
     fn a_terminal_never_sees_controls() {
         let hostile = "eth0\u{1b}[2J\n\u{9b}1m\u{202e}\u{7f}\u{e9}";
         assert_eq!(Foreign::new(hostile, false).to_string(), hostile);
-        assert_eq!(Foreign::new(hostile, true).to_string(), "eth0\\u{1b}[2J\\n\\u{9b}1m\\u{202e}\\u{7f}\u{e9}");
+        assert_eq!(
+            Foreign::new(hostile, true).to_string(),
+            "eth0\\u{1b}[2J\\n\\u{9b}1m\\u{202e}\\u{7f}\u{e9}"
+        );
     }
 }

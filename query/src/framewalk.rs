@@ -31,7 +31,7 @@ pub(crate) struct Stretch {
 /// # Errors
 /// When the file cannot be read.
 pub(crate) fn walk(file: &Opened) -> io::Result<Vec<Stretch>> {
-    let end = file.len()?;
+    let end = file.file_len()?;
     let mut window = Window { file, end, offset: 0, bytes: Vec::new() };
     let mut stretches: Vec<Stretch> = Vec::new();
     let mut at = 0;

@@ -200,7 +200,9 @@ fn open(found: &Found, expr: &Expr, range: &TimeRange) -> Result<Option<PlannedS
     let moved = |e: io::Error| if e.kind() == ErrorKind::NotFound { Err(Moved) } else { Ok(e) };
     let file = match File::open(&path) {
         Ok(file) => file,
-        Err(e) => return moved(e).map(|e| unindexed(found, &format!("it cannot be opened: {e}"), None, range)),
+        Err(e) => {
+            return moved(e).map(|e| unindexed(found, &format!("it cannot be opened: {e}"), None, range));
+        }
     };
     let journal = match fs::read(found.index_path()) {
         Ok(journal) => journal,
@@ -225,6 +227,11 @@ fn open(found: &Found, expr: &Expr, range: &TimeRange) -> Result<Option<PlannedS
     let recorded = sidecar.summary().times;
     let times = recorded.into_iter().chain(pending.iter().map(|t| (t.t_min, t.t_max)));
     let times = times.reduce(|(min, max), (a, b)| (min.min(a), max.max(b)));
+    let torn = (replay.stop() == Stop::Damaged).then(|| torn(found, &replay, times.map(|(_, max)| max)));
+    let times = match &torn {
+        Some(task) => Some((times.map_or(task.t_min, |(min, _)| min), task.t_max)),
+        None => times,
+    };
     let Some((t_min, t_max)) = times.filter(|(min, max)| range.overlaps(*min, *max)) else {
         return Ok(None);
     };
@@ -235,13 +242,26 @@ fn open(found: &Found, expr: &Expr, range: &TimeRange) -> Result<Option<PlannedS
     };
     segment.prologue = Prologue::Known(Arc::new(replay.start().interface.clone()));
     segment.frames += len64(pending.len());
-    segment.tasks.extend(pending.into_iter().filter(|t| range.overlaps(t.t_min, t.t_max)));
+    let beyond = pending.into_iter().chain(torn);
+    segment.tasks.extend(beyond.filter(|t| range.overlaps(t.t_min, t.t_max)));
     segment.handle = Handle::Open { path, file: Arc::new(file), replay: Arc::new(replay) };
     Ok(Some(segment))
 }
 
+/// What is missing behind the damage in a journal: anything from the last known packet to the hour's end.
+fn torn(found: &Found, replay: &Replay, last: Option<Timestamp>) -> Task {
+    Task {
+        segment: 0,
+        piece: Piece::TornJournal { at: len64(replay.good_len()) },
+        t_min: last.unwrap_or(found.hour.start().saturating_sub(HOUR_SLACK_NANOS)),
+        t_max: found.hour.end().saturating_add(HOUR_SLACK_NANOS),
+        packets: None,
+        first_arrival: u64::MAX,
+    }
+}
+
 /// The frames of an open segment that are not written yet, from its journal.
-fn pending(replay: &Replay) -> Vec<Task> {
+pub(crate) fn pending(replay: &Replay) -> Vec<Task> {
     let mut tasks = Vec::new();
     for (frame, blocks) in replay.open_blocks() {
         let mut walk = Blocks::new(blocks);
@@ -258,7 +278,14 @@ fn pending(replay: &Replay) -> Vec<Task> {
         if let Some((t_min, t_max)) = times {
             let first_arrival = u64::from(frame).saturating_mul(ARRIVALS_PER_FRAME);
             let packets = Some(packets);
-            tasks.push(Task { segment: 0, piece: Piece::Blocks(whole), t_min, t_max, packets, first_arrival });
+            tasks.push(Task {
+                segment: 0,
+                piece: Piece::Blocks(whole),
+                t_min,
+                t_max,
+                packets,
+                first_arrival,
+            });
         }
     }
     tasks

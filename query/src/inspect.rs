@@ -58,8 +58,9 @@ pub(crate) fn inspect(
 fn one(path: &Path, for_terminal: bool) -> Result<Report, Failure> {
     let cannot = |e: &io::Error| Failure::because(format!("cannot read '{}'", path.display()), e);
     let kind = kind_of(path).map_err(|e| cannot(&e))?.ok_or_else(|| {
-        Failure::new(format!("'{}' is no file of a tapedeck store", path.display()))
-            .hint("inspect reads .pcapng.zst, .idx, .open and .journal files; 'capinfos' reads other captures")
+        Failure::new(format!("'{}' is no file of a tapedeck store", path.display())).hint(
+            "inspect reads .pcapng.zst, .idx, .open and .journal files; 'capinfos' reads other captures",
+        )
     })?;
     let read = match kind {
         FileKind::Sealed | FileKind::Open => segment(path, kind, for_terminal),
@@ -102,7 +103,7 @@ fn segment(path: &Path, kind: FileKind, for_terminal: bool) -> io::Result<Report
     let file = Handle::Sealed(path.to_owned()).open()?;
     let mut report = Report::default();
     let open = kind == FileKind::Open;
-    let _ = writeln!(report.text, "{}segment, {} bytes", if open { "open " } else { "" }, file.len()?);
+    let _ = writeln!(report.text, "{}segment, {} bytes", if open { "open " } else { "" }, file.file_len()?);
     named(path, &mut report);
     let mut decoder = Decoder::new().map_err(io::Error::other)?;
     let (mut stored, mut raw) = (Vec::new(), Vec::new());
@@ -110,7 +111,10 @@ fn segment(path: &Path, kind: FileKind, for_terminal: bool) -> io::Result<Report
     for stretch in framewalk::walk(&file)? {
         if !stretch.is_frame {
             if open {
-                report.line(&format_args!("from byte {}: {} bytes not written yet", stretch.offset, stretch.len));
+                report.line(&format_args!(
+                    "from byte {}: {} bytes not written yet",
+                    stretch.offset, stretch.len
+                ));
             } else {
                 report.damage(stretch.offset, &format_args!("{} bytes are no frame", stretch.len));
             }
@@ -137,7 +141,8 @@ fn segment(path: &Path, kind: FileKind, for_terminal: bool) -> io::Result<Report
             report.damage(stretch.offset, &format_args!("frame {number}: {problem}"));
         }
     }
-    report.line(&format_args!("in all     {frames} frames, {packets} packets, {raw_bytes} bytes uncompressed"));
+    report
+        .line(&format_args!("in all     {frames} frames, {packets} packets, {raw_bytes} bytes uncompressed"));
     Ok(report)
 }
 
@@ -217,7 +222,13 @@ fn sidecar(path: &Path) -> io::Result<Report> {
     let summary = sidecar.summary();
     report.line(&format_args!(
         "segment    run {:08x}, number {}, queue {}, {} bytes, {} frames, {} packets, {} rows",
-        summary.run, summary.seq, summary.queue, summary.segment_len, summary.frames, summary.packets, summary.rows
+        summary.run,
+        summary.seq,
+        summary.queue,
+        summary.segment_len,
+        summary.frames,
+        summary.packets,
+        summary.rows
     ));
     if let Some((min, max)) = summary.times {
         report.line(&format_args!("times      {min} to {max}"));

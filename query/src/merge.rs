@@ -1,6 +1,6 @@
 //! Puts the matches of many frames into one order, in bounded memory.
 //!
-//! Frames are handed in as sorted [`Batch`]es; [`Merge::next`] gives the smallest packet of all of them.
+//! Frames are handed in as sorted [`Batch`]es; [`Merge::pop`] gives the smallest packet of all of them.
 //! It does not know what is still unread: the caller hands in every frame that could hold an earlier
 //! packet before it asks for the next. What does not fit the budget goes, sorted, to an unlinked
 //! temporary file and is read back in pieces (an external merge sort).
@@ -153,7 +153,7 @@ impl Merge {
     ///
     /// # Errors
     /// When the temporary file cannot be read.
-    pub fn next(&mut self) -> io::Result<Option<(Found, &[u8])>> {
+    pub fn pop(&mut self) -> io::Result<Option<(Found, &[u8])>> {
         self.settle()?;
         let Some(Reverse((_, slot))) = self.heap.pop() else { return Ok(None) };
         self.given = Some(slot);
@@ -218,7 +218,7 @@ impl Merge {
             None => Spill::create()?,
         };
         let mut writer = spill.run()?;
-        while let Some((found, bytes)) = part.next()? {
+        while let Some((found, bytes)) = part.pop()? {
             writer.put(&found, bytes)?;
         }
         let run = writer.finish()?;
@@ -252,7 +252,7 @@ mod tests {
 
     fn drain(merge: &mut Merge) -> Vec<(Key, Option<u32>, String)> {
         let mut out = Vec::new();
-        while let Some((found, bytes)) = merge.next().unwrap() {
+        while let Some((found, bytes)) = merge.pop().unwrap() {
             assert_eq!(found.orig_len, 77);
             out.push((found.key, found.flags, String::from_utf8(bytes.to_vec()).unwrap()));
         }
@@ -286,7 +286,7 @@ mod tests {
     fn batches_may_come_while_packets_go() {
         let mut merge = Merge::new(0);
         merge.add(batch_of(&[(5, 0, 0), (1, 0, 1)])).unwrap();
-        assert_eq!(merge.next().unwrap().unwrap().0.key.ts.nanos(), 1);
+        assert_eq!(merge.pop().unwrap().unwrap().0.key.ts.nanos(), 1);
         merge.add(batch_of(&[(3, 0, 2)])).unwrap();
         assert_eq!(merge.peek().unwrap().unwrap().ts.nanos(), 3);
         let rest: Vec<u64> = drain(&mut merge).iter().map(|(k, ..)| k.ts.nanos()).collect();

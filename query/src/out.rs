@@ -57,7 +57,9 @@ impl OutputError {
     pub fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Io(_) => None,
-            Self::LinkTypes { .. } => Some("pcapng holds them all: use --format pcapng or a name ending in .pcapng"),
+            Self::LinkTypes { .. } => {
+                Some("pcapng holds them all: use --format pcapng or a name ending in .pcapng")
+            }
             Self::PcapTime { .. } => Some("pcapng reaches further: use --format pcapng"),
         }
     }

@@ -89,7 +89,10 @@ impl Plan {
     /// Frames to be read, of how many.
     #[must_use]
     pub fn frames(&self) -> (u64, u64) {
-        (self.segments.iter().map(PlannedSegment::frames_to_read).sum(), self.segments.iter().map(|s| s.frames).sum())
+        (
+            self.segments.iter().map(PlannedSegment::frames_to_read).sum(),
+            self.segments.iter().map(|s| s.frames).sum(),
+        )
     }
 
     /// Stored bytes to be read, of how many.
@@ -175,7 +178,9 @@ impl fmt::Display for PlannedSegment {
         write!(f, ", {} of {} bytes; ", self.bytes_to_read(), self.stored_bytes)?;
         match &self.choice {
             Choice::Unindexed { why } => write!(f, "no index: {why}"),
-            Choice::Index { rows_tested: 0, .. } => f.write_str("by time"),
+            Choice::Index { rows_tested: 0, looked_up, .. } if looked_up.is_empty() => {
+                f.write_str("chosen by time")
+            }
             Choice::Index { rows_tested, rows_matched, looked_up } => {
                 write!(f, "{rows_matched} of {rows_tested} rows can match")?;
                 if !looked_up.is_empty() {

@@ -107,7 +107,13 @@ impl Pruner<'_> {
         Ok(frames)
     }
 
-    fn test(&mut self, number: u32, expr: &Expr, scope: Scope, frames: &mut [bool]) -> Result<(), SidecarError> {
+    fn test(
+        &mut self,
+        number: u32,
+        expr: &Expr,
+        scope: Scope,
+        frames: &mut [bool],
+    ) -> Result<(), SidecarError> {
         let (row, directions) = self.sidecar.row(number)?;
         self.rows_tested += 1;
         if !can_match(&row, directions, expr, scope) {
@@ -202,9 +208,7 @@ fn lookup_atom(sidecar: &Sidecar, atom: &Atom) -> Option<Result<Vec<u32>, Sideca
     let with = |property, value: u32| sidecar.rows_with(property, value..=value);
     Some(match *atom {
         Atom::CommunityId(id) => sidecar.rows_of_community(id),
-        Atom::Flow { a, b, proto } => {
-            sidecar.rows_of_flow(&FlowKey::new(a, b, proto, false).0, true)
-        }
+        Atom::Flow { a, b, proto } => sidecar.rows_of_flow(&FlowKey::new(a, b, proto, false).0, true),
         Atom::Addr { net, .. } => sidecar.rows_of_net(net.addr()..=last_of(net)),
         Atom::Port { range: (first, last), .. } => {
             sidecar.rows_with(Property::Port, u32::from(first)..=u32::from(last))

@@ -51,7 +51,9 @@ pub fn run(cli: Cli, clock: &Clock<'_>, console: Console<'_>) -> u8 {
             .and_then(|ask| packets(&ask, clock, out, out_is_terminal, &mut talk)),
         Command::Segments(args) => SegmentsAsk::new(&args, clock.now)
             .and_then(|ask| crate::segments::segments(&ask, out, out_is_terminal, &mut talk)),
-        Command::Inspect(args) => crate::inspect::inspect(&ask::inspect(args), out, out_is_terminal, &mut talk),
+        Command::Inspect(args) => {
+            crate::inspect::inspect(&ask::inspect(args), out, out_is_terminal, &mut talk)
+        }
     };
     result.unwrap_or_else(|failure| {
         talk.say(&failure);
@@ -103,7 +105,10 @@ fn packets(
     }
     for segment in &plan.segments {
         if let Choice::Unindexed { why } = &segment.choice {
-            talk.warn(segment.handle.path(), &format_args!("{why}; all its frames are read ('tapedeck reindex' mends that)"));
+            talk.warn(
+                segment.handle.path(),
+                &format_args!("{why}; all its frames are read ('tapedeck reindex' mends that)"),
+            );
         }
     }
     let question = Question {
@@ -166,16 +171,14 @@ impl Display for Summary<'_> {
             1 => f.write_str("1 packet")?,
             n => write!(f, "{n} packets")?,
         }
-        if *limited {
-            f.write_str(", stopped at the limit")?;
-        }
         match (self.verdict.is_complete(), self.plan.segments.len()) {
+            (false, _) => f.write_str("; the answer is NOT WHOLE")?,
+            (true, _) if *limited => f.write_str("; stopped at the limit, whole as far as it goes")?,
             (true, 0) => f.write_str("; the store holds nothing in this range")?,
             (true, 1) => f.write_str("; whole answer from 1 segment")?,
             (true, n) => write!(f, "; whole answer from {n} segments")?,
-            (false, _) => f.write_str("; the answer is NOT WHOLE")?,
         }
-        if let Some(range) = self.verdict.range.filter(|_| !self.plan.segments.is_empty()) {
+        if let Some(range) = self.verdict.range.filter(|_| !limited && !self.plan.segments.is_empty()) {
             write!(f, ", {} to {}", range.from, range.to)?;
         }
         for gap in &self.verdict.gaps {
@@ -214,7 +217,8 @@ fn answer_into(
 ) -> Result<Answer, Failure> {
     answer(plan, question, output).map_err(|e| match &e {
         AnswerError::Output(output) => output_failure(output, path),
-        AnswerError::Merge(_) => Failure::of(&e).hint("TMPDIR names the folder for temporary files; --limit or a shorter range needs less"),
+        AnswerError::Merge(_) => Failure::of(&e)
+            .hint("TMPDIR names the folder for temporary files; --limit or a shorter range needs less"),
         AnswerError::Worker => Failure::of(&e),
     })
 }
@@ -231,7 +235,11 @@ fn output_failure(error: &OutputError, path: Option<&Path>) -> Failure {
     }
 }
 
-fn output<'a>(format: Format, out: Sink<'a>, for_terminal: bool) -> Result<Box<dyn Output + 'a>, OutputError> {
+fn output<'a>(
+    format: Format,
+    out: Sink<'a>,
+    for_terminal: bool,
+) -> Result<Box<dyn Output + 'a>, OutputError> {
     Ok(match format {
         Format::Text => Box::new(Text::new(out, for_terminal)),
         Format::Json => Box::new(Json::new(out)),
@@ -249,7 +257,9 @@ fn note_link_types(output: &dyn Output, talk: &mut Talk<'_>) {
 /// Writes data to stdout; a closed pipe is success.
 pub(crate) fn print(out: &mut Sink<'_>, what: &dyn Display) -> Result<(), Failure> {
     match write!(out, "{what}").and_then(|()| out.flush()) {
-        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => Err(Failure::because("cannot write to stdout", &e)),
+        Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::because("cannot write to stdout", &e))
+        }
         _ => Ok(()),
     }
 }

@@ -54,6 +54,11 @@ pub enum Piece {
         /// How many.
         len: u64,
     },
+    /// What a damaged journal would have told.
+    TornJournal {
+        /// Byte offset in the journal.
+        at: u64,
+    },
 }
 
 impl Piece {
@@ -62,7 +67,7 @@ impl Piece {
     pub fn stored_bytes(&self) -> u64 {
         match self {
             Self::Frame { stored_len, .. } => u64::from(*stored_len),
-            Self::Blocks(_) | Self::Damage { .. } => 0,
+            Self::Blocks(_) | Self::Damage { .. } | Self::TornJournal { .. } => 0,
         }
     }
 
@@ -71,7 +76,7 @@ impl Piece {
     pub fn offset(&self) -> Option<u64> {
         match self {
             Self::Frame { offset, .. } | Self::Damage { offset, .. } => Some(*offset),
-            Self::Blocks(_) => None,
+            Self::Blocks(_) | Self::TornJournal { .. } => None,
         }
     }
 }
@@ -111,6 +116,12 @@ pub enum ScanError {
         /// How many.
         len: u64,
     },
+    /// The journal of an open segment is damaged.
+    #[error("its journal is damaged at byte {at}: what came later is not known before 'tapedeck recover'")]
+    TornJournal {
+        /// Byte offset in the journal.
+        at: u64,
+    },
     /// The first frame describes no interface, so the packets cannot be read.
     #[error("the first frame describes no interface")]
     NoInterface,
@@ -129,9 +140,12 @@ impl ScanError {
         match self {
             Self::Gone => Cause::Vanished,
             Self::Open(_) => Cause::Unreadable,
-            Self::Read(_) | Self::Frame(_) | Self::Block(_) | Self::NoFrame { .. } | Self::NoInterface => {
-                Cause::CorruptFrame
-            }
+            Self::Read(_)
+            | Self::Frame(_)
+            | Self::Block(_)
+            | Self::NoFrame { .. }
+            | Self::TornJournal { .. }
+            | Self::NoInterface => Cause::CorruptFrame,
         }
     }
 }
@@ -205,6 +219,7 @@ impl<'a> Scanner<'a> {
             Piece::Frame { offset, stored_len } => drop(self.reader.read(handle, *offset, *stored_len)?),
             Piece::Blocks(bytes) => self.reader.raw.clone_from(bytes),
             Piece::Damage { len, .. } => return Err(ScanError::NoFrame { len: *len }),
+            Piece::TornJournal { at } => return Err(ScanError::TornJournal { at: *at }),
         }
         let mut items = self.select(task.first_arrival, context)?;
         let kept: usize = items.iter().map(|i| i.len).sum();

@@ -81,7 +81,7 @@ impl Opened {
     ///
     /// # Errors
     /// When the operating system does not tell.
-    pub fn len(&self) -> io::Result<u64> {
+    pub fn file_len(&self) -> io::Result<u64> {
         Ok(self.file.metadata()?.len())
     }
 }

@@ -3,6 +3,7 @@
 use crate::ask::SegmentsAsk;
 use crate::escape::Foreign;
 use crate::failure::Failure;
+use crate::gather::pending;
 use crate::out::Sink;
 use crate::range::TimeRange;
 use crate::run::{Talk, print};
@@ -14,7 +15,7 @@ use std::path::PathBuf;
 use tapedeck_index::catalog::{self, Found, State};
 use tapedeck_index::journal::Replay;
 use tapedeck_index::mapped::{self, OpenError};
-use tapedeck_index::sidecar::{Sidecar, Summary};
+use tapedeck_index::sidecar::Sidecar;
 use tapedeck_packet::Timestamp;
 
 /// A segment as the list shows it; what its index does not tell is left out.
@@ -44,12 +45,16 @@ struct Known {
     #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<String>,
     packets: u64,
+    /// Frames recorded; an open segment has packets beyond them.
     frames: u32,
     raw_bytes: u64,
     rows: u32,
     index_bytes: u64,
     #[serde(skip)]
-    summary: Summary,
+    times: Option<(Timestamp, Timestamp)>,
+    /// Of the frames; an open file is allocated ahead of them.
+    #[serde(skip)]
+    stored_bytes: u64,
 }
 
 pub(crate) fn segments(
@@ -78,13 +83,12 @@ fn listed(found: &Found, range: &TimeRange) -> Option<Listed> {
         Ok(known) => (Some(known), None),
         Err(problem) => (None, Some(problem)),
     };
-    if let Some(Known { summary, .. }) = &known {
-        if summary.times.is_some_and(|(min, max)| !range.overlaps(min, max)) {
+    if let Some(known) = &known {
+        if known.times.is_some_and(|(min, max)| !range.overlaps(min, max)) {
             return None;
         }
         if found.state == State::Open {
-            // The file is allocated ahead of what is written.
-            stored_bytes = summary.segment_len;
+            stored_bytes = known.stored_bytes;
         }
     }
     let name = &found.name;
@@ -103,29 +107,33 @@ fn listed(found: &Found, range: &TimeRange) -> Option<Listed> {
 }
 
 fn known(found: &Found) -> Result<Known, String> {
-    let sidecar = match found.state {
-        State::Sealed => mapped::open(&found.index_path()).map_err(|e| match e {
-            OpenError::Io { source, .. } => format!("index: {source}"),
-            OpenError::Sidecar { source, .. } => format!("index: {source}"),
-        })?,
+    let (sidecar, pending) = match found.state {
+        State::Sealed => match mapped::open(&found.index_path()) {
+            Ok(sidecar) => (sidecar, Vec::new()),
+            Err(OpenError::Io { source, .. }) => return Err(format!("index: {source}")),
+            Err(OpenError::Sidecar { source, .. }) => return Err(format!("index: {source}")),
+        },
         State::Open => {
             let journal = fs::read(found.index_path()).map_err(|e| format!("journal: {e}"))?;
             let replay = Replay::read(&journal).map_err(|e| e.to_string())?;
             let bytes = replay.builder().finish(&found.name).map_err(|e| e.to_string())?;
-            Sidecar::from_bytes(bytes).map_err(|e| e.to_string())?
+            (Sidecar::from_bytes(bytes).map_err(|e| e.to_string())?, pending(&replay))
         }
     };
     let summary = sidecar.summary();
     let frames = sidecar.frames().map_err(|e| format!("index: {e}"))?;
+    let all_times = summary.times.into_iter().chain(pending.iter().map(|task| (task.t_min, task.t_max)));
+    let times = all_times.reduce(|(min, max), (a, b)| (min.min(a), max.max(b)));
     Ok(Known {
-        from: summary.times.map(|(min, _)| min.to_string()),
-        to: summary.times.map(|(_, max)| max.to_string()),
-        packets: summary.packets,
+        from: times.map(|(min, _)| min.to_string()),
+        to: times.map(|(_, max)| max.to_string()),
+        packets: summary.packets + pending.iter().filter_map(|t| t.packets.map(u64::from)).sum::<u64>(),
         frames: summary.frames,
         raw_bytes: frames.iter().map(|f| u64::from(f.raw_len)).sum(),
         rows: summary.rows,
         index_bytes: sidecar.byte_len(),
-        summary,
+        times,
+        stored_bytes: summary.segment_len,
     })
 }
 
@@ -152,8 +160,9 @@ fn table(all: &[Listed], for_terminal: bool) -> String {
             let [packets, raw, rows] = [k.packets, k.raw_bytes, u64::from(k.rows)].map(|n| n.to_string());
             let (from, to, index) = (time(&k.from), time(&k.to), k.index_bytes.to_string());
             cells = [(*state).to_owned(), from, to, packets, raw, stored, ratio, rows, index];
-        } else if let [first, .., c5, _, _, _] = &mut cells {
-            (*first, *c5) = ((*state).to_owned(), stored);
+        } else {
+            let [first, _, _, _, _, stored_cell, ..] = &mut cells;
+            (*first, *stored_cell) = ((*state).to_owned(), stored);
         }
         let path = path.to_string_lossy();
         let _ = write!(text, "{}  {}", Columns(&cells), Foreign::new(&path, for_terminal));
@@ -171,7 +180,10 @@ struct Columns<'a>(&'a [String; 9]);
 impl Display for Columns<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [state, from, to, packets, raw, stored, ratio, rows, index] = self.0;
-        write!(f, "{state:6}  {from:30}  {to:30}  {packets:>10}  {raw:>12}  {stored:>12}  {ratio:>6}  {rows:>8}  {index:>10}")
+        write!(
+            f,
+            "{state:6}  {from:30}  {to:30}  {packets:>10}  {raw:>12}  {stored:>12}  {ratio:>6}  {rows:>8}  {index:>10}"
+        )
     }
 }
 

@@ -23,9 +23,13 @@ pub(crate) struct Sources {
 
 impl Sources {
     /// Reads the first frame of the segments with these numbers in the plan; `prologues` says where it is. Also
-    /// says which could not be read.
+    /// says which could not be read. All segments of a chain and run begin alike, so a sister segment
+    /// helps out where one is damaged.
     #[must_use]
-    pub(crate) fn read(segments: &[PlannedSegment], prologues: Vec<(usize, Prologue)>) -> (Self, Vec<(usize, ScanError)>) {
+    pub(crate) fn read(
+        segments: &[PlannedSegment],
+        prologues: Vec<(usize, Prologue)>,
+    ) -> (Self, Vec<(usize, ScanError)>) {
         let mut this = Self::default();
         let (mut found, mut failed) = (Vec::new(), Vec::new());
         let mut reader = FrameReader::default();
@@ -33,7 +37,14 @@ impl Sources {
             let Some(segment) = segments.get(number) else { continue };
             match this.interface(&mut reader, segment, &prologue) {
                 Ok(interface) => found.push((number, &segment.name, interface)),
-                Err(e) => failed.push((number, e)),
+                Err(error) => {
+                    let missing = matches!(error, ScanError::Gone | ScanError::Open(_));
+                    let mut sisters =
+                        segments.iter().filter(|s| !missing && is_sister(&s.name, &segment.name));
+                    let helped = sisters.find_map(|s| this.interface(&mut reader, s, &s.prologue).ok());
+                    found.extend(helped.map(|interface| (number, &segment.name, interface)));
+                    failed.push((number, error));
+                }
             }
         }
         this.rank(found);
@@ -98,4 +109,9 @@ impl Sources {
         let number = self.ranked.get(usize::try_from(rank).ok()?)?;
         self.known.get(number).map(|(source, _)| source)
     }
+}
+
+/// Another segment of the same chain, written in the same run.
+fn is_sister(a: &SegmentName, b: &SegmentName) -> bool {
+    a.seq != b.seq && (&a.sensor, &a.interface, a.queue, a.run) == (&b.sensor, &b.interface, b.queue, b.run)
 }

@@ -159,7 +159,7 @@ fn scaled(number: &str, unit: u64) -> Option<u64> {
     let mut total = whole.parse::<u64>().ok()?.checked_mul(unit)?;
     let mut place = unit;
     for digit in fraction.chars() {
-        if place % 10 != 0 && digit != '0' {
+        if !place.is_multiple_of(10) && digit != '0' {
             return None;
         }
         place /= 10;
@@ -181,7 +181,7 @@ fn unix(text: &str) -> Result<Timestamp, TimeProblem> {
     let seconds = whole.parse::<u64>().map_err(|_| TimeProblem::NotSeconds)?;
     let nanos = seconds
         .checked_mul(NANOS_PER_SEC)
-        .and_then(|s| Timestamp::from_nanos(s))
+        .and_then(Timestamp::from_nanos)
         .ok_or(TimeProblem::NotSeconds)?
         .nanos()
         .checked_add(fraction_nanos(fraction)?);

@@ -263,7 +263,7 @@ impl Chain {
         self.tick_at(now, counters, Instant::now());
     }
 
-    fn tick_at(&mut self, now: Timestamp, counters: Counters, wall: Instant) {
+    pub(crate) fn tick_at(&mut self, now: Timestamp, counters: Counters, wall: Instant) {
         self.latest = counters;
         self.wall = wall;
         self.end_failed_segments();

@@ -31,7 +31,7 @@ pub enum WhenFull {
 /// Configuration of one chain: the packets of one queue of one interface.
 #[derive(Clone, Debug)]
 pub struct ChainConfig {
-    /// Folder of the store; must exist.
+    /// Folder of the store; made if it is not there.
     pub store: PathBuf,
     /// Sensor id, for names.
     pub sensor: String,

@@ -35,7 +35,7 @@ pub use config::{ChainConfig, SinkChoice, WhenFull};
 pub use counters::{ChainCounters, CounterSnapshot, Sum};
 pub use error::{FileError, WriteError};
 pub use level::Level;
-pub use recover::{RecoverReport, recover};
+pub use recover::{RecoverOptions, RecoverReport, recover};
 pub use reindex::{ReindexReport, reindex};
 pub use scan::FrameFault;
 pub use sink::SinkKind;

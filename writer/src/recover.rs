@@ -22,7 +22,8 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
-use tapedeck_index::catalog::{self, State};
+use std::time::{Duration, Instant};
+use tapedeck_index::catalog::{self, Found, State};
 use tapedeck_index::frame::{self, Encoder};
 use tapedeck_index::journal::{Replay, ReplayError, Stop};
 use tapedeck_index::name::{FileKind, SegmentName};
@@ -32,6 +33,8 @@ use tapedeck_packet::Timestamp;
 #[cfg(test)]
 mod tests;
 
+/// Time between two attempts to take a lock.
+const LOCK_POLL: Duration = Duration::from_millis(10);
 /// Level of the frames that recovery makes.
 const LEVEL: i32 = 3;
 
@@ -107,42 +110,65 @@ pub struct Recovered {
     pub journal: JournalState,
 }
 
+/// How to recover.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RecoverOptions {
+    /// How long to wait for the locks of open segments, in all. A killed process holds its locks until
+    /// the kernel has taken its io_uring apart, a moment after the process is gone.
+    pub patience: Duration,
+}
+
+impl Default for RecoverOptions {
+    fn default() -> Self {
+        Self { patience: Duration::from_secs(1) }
+    }
+}
+
 /// Recovers every open segment of the store at `store` whose writer is gone, and removes hidden files
 /// that belong to nothing. Run again, it does nothing.
 #[must_use]
-pub fn recover(store: &Path) -> RecoverReport {
+pub fn recover(store: &Path, options: &RecoverOptions) -> RecoverReport {
     let mut report = RecoverReport::default();
+    let patience_ends = Instant::now() + options.patience;
+    let mut waiting = Vec::new();
     match catalog::all(&[store.to_owned()]) {
         Ok(listing) => {
-            for found in listing.segments.iter().filter(|found| found.state == State::Open) {
-                let paths = Paths {
-                    store: store.to_owned(),
-                    folder: found.folder.clone(),
-                    open: found.packets_path(),
-                    journal: found.index_path(),
-                };
-                recover_open(&paths, &found.name, &mut report);
-            }
+            waiting.extend(listing.segments.into_iter().filter(|found| found.state == State::Open));
         }
         Err(error) => report.errors.push(error.into()),
     }
+    loop {
+        waiting.retain(|found| !recover_open(store, found, &mut report));
+        if waiting.is_empty() || Instant::now() >= patience_ends {
+            break;
+        }
+        std::thread::sleep(LOCK_POLL);
+    }
+    report.busy.extend(waiting.iter().map(Found::packets_path));
     if let Err(error) = clean(store, &mut report) {
         report.errors.push(error.into());
     }
     report
 }
 
-fn recover_open(paths: &Paths, name: &SegmentName, report: &mut RecoverReport) {
+/// One open segment. `false` if its lock is held.
+fn recover_open(store: &Path, found: &Found, report: &mut RecoverReport) -> bool {
+    let paths = Paths {
+        store: store.to_owned(),
+        folder: found.folder.clone(),
+        open: found.packets_path(),
+        journal: found.index_path(),
+    };
     match disk::adopt(&paths.open) {
-        Ok(Some(_lock)) => match recover_locked(paths, name) {
+        Ok(Some(_lock)) => match recover_locked(&paths, &found.name) {
             Ok(recovered) => report.segments.push(recovered),
             Err(error) => report.errors.push(error),
         },
-        Ok(None) if paths.open.exists() => report.busy.push(paths.open.clone()),
-        // Sealed meanwhile.
-        Ok(None) => {}
+        // Else it has been sealed meanwhile.
+        Ok(None) => return !paths.open.exists(),
         Err(error) => report.errors.push(error.into()),
     }
+    true
 }
 
 /// Makes a sealed segment of an open one. The caller holds its lock.

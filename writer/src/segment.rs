@@ -13,6 +13,7 @@ use crate::counters::{ChainCounters, Sum};
 use crate::journal::JournalFile;
 use crate::output::Output;
 use crate::sink::{Durable, Sink, to_u64};
+use crate::sync::Watch;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
 use std::path::PathBuf;
@@ -163,9 +164,24 @@ impl Segment {
         self.next_number
     }
 
-    /// Whether a frame can be taken without waiting for the disk.
-    pub(crate) fn ready(&mut self) -> bool {
+    /// What the sync thread needs to keep it durable.
+    pub(crate) fn watch(&self) -> Watch {
+        Watch {
+            store: self.parts.paths.store.clone(),
+            folder: self.parts.paths.folder.clone(),
+            durable: self.parts.sink.durable(),
+            journal: self.parts.journal.file(),
+            link: Arc::clone(&self.parts.link),
+            fresh: true,
+        }
+    }
+
+    /// Whether a frame can be taken without waiting for the disk. Takes notice of failed writes.
+    pub(crate) fn ready(&mut self, counters: &ChainCounters, done: &mut dyn FnMut(FrameRows)) -> bool {
         self.parts.sink.reap();
+        if self.parts.sink.failure().is_some() && !self.failed {
+            self.fail(counters, done);
+        }
         self.failed || self.parts.sink.has_room()
     }
 

@@ -18,7 +18,7 @@ use crate::output::WRITE_BYTES;
 use crate::segment::{Ended, FrameInfo, Link, Paths, Segment, SegmentParts};
 use crate::sink::to_u64;
 use crate::sinks::SinkMaker;
-use crate::sync::{SyncJob, Watch};
+use crate::sync::SyncJob;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender};
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -186,13 +186,12 @@ impl Stage {
             _ => return false,
         };
         let until_tick = self.next_tick.saturating_duration_since(Instant::now());
+        let (counters, returns) = (&self.parts.counters, &self.parts.returns);
         if let Some(segment) = self.open.iter_mut().find(|s| s.seq() == seq)
-            && !segment.ready()
+            && !segment.ready(counters, &mut |rows| returns.rows(rows))
         {
             segment.wait(until_tick);
-            if !segment.ready() {
-                return true;
-            }
+            return true;
         }
         match self.work.pop_front() {
             Some(Job::Frame(job)) => self.frame(*job),
@@ -250,7 +249,6 @@ impl Stage {
                 Ended::Broken(broken) => SyncJob::Recover(seq, broken),
                 Ended::Empty(empty) => SyncJob::Discard(seq, empty),
             };
-            // The sync thread ends only after this one.
             let _ = self.parts.sync.send(job);
         }
     }
@@ -285,7 +283,11 @@ impl Stage {
             folder,
         };
         match self.create(job, &paths) {
-            Ok(segment) => self.open.push(segment),
+            Ok(segment) => {
+                // The sync thread ends only after this one.
+                let _ = self.parts.sync.send(SyncJob::Watch(segment.seq(), segment.watch()));
+                self.open.push(segment);
+            }
             Err(error) => {
                 tracing::warn!(error = %error.source, "cannot {} {}", error.act, error.path.display());
                 job.link.failed.store(true, Ordering::Relaxed);
@@ -333,15 +335,6 @@ impl Stage {
             first_arrival: job.counters.delivered,
         });
         journal.commit().map_err(FileError::at("write", &paths.journal))?;
-        let watch = Watch {
-            store: paths.store.clone(),
-            folder: paths.folder.clone(),
-            durable: sink.durable(),
-            journal: journal.file(),
-            link: Arc::clone(&job.link),
-            fresh: true,
-        };
-        let _ = self.parts.sync.send(SyncJob::Watch(job.name.seq, watch));
         Ok(Segment::new(SegmentParts {
             name: job.name.clone(),
             paths: paths.clone(),

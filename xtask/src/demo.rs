@@ -184,6 +184,7 @@ fn record(lab: &Lab, store: &Store, binaries: &Binaries, interrupt: &Interrupt) 
     let started = Instant::now();
     let mut recorder = Service::start(command)?;
     let ready = recorder.wait_for("ready:", READY_TIMEOUT, interrupt)?;
+    show_lines(&recorder.take_said());
     println!("     {ready}   (after {:.1} s)", started.elapsed().as_secs_f64());
     Ok(recorder)
 }
@@ -193,10 +194,15 @@ fn stop(recorder: Service, interrupt: &Interrupt) -> Result<Ledger> {
     if !status.success() {
         bail!("tapedeck record: {status}: {stderr}");
     }
-    for line in stderr.lines() {
-        println!("     tapedeck: {line}");
-    }
+    show_lines(&stderr.lines().map(str::to_owned).collect::<Vec<_>>());
     Ledger::parse(&stdout)
+}
+
+/// The recorder's own words.
+fn show_lines(lines: &[String]) {
+    for line in lines {
+        println!("     | {line}");
+    }
 }
 
 fn check_books(ledger: &Ledger, mirrored: u64, checks: &mut Checks) {

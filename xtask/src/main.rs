@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its user")]
 
 mod demo;
+mod fuzz;
 mod licences;
 mod outcome;
 mod packages;
@@ -39,6 +40,8 @@ enum Task {
     Tidy,
     /// Licences of everything we link, against the allow list
     Licences,
+    /// Every fuzz target for a while; needs nightly and cargo-fuzz
+    Fuzz(fuzz::Options),
     /// The demo's server, inside its namespace
     #[command(hide = true)]
     DemoServe,
@@ -66,6 +69,7 @@ fn run(task: &Task) -> Result<bool> {
     let root = repo::root()?;
     match task {
         Task::Demo(options) => demo::run(&root, options),
+        Task::Fuzz(options) => fuzz::run(&root, options),
         Task::DemoServe => demo::talk::serve().map(|()| true),
         Task::DemoTalk { folder } => {
             println!("{}", serde_json::to_string(&demo::talk::talk(folder)?)?);

@@ -67,6 +67,7 @@ const PACKAGES: &[Package] = &[
     program("tcpdump", "tcpdump", &[For::Test, For::Demo], "reads what we wrote: oracle for filters"),
     program("zstd", "zstd", &[For::Test, For::Demo], "reads what we wrote: oracle for segments"),
     program("tshark", "tshark", &[For::Test], "reads what we wrote: oracle for pcapng and dissection"),
+    program("wireshark-common", "capinfos", &[For::Test], "reads what we wrote: oracle for counts and times"),
     program("tcpreplay", "tcpreplay", &[For::Test, For::Replay], "plays captures onto a link"),
     program("python3", "python3", &[For::Test], "a conversation partner that is not ours"),
 ];

@@ -3,6 +3,7 @@
 //! Only reads. Paths are relative to the root and use `/`, so that findings read the same everywhere.
 //! It must never look outside the repository.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -50,8 +51,10 @@ pub(crate) fn sources(root: &Path) -> Result<Vec<Source>> {
     if !listed.status.success() {
         bail!("git ls-files in {}: {}", root.display(), String::from_utf8_lossy(&listed.stderr).trim());
     }
+    // In the middle of a merge git names a file once for each side.
+    let names: BTreeSet<&[u8]> = listed.stdout.split(|byte| *byte == 0).filter(|n| !n.is_empty()).collect();
     let mut sources = Vec::new();
-    for name in listed.stdout.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
+    for name in names {
         let path = String::from_utf8(name.to_vec()).context("a tracked file's name is not UTF-8")?;
         // A file that is deleted but still in the index has no text to check.
         let Ok(bytes) = std::fs::read(root.join(&path)) else { continue };

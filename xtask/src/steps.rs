@@ -23,7 +23,7 @@ enum End {
 #[derive(Debug)]
 pub(crate) struct Steps {
     started: Instant,
-    ends: Vec<(&'static str, End, Duration)>,
+    ends: Vec<(String, End, Duration)>,
 }
 
 impl Steps {
@@ -32,7 +32,7 @@ impl Steps {
     }
 
     /// Runs one step; its words stand behind the result. True if it passed.
-    pub(crate) fn run(&mut self, name: &'static str, step: impl FnOnce() -> Result<String>) -> bool {
+    pub(crate) fn run(&mut self, name: &str, step: impl FnOnce() -> Result<String>) -> bool {
         println!("==> {name}");
         let started = Instant::now();
         let end = match step() {
@@ -45,14 +45,14 @@ impl Steps {
     }
 
     /// Notes that a step did not run, and why. Counts as a failure of the tier.
-    pub(crate) fn not_run(&mut self, name: &'static str, why: &str) {
+    pub(crate) fn not_run(&mut self, name: &str, why: &str) {
         println!("==> {name}");
         self.end(name, End::NotRun(why.to_owned()), Duration::ZERO);
     }
 
-    fn end(&mut self, name: &'static str, end: End, took: Duration) {
+    fn end(&mut self, name: &str, end: End, took: Duration) {
         println!("    {} in {:.1} s", words(&end), took.as_secs_f64());
-        self.ends.push((name, end, took));
+        self.ends.push((name.to_owned(), end, took));
     }
 
     /// Prints the table of steps, what was skipped and the totals. True if every step passed.
@@ -70,8 +70,12 @@ impl Steps {
             println!("  nothing");
         }
         println!("wall time: {:.1} s", self.started.elapsed().as_secs_f64());
-        let failed_steps: Vec<&str> =
-            self.ends.iter().filter(|(_, end, _)| !matches!(end, End::Passed(_))).map(|(n, ..)| *n).collect();
+        let failed_steps: Vec<&str> = self
+            .ends
+            .iter()
+            .filter(|(_, end, _)| !matches!(end, End::Passed(_)))
+            .map(|(n, ..)| n.as_str())
+            .collect();
         if !failed_steps.is_empty() {
             println!("failed steps: {}", failed_steps.join(", "));
         }

@@ -72,6 +72,9 @@ mod tests {
     #[test]
     fn a_clean_source_has_no_findings() {
         let clean = Source::new("packet/src/walk.rs", "//! Walks.\n\nfn walk() {}\n");
-        assert_eq!(check_sources(&[clean]), []);
+        let mut findings = check_sources(std::slice::from_ref(&clean));
+        // The files listed for `unsafe` are not among these sources.
+        findings.retain(|finding| finding.file == clean.path);
+        assert_eq!(findings, []);
     }
 }

@@ -9,6 +9,7 @@ use crate::cli::ModeWish;
 use crate::identity;
 use crate::ladder::{Mode, Prepared, Rung, RungError, Sources};
 use crate::lock::{Holder, InterfaceLock};
+use crate::maintain;
 use crate::plan::RecordPlan;
 use crate::preflight::{Claim, PreflightError, Target};
 use crate::source::Source;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
 use tapedeck_index::pcapng::InterfaceInfo;
 use tapedeck_packet::LinkType;
-use tapedeck_writer::{Chain, ChainConfig};
+use tapedeck_writer::{Chain, ChainConfig, RecoverOptions};
 
 /// A folder and the sensor that fills it.
 pub(super) struct Store {
@@ -42,19 +43,7 @@ pub(super) fn stores(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Vec
 /// Seals what is left open, and says so. What cannot be recovered stays as it is: a recorder that did
 /// not start would lose more.
 fn recover(store: &Path, say: &mut dyn FnMut(&str)) {
-    let report = tapedeck_writer::recover(store);
-    for segment in report.segments {
-        let (packets, open) = (segment.packets, segment.open.display());
-        match segment.sealed {
-            Some(sealed) => {
-                say(&format!("recovered {packets} packets of a former run: {}", sealed.display()))
-            }
-            None => say(&format!("removed an open segment of a former run that held no packet: {open}")),
-        }
-    }
-    for error in report.errors {
-        say(&format!("warning: not recovered: {error}"));
-    }
+    maintain::say_recovered(&tapedeck_writer::recover(store, &RecoverOptions::default()), say);
 }
 
 /// Starts all interfaces of the plan; those that run are in `active`, also after an error.

@@ -5,14 +5,14 @@ use crate::tools::{bin, files_with, run, stderr, stdout};
 use std::path::Path;
 
 /// A small deterministic generator (xorshift64*): the seed is in every failure message.
-pub struct Seeded(u64);
+pub(crate) struct Seeded(u64);
 
 impl Seeded {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Self(seed.max(1))
     }
 
-    pub fn below(&mut self, bound: usize) -> usize {
+    pub(crate) fn below(&mut self, bound: usize) -> usize {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
@@ -114,7 +114,7 @@ fn a_flipped_bit_in_a_segment_is_never_a_silent_gap() {
         let count: usize = stdout(&output).trim().parse().unwrap_or(0);
         match output.status.code() {
             Some(0) => assert_eq!(count, made.packets, "{what}: short answer called whole"),
-            Some(3) => assert!(stderr(&output).contains("offset"), "{what}: {}", stderr(&output)),
+            Some(3) => assert!(stderr(&output).contains("at byte"), "{what}: {}", stderr(&output)),
             other => panic!("{what}: exit {other:?}: {}", stderr(&output)),
         }
     });

@@ -100,10 +100,13 @@ fn assert_paced(file: &Path, mtu: u32) -> usize {
     original.len()
 }
 
-/// Only Ethernet, no frame over 1514 + 4 bytes, at least 14 bytes each, not empty.
+/// Only Ethernet, no frame over 1514 + 4 bytes, at least 14 bytes each, not empty; no pcapng, of which
+/// tcpreplay reads only files with one kind of interface.
 fn fits(file: &Path) -> bool {
     let packets = read(file);
+    let pcapng = std::fs::read(file).unwrap().starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]);
     !packets.is_empty()
+        && !pcapng
         && packets.iter().all(|p| p.link_type == 1 && (14..=1518).contains(&p.bytes.len()))
         && packets.iter().all(|p| p.bytes.len() <= 1514 || p.bytes[12..14] == [0x81, 0])
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 /// Writes all made captures into `folder`.
-pub fn all(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn all(folder: &Path) -> Vec<PathBuf> {
     let files: [(&str, Vec<u8>); 5] = [
         ("micro.pcap", pcap(0xa1b2_c3d4, 1, &times_backwards())),
         ("nano.pcap", pcap(0xa1b2_3c4d, 1, &times_backwards())),
@@ -46,7 +46,7 @@ fn times_backwards() -> Vec<(u32, u32, Vec<u8>)> {
 }
 
 /// A capture file in the classic format, native (little-endian) byte order.
-pub fn pcap(magic: u32, link_type: u32, packets: &[(u32, u32, Vec<u8>)]) -> Vec<u8> {
+pub(crate) fn pcap(magic: u32, link_type: u32, packets: &[(u32, u32, Vec<u8>)]) -> Vec<u8> {
     let mut out = Vec::new();
     for word in [magic, 0x0004_0002, 0, 0, 262_144, link_type] {
         out.extend_from_slice(&word.to_le_bytes());
@@ -62,7 +62,7 @@ pub fn pcap(magic: u32, link_type: u32, packets: &[(u32, u32, Vec<u8>)]) -> Vec<
 }
 
 /// An Ethernet frame with an IPv4 UDP datagram from port `port`, `payload` bytes long.
-pub fn udp(port: u16, payload: usize) -> Vec<u8> {
+pub(crate) fn udp(port: u16, payload: usize) -> Vec<u8> {
     let mut frame = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2, 8, 0];
     let total = u16::try_from((28 + payload).min(65_535)).unwrap().to_be_bytes();
     frame.extend_from_slice(&[

@@ -1,19 +1,18 @@
 //! An independent reader of captures, on the `pcap-parser` crate: what the round trip is judged by.
 
-use pcap_parser::traits::PcapReaderIterator;
 use pcap_parser::{Block, PcapBlockOwned, PcapError, create_reader};
 use std::path::Path;
 
 /// One packet as the reference reads it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct RefPacket {
+pub(crate) struct RefPacket {
     /// Nanoseconds since the epoch, rounded down.
-    pub ts_ns: u128,
+    pub(crate) ts_ns: u128,
     /// `if_name`, or `if<N>` where the file gives none.
-    pub interface: String,
-    pub link_type: i32,
-    pub orig_len: u32,
-    pub bytes: Vec<u8>,
+    pub(crate) interface: String,
+    pub(crate) link_type: i32,
+    pub(crate) orig_len: u32,
+    pub(crate) bytes: Vec<u8>,
 }
 
 #[derive(Clone)]
@@ -41,29 +40,29 @@ impl Interface {
 }
 
 /// All whole packets of a capture file, in file order.
-pub fn read(path: &Path) -> Vec<RefPacket> {
+pub(crate) fn read(path: &Path) -> Vec<RefPacket> {
     let data = std::fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     read_bytes(&data)
 }
 
 /// All whole packets of a capture held in memory, in file order.
-pub fn read_bytes(data: &[u8]) -> Vec<RefPacket> {
+pub(crate) fn read_bytes(data: &[u8]) -> Vec<RefPacket> {
     let mut state = State::default();
     // The whole file fits the buffer, so an incomplete block means that the file is cut.
     let Ok(mut reader) = create_reader(data.len().max(64), data) else { return state.packets };
     loop {
-        match reader.next() {
+        let consumed = match reader.next() {
             Ok((consumed, block)) => {
                 state.block(&block);
-                reader.consume(consumed);
+                Some(consumed)
             }
-            Err(PcapError::Incomplete(_)) if reader.reader_exhausted() => break,
-            Err(PcapError::Incomplete(_)) => {
-                if reader.refill().is_err() {
-                    break;
-                }
-            }
+            Err(PcapError::Incomplete(_)) => None,
             Err(_) => break,
+        };
+        match consumed {
+            Some(consumed) => reader.consume(consumed),
+            None if reader.reader_exhausted() || reader.refill().is_err() => break,
+            None => {}
         }
     }
     state.packets
@@ -73,6 +72,7 @@ pub fn read_bytes(data: &[u8]) -> Vec<RefPacket> {
 struct State {
     packets: Vec<RefPacket>,
     interfaces: Vec<Interface>,
+    big_endian: bool,
     legacy: Option<(i32, u128)>,
 }
 
@@ -100,10 +100,15 @@ impl State {
 
     fn ng(&mut self, block: &Block<'_>) {
         match block {
-            Block::SectionHeader(_) => self.interfaces.clear(),
+            Block::SectionHeader(section) => {
+                self.interfaces.clear();
+                self.big_endian = section.big_endian();
+            }
             Block::InterfaceDescription(idb) => {
                 let name = match idb.if_name() {
-                    Some(Ok(name)) => name.trim_end_matches('\0').to_owned(),
+                    Some(Ok(name)) if !name.trim_end_matches('\0').is_empty() => {
+                        name.trim_end_matches('\0').to_owned()
+                    }
                     _ => format!("if{}", self.interfaces.len()),
                 };
                 self.interfaces.push(Interface {
@@ -127,16 +132,23 @@ impl State {
                 let bytes = spb.data.get(..kept).unwrap().to_vec();
                 self.push(&interface, 0, spb.origlen, bytes);
             }
-            Block::Unknown(unknown) if unknown.block_type == 2 => self.obsolete(unknown.data),
+            // The crate gives the type of an unknown block in the file's byte order.
+            Block::Unknown(unknown) if matches!(unknown.block_type, 2 | 0x0200_0000) => {
+                self.obsolete(unknown.data);
+            }
             _ => {}
         }
     }
 
     /// The obsolete Packet Block (draft-ietf-opsawg-pcapng, appendix A), which the crate leaves alone.
-    /// Only its little-endian form is read: the traces hold no other.
     fn obsolete(&mut self, data: &[u8]) {
-        let u32_at = |at: usize| u32::from_le_bytes(data.get(at..at + 4).unwrap().try_into().unwrap());
-        let interface = self.interfaces.get((u32_at(0) & 0xffff) as usize).unwrap().clone();
+        let big_endian = self.big_endian;
+        let u32_at = |at: usize| {
+            let word = data.get(at..at + 4).unwrap().try_into().unwrap();
+            if big_endian { u32::from_be_bytes(word) } else { u32::from_le_bytes(word) }
+        };
+        let number = if big_endian { u32_at(0) >> 16 } else { u32_at(0) & 0xffff };
+        let interface = self.interfaces.get(number as usize).unwrap().clone();
         let units = (u64::from(u32_at(4)) << 32) | u64::from(u32_at(8));
         let bytes = data.get(20..20 + u32_at(12) as usize).unwrap().to_vec();
         self.push(&interface, interface.nanos(units), u32_at(16), bytes);
@@ -154,7 +166,7 @@ impl State {
 }
 
 /// The order an answer stands in: time, interface in order of name, arrival.
-pub fn answer_order(mut packets: Vec<RefPacket>) -> Vec<RefPacket> {
+pub(crate) fn answer_order(mut packets: Vec<RefPacket>) -> Vec<RefPacket> {
     packets.sort_by(|a, b| (a.ts_ns, &a.interface).cmp(&(b.ts_ns, &b.interface)));
     packets
 }

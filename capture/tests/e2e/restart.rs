@@ -47,14 +47,12 @@ fn lives(link: &Link, store: &std::path::Path, rounds: usize, seed: u64) -> Vec<
         let ready_ns = now_ns().unwrap();
         std::thread::sleep(Duration::from_millis(400 + random.below(1200) as u64));
         let killed = round < rounds;
+        lives.push(Life { ready_ns, end_ns: now_ns().unwrap(), killed });
         if killed {
-            let end_ns = now_ns().unwrap();
             recorder.kill().unwrap();
-            lives.push(Life { ready_ns, end_ns, killed });
         } else {
             let ledger = recorder.stop().unwrap();
             assert_eq!(ledger["total"]["unaccounted"], 0, "{ledger}");
-            lives.push(Life { ready_ns, end_ns: now_ns().unwrap(), killed });
         }
     }
     lives

@@ -5,7 +5,7 @@ use std::path::Path;
 
 /// Packets of a capture on disk, by capinfos.
 fn capinfos_count(file: &Path) -> u64 {
-    let output = run("capinfos", &["-TrcmM".as_ref(), file.as_os_str()]);
+    let output = run("capinfos", &["-TrcM".as_ref(), file.as_os_str()]);
     let text = stdout(&output);
     let count = text.trim().rsplit('\t').next().and_then(|n| n.parse().ok());
     count.unwrap_or_else(|| panic!("capinfos {}: {text}{}", file.display(), stderr(&output)))

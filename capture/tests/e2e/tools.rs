@@ -4,30 +4,30 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 /// A binary of this workspace, built beside `tapedeck`.
-pub fn bin(name: &str) -> PathBuf {
+pub(crate) fn bin(name: &str) -> PathBuf {
     let path = Path::new(env!("CARGO_BIN_EXE_tapedeck")).with_file_name(name);
     assert!(path.exists(), "{} is not built: run `cargo build --workspace` first", path.display());
     path
 }
 
 /// Runs a program to its end.
-pub fn run<I: AsRef<std::ffi::OsStr>>(program: impl AsRef<std::ffi::OsStr>, args: &[I]) -> Output {
+pub(crate) fn run<I: AsRef<std::ffi::OsStr>>(program: impl AsRef<std::ffi::OsStr>, args: &[I]) -> Output {
     let program = program.as_ref();
     Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{}: {e}", program.display()))
 }
 
 /// Standard error as text.
-pub fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
 /// Standard output as text.
-pub fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// The traces folder; `None` (and a printed `SKIPPED`) when `TAPEDECK_TRACES` is unset.
-pub fn traces(test: &str) -> Option<PathBuf> {
+pub(crate) fn traces(test: &str) -> Option<PathBuf> {
     let Some(folder) = std::env::var_os("TAPEDECK_TRACES") else {
         eprintln!("SKIPPED 1 {test}: TAPEDECK_TRACES is not set");
         return None;
@@ -38,7 +38,7 @@ pub fn traces(test: &str) -> Option<PathBuf> {
 }
 
 /// Every capture file below a folder, by its magic number, sorted.
-pub fn captures(folder: &Path) -> Vec<PathBuf> {
+pub(crate) fn captures(folder: &Path) -> Vec<PathBuf> {
     let mut found = files_with(folder, "");
     found.retain(|path| is_capture(path));
     found.sort();
@@ -61,7 +61,7 @@ fn is_capture(path: &Path) -> bool {
 }
 
 /// Whether this process may make namespaces and load programs; prints `SKIPPED` if not.
-pub fn need_root(test: &str) -> bool {
+pub(crate) fn need_root(test: &str) -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
         eprintln!("SKIPPED 1 {test}: not root");
@@ -70,14 +70,14 @@ pub fn need_root(test: &str) -> bool {
 }
 
 /// All sealed segments of a store, sorted.
-pub fn segments(store: &Path) -> Vec<PathBuf> {
+pub(crate) fn segments(store: &Path) -> Vec<PathBuf> {
     let mut found = files_with(store, ".pcapng.zst");
     found.sort();
     found
 }
 
 /// Every file below `folder` whose name ends so.
-pub fn files_with(folder: &Path, ending: &str) -> Vec<PathBuf> {
+pub(crate) fn files_with(folder: &Path, ending: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![folder.to_owned()];
     while let Some(folder) = folders.pop() {
@@ -94,7 +94,7 @@ pub fn files_with(folder: &Path, ending: &str) -> Vec<PathBuf> {
 }
 
 /// A segment, decompressed by the `zstd` command.
-pub fn unzstd(segment: &Path) -> Vec<u8> {
+pub(crate) fn unzstd(segment: &Path) -> Vec<u8> {
     let output = run("zstd", &["-dcq".as_ref(), segment.as_os_str()]);
     assert!(output.status.success(), "zstd -dc {}: {}", segment.display(), stderr(&output));
     output.stdout

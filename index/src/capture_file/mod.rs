@@ -20,7 +20,7 @@ use tapedeck_packet::Timestamp;
 pub const PACKET_BYTES_MAX: u32 = 16 * 1024 * 1024 - 4096;
 
 /// Refusals kept word by word; further ones are only counted.
-const NOTES_MAX: usize = 20;
+const NOTES_MAX: usize = 3;
 
 /// Why a capture could not be read on.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +77,15 @@ pub struct ForeignPacket<'a> {
     pub record: PacketRecord<'a>,
 }
 
+/// Packets of an interface that were refused because of their time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// How many.
+    pub packets: u64,
+    /// Their bytes on the wire.
+    pub bytes: u64,
+}
+
 /// What a reader noticed without stopping.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Notes {
@@ -94,6 +103,7 @@ pub struct CaptureReader<'r> {
     format: Format,
     interfaces: Vec<InterfaceInfo>,
     notes: Notes,
+    refused: Vec<Refused>,
     /// The packet stepped to; its bytes lie at the front of the input until the next step.
     current: Option<(Found, Timestamp)>,
 }
@@ -144,7 +154,8 @@ impl<'r> CaptureReader<'r> {
                 None => return Err(foreign(bytes)),
             },
         };
-        let mut reader = Self { input, format, interfaces, notes: Notes::default(), current: None };
+        let mut reader =
+            Self { input, format, interfaces, notes: Notes::default(), refused: Vec::new(), current: None };
         if let Format::Pcapng(section) = &mut reader.format {
             section.begin(&mut reader.input)?;
         }
@@ -173,7 +184,7 @@ impl<'r> CaptureReader<'r> {
                     return Ok(true);
                 }
                 None => {
-                    self.notes.refuse(&found);
+                    self.refuse(&found);
                     self.input.consume(found.item);
                 }
             }
@@ -193,10 +204,31 @@ impl<'r> CaptureReader<'r> {
         })
     }
 
+    /// What was refused so far, by interface; shorter than [`CaptureReader::interfaces`] where nothing was.
+    #[must_use]
+    pub fn refused(&self) -> &[Refused] {
+        &self.refused
+    }
+
     /// The interfaces described so far, over all sections, in file order. Grows while reading.
     #[must_use]
     pub fn interfaces(&self) -> &[InterfaceInfo] {
         &self.interfaces
+    }
+
+    fn refuse(&mut self, found: &Found) {
+        if self.refused.len() <= found.interface {
+            self.refused.resize(found.interface + 1, Refused::default());
+        }
+        if let Some(refused) = self.refused.get_mut(found.interface) {
+            refused.packets += 1;
+            refused.bytes += u64::from(found.orig_len);
+        }
+        self.notes.refused += 1;
+        if self.notes.refusals.len() < NOTES_MAX {
+            let Found { offset, nanos, .. } = found;
+            self.notes.refusals.push(format!("packet at offset {offset}: time {nanos} ns"));
+        }
     }
 
     /// What was noticed so far.
@@ -215,16 +247,6 @@ impl<'r> CaptureReader<'r> {
 impl std::fmt::Debug for CaptureReader<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("CaptureReader").field("interfaces", &self.interfaces).finish_non_exhaustive()
-    }
-}
-
-impl Notes {
-    fn refuse(&mut self, found: &Found) {
-        self.refused += 1;
-        if self.refusals.len() < NOTES_MAX {
-            self.refusals
-                .push(format!("packet at offset {}: time {} ns is out of range", found.offset, found.nanos));
-        }
     }
 }
 

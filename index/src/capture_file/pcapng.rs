@@ -190,7 +190,8 @@ impl Section {
         let mut clock = Clock { resolution: 6, offset_s: 0, snaplen };
         for (code, value) in self.options(block.get(16..block.len() - 4).unwrap_or_default()) {
             match code {
-                2 => info.name = text(value),
+                // An empty name names nothing.
+                2 if !text(value).is_empty() => info.name = text(value),
                 3 => info.description = Some(text(value)),
                 8 => info.speed_bps = self.u64(value),
                 9 => clock.resolution = value.first().copied().unwrap_or(6),

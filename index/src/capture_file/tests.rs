@@ -1,3 +1,5 @@
+//! Every dialect, every damage: what comes out of a capture, and what the error says.
+
 use super::*;
 use proptest::prelude::*;
 use std::io::Write as _;

@@ -95,8 +95,8 @@ fn a_store_says_what_it_is() {
     let dir = TempDir::new().unwrap();
     let store = dir.path().join("new");
     assert!(matches!(StoreFile::read(&store), Err(StoreFileError::Absent { .. })));
-    let made = StoreFile::read_or_create(&store, "lab é").unwrap();
-    assert_eq!(made, StoreFile { version: 1, sensor: "lab é".into() });
+    let made = StoreFile::read_or_create(&store, "lab \u{e9}").unwrap();
+    assert_eq!(made, StoreFile { version: 1, sensor: "lab \u{e9}".into() });
     assert_eq!(StoreFile::read_or_create(&store, "other").unwrap(), made);
     assert_eq!(fs::read_dir(&store).unwrap().count(), 1);
     fs::write(store.join("store.json"), br#"{"version":2,"sensors":[]}"#).unwrap();

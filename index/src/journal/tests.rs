@@ -11,14 +11,14 @@ fn start() -> Start {
         name: SegmentName {
             t0: Timestamp::from_nanos(77).unwrap(),
             sensor: "s-1".into(),
-            interface: "é th".into(),
+            interface: "\u{e9} th".into(),
             queue: 1,
             run: 0xABCD_EF01,
             seq: 9,
         },
         section: SectionInfo { application: Some("tapedeck".into()), ..SectionInfo::default() },
         interface: InterfaceInfo {
-            name: "é th".into(),
+            name: "\u{e9} th".into(),
             link_type: LinkType::ETHERNET,
             snaplen: 0,
             description: Some(String::new()),

@@ -1,12 +1,12 @@
 //! Rows packed into nine words: the one encoding behind hashing, equality and the journal.
 //!
-//! The bits are those of docs/format.md ("Packed row"). A packed row that [`Packed::of`] does not make
-//! is refused by [`Packed::row`].
+//! The bits are those of docs/format.md ("Packed row"). A packed row that [`PackedRow::of`] does not
+//! make is refused by [`PackedRow::row`].
 
-use super::{Row, Subject, Tags};
+use super::{A_TO_B, B_TO_A, Row, Subject, Tags};
 use crate::bytes::{put_varint, take, take_varint32};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use tapedeck_packet::{FlowKey, Tunnel};
+use tapedeck_packet::{Direction, FlowKey, Fragment, Ip, Layer, Net, Tunnel};
 
 /// Words of a packed row.
 pub(crate) const WORDS: usize = 9;
@@ -67,13 +67,52 @@ pub(crate) fn tunnel_of(code: u8) -> Option<Tunnel> {
     TUNNELS.get(usize::from(code)).copied()
 }
 
-/// A row as nine words.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Packed(pub(crate) [u64; WORDS]);
+/// A row as nine words: what the recorder hands on, compared and hashed in a few instructions.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PackedRow(pub(crate) [u64; WORDS]);
 
-impl Packed {
+impl PackedRow {
+    /// The packed row of a layer, and its direction bit: [`Row::of`] and [`PackedRow::of`] in one, once
+    /// for each layer of each packet.
+    #[inline]
+    pub(crate) fn of_layer(layer: &Layer, inner: bool) -> (Self, u8) {
+        let (subject, [a0, a1, b0, b1], ports, direction) = match layer.net {
+            Net::Ip(ip) => ip_words(layer, &ip),
+            _ => {
+                let (subject, direction) = Row::subject_of(layer);
+                let (head, addresses, ports) = subject_words(&subject);
+                (head, addresses, ports, direction)
+            }
+        };
+        let mut head = subject | (u64::from(tunnel_code(layer.tunnel)) << TUNNEL_AT);
+        let mut ids = ports << 32;
+        if let Some(ethertype) = layer.ethertype {
+            head |= HAS_ETHERTYPE | (u64::from(ethertype) << ETHERTYPE_AT);
+        }
+        if let Some(session) = layer.pppoe {
+            head |= HAS_PPPOE | (u64::from(session) << PPPOE_AT);
+        }
+        if inner {
+            head |= INNER;
+        }
+        if let Some(id) = layer.tunnel_id {
+            head |= HAS_TUNNEL_ID;
+            ids |= u64::from(id);
+        }
+        let (mut vlans, mut labels) = (0, [0; 2]);
+        if !layer.vlans().is_empty() || !layer.labels().is_empty() {
+            let tags = Tags::new(layer.vlans(), layer.labels());
+            let (counts, v, l) = tag_words(&tags);
+            head |= counts;
+            (vlans, labels) = (v, l);
+        }
+        let [l01, l23] = labels;
+        (Self([head, ids, a0, a1, b0, b1, vlans, l01, l23]), direction)
+    }
+
     /// Packs a row.
-    pub(crate) fn of(row: &Row) -> Self {
+    #[must_use]
+    pub fn of(row: &Row) -> Self {
         let (subject, [a0, a1, b0, b1], ports) = subject_words(&row.subject);
         let mut head = subject;
         if let Some(ethertype) = row.ethertype {
@@ -91,16 +130,13 @@ impl Packed {
             ids |= u64::from(id);
         }
         head |= u64::from(tunnel_code(row.tunnel)) << TUNNEL_AT;
-        head |= u64::from(row.tags.vlan_count) << VLANS_AT;
-        head |= u64::from(row.tags.label_count) << LABELS_AT;
-        let [v0, v1, v2, v3] = row.tags.vlans.map(u64::from);
-        let [l0, l1, l2, l3] = row.tags.labels.map(u64::from);
-        let vlans = v0 | (v1 << 16) | (v2 << 32) | (v3 << 48);
-        Self([head, ids, a0, a1, b0, b1, vlans, l0 | (l1 << 32), l2 | (l3 << 32)])
+        let (counts, vlans, [l01, l23]) = tag_words(&row.tags);
+        Self([head | counts, ids, a0, a1, b0, b1, vlans, l01, l23])
     }
 
     /// The row; `None` for words that pack no row.
-    pub(crate) fn row(&self) -> Option<Row> {
+    #[must_use]
+    pub fn row(&self) -> Option<Row> {
         let [head, ids, a0, a1, b0, b1, vlans, l01, l23] = self.0;
         let has = |bit: u64| head & bit != 0;
         let half = |word: u64, at: u32| low16(word >> at);
@@ -119,6 +155,12 @@ impl Packed {
         };
         // Stray bits would make two spellings of one row.
         (Self::of(&row) == *self).then_some(row)
+    }
+
+    /// Equality in straight-line code: a call of memcmp costs more than the nine words.
+    #[inline]
+    pub(crate) fn same(&self, other: &Self) -> bool {
+        self.0.iter().zip(&other.0).fold(0, |differ, (x, y)| differ | (x ^ y)) == 0
     }
 
     /// The words, little-endian.
@@ -152,6 +194,56 @@ impl Packed {
             }
         }
         Some(Self(words))
+    }
+}
+
+/// Counts, VLAN ids and labels.
+fn tag_words(tags: &Tags) -> (u64, u64, [u64; 2]) {
+    let counts = (u64::from(tags.vlan_count) << VLANS_AT) | (u64::from(tags.label_count) << LABELS_AT);
+    let [v0, v1, v2, v3] = tags.vlans.map(u64::from);
+    let [l0, l1, l2, l3] = tags.labels.map(u64::from);
+    (counts, v0 | (v1 << 16) | (v2 << 32) | (v3 << 48), [l0 | (l1 << 32), l2 | (l3 << 32)])
+}
+
+/// What [`subject_words`] gives for an IP layer, and the direction bit, without a flow key on the way:
+/// the canonical order of [`FlowKey::new`] on plain integers.
+#[inline]
+fn ip_words(layer: &Layer, ip: &Ip) -> (u64, [u64; 4], u64, u8) {
+    let (mut sport, mut dport, mut one_way) = (0, 0, false);
+    let mut head = u64::from(ip.proto) << PROTO_AT;
+    if let Some(ports) = ip.ports {
+        head |= PORTS_KNOWN;
+        (sport, dport) = ports;
+    } else if ip.icmp.is_some() {
+        head |= PORTS_KNOWN;
+        if let Some((key, direction)) = layer.flow() {
+            // The mapping of types to ports is the packet crate's; undo only the order.
+            let forward = direction == Direction::AtoB;
+            (sport, dport) = if forward { (key.port_a, key.port_b) } else { (key.port_b, key.port_a) };
+            one_way = forward;
+        }
+    }
+    if ip.fragment == Fragment::Later {
+        head |= LATER;
+    }
+    let (source, target) = (u64::from(sport), u64::from(dport));
+    match (ip.src, ip.dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            let (src, dst) = (u64::from(src.to_bits()), u64::from(dst.to_bits()));
+            if one_way || (src << 16 | source) <= (dst << 16 | target) {
+                (head | IPV4, [src | (dst << 32), 0, 0, 0], source | (target << 16), A_TO_B)
+            } else {
+                (head | IPV4, [dst | (src << 32), 0, 0, 0], target | (source << 16), B_TO_A)
+            }
+        }
+        (src, dst) => {
+            let ([s0, s1], [d0, d1]) = (v6_words(src), v6_words(dst));
+            if one_way || (s0, s1, source) <= (d0, d1, target) {
+                (head | IPV6, [s0, s1, d0, d1], source | (target << 16), A_TO_B)
+            } else {
+                (head | IPV6, [d0, d1, s0, s1], target | (source << 16), B_TO_A)
+            }
+        }
     }
 }
 

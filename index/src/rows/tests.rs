@@ -77,20 +77,20 @@ pub(crate) fn frames() -> impl Strategy<Value = Vec<FrameRows>> {
 proptest! {
     #[test]
     fn packing_is_exact(row in row()) {
-        let packed = Packed::of(&row);
+        let packed = PackedRow::of(&row);
         prop_assert_eq!(packed.row(), Some(row));
         let mut bytes = Vec::new();
         packed.put(&mut bytes);
         bytes.push(0xAA);
         let mut rest = bytes.as_slice();
-        prop_assert_eq!(Packed::take(&mut rest), Some(packed));
+        prop_assert_eq!(PackedRow::take(&mut rest), Some(packed));
         prop_assert_eq!(rest, &[0xAA]);
     }
 
     #[test]
     fn any_words_pack_one_row_or_none(words: [u64; pack::WORDS]) {
-        if let Some(row) = Packed(words).row() {
-            prop_assert_eq!(Packed::of(&row), Packed(words));
+        if let Some(row) = PackedRow(words).row() {
+            prop_assert_eq!(PackedRow::of(&row), PackedRow(words));
         }
     }
 
@@ -111,8 +111,8 @@ proptest! {
                 let next = u32::try_from(ids.len()).unwrap();
                 let id = match ids.get(&row) {
                     Some(id) => *id,
-                    None if next < cap => { ids.insert(row, next); new.push(row); next }
-                    None => { if !coarse { new.push(Row::COARSE); } coarse = true; cap }
+                    None if next < cap => { ids.insert(row, next); new.push(PackedRow::of(&row)); next }
+                    None => { if !coarse { new.push(PackedRow::of(&Row::COARSE)); } coarse = true; cap }
                 };
                 match frame.iter_mut().find(|(seen, _)| *seen == id) {
                     Some((_, seen)) => *seen |= bits,
@@ -167,7 +167,7 @@ fn both_directions_are_one_row() {
     let mut rows = FrameRows::default();
     table.cut_frame(&mut rows);
     assert_eq!(rows.present, [(0, A_TO_B | B_TO_A), (1, B_TO_A)]);
-    let row = rows.new_rows[0];
+    let row = rows.new_rows[0].row().unwrap();
     assert_eq!((row.ports(), row.ethertype), (Some((1000, 53)), Some(0x800)));
     assert_eq!(row.hash64(), row.community_id().unwrap().prefix64());
     walk.run(LinkType::ETHERNET, &udp(1, 2, 1000, 53));

@@ -4,12 +4,12 @@
 
 use super::FrameMeta;
 use super::entry::{RowEntry, encode_frame, encode_stack};
-use super::layout::{HEADER_LEN, Header, PACKETS_MAX, STACK_LEN, Section};
-use super::lists::{KeyKind, encode, put_gaps};
+use super::layout::{FRAME_LEN, HEADER_LEN, Header, PACKETS_MAX, ROW_LEN, Section};
+use super::lists::{encode, put_gaps};
+use super::row_index::RowIndex;
 use crate::bytes::{index, len32};
 use crate::name::SegmentName;
-use crate::rows::{FrameRows, Packed, Row, Subject};
-use std::net::IpAddr;
+use crate::rows::{FrameRows, PackedRow, Row};
 use tapedeck_packet::Timestamp;
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -56,7 +56,7 @@ pub struct SidecarBuilder {
     /// Row ids of all frames, one frame after the other; `ends` says where each frame's end.
     present: Vec<u32>,
     ends: Vec<usize>,
-    rows: Vec<Packed>,
+    rows: Vec<PackedRow>,
     directions: Vec<u8>,
     packets: u64,
     error: Option<BuildError>,
@@ -86,7 +86,7 @@ impl SidecarBuilder {
         };
         self.frames.push(FrameMeta { first_arrival: self.packets, ..normal });
         self.packets += u64::from(meta.packets);
-        self.rows.extend(rows.new_rows.iter().map(Packed::of));
+        self.rows.extend_from_slice(&rows.new_rows);
         self.directions.resize(self.rows.len(), 0);
         for (row, bits) in &rows.present {
             match self.directions.get_mut(index(*row)) {
@@ -130,25 +130,31 @@ impl SidecarBuilder {
         if let Some(error) = self.error {
             return Err(error);
         }
-        let sorted = SortedRows::new(self);
-        let dictionary = Dictionary::new(&sorted);
-        let (rows, postings) = self.rows_and_postings(&sorted, &dictionary)?;
-        let (fences, lists) = encode(&pairs(&sorted, &dictionary));
-        let mut frames = Vec::with_capacity(self.frames.len() * 32);
+        let order = self.order();
+        let index = RowIndex::new(order.iter().filter_map(|(_, id)| self.row(*id)));
+        let (rows, postings) = self.rows_and_postings(&order, &index)?;
+        let (fences, lists) = encode(&index.pairs);
+        let mut frames = Vec::with_capacity(self.frames.len() * FRAME_LEN);
         self.frames.iter().for_each(|meta| encode_frame(meta, &mut frames));
-        let Dictionary { v4, v6, macs, stacks } = dictionary;
-        let sections = [
-            frames,
-            rows,
-            fences,
-            v4.iter().flat_map(|addr| addr.to_le_bytes()).collect(),
-            stacks.concat(),
-            v6.iter().flat_map(|addr| addr.to_be_bytes()).collect(),
-            macs.concat(),
-            postings,
-            lists,
-        ];
-        self.assemble(name, &sections)
+        let stacks = index.stacks.concat();
+        let RowIndex { v4, v6, macs, .. } = index;
+        self.assemble(name, &[frames, rows, fences, v4, stacks, v6, macs, postings, lists])
+    }
+
+    /// Row ids in sidecar order: by hash, then by packed words. (hash, id in packet order)
+    fn order(&self) -> Vec<(u64, u32)> {
+        let ids = (0..len32(self.rows.len())).filter_map(|id| Some((self.row(id)?.hash64(), id)));
+        let mut order = ids.collect::<Vec<_>>();
+        let words = |id: u32| self.rows.get(index(id));
+        order.sort_unstable_by(|x, y| {
+            x.0.cmp(&y.0).then_with(|| words(x.1).cmp(&words(y.1))).then(x.1.cmp(&y.1))
+        });
+        order
+    }
+
+    /// A row by its id in packet order. Every packed row was made from a row, so none is missing.
+    fn row(&self, id: u32) -> Option<Row> {
+        self.rows.get(index(id))?.row()
     }
 
     fn assemble(&self, name: &SegmentName, sections: &[Vec<u8>; 9]) -> Result<Vec<u8>, BuildError> {
@@ -181,21 +187,17 @@ impl SidecarBuilder {
 
     fn rows_and_postings(
         &self,
-        sorted: &SortedRows,
-        dictionary: &Dictionary,
+        order: &[(u64, u32)],
+        index_of: &RowIndex,
     ) -> Result<(Vec<u8>, Vec<u8>), BuildError> {
         let frames_of = FramesOfRows::new(self);
-        let (mut rows, mut postings) = (Vec::with_capacity(sorted.rows.len() * 32), Vec::new());
-        for (hash, id, row) in &sorted.rows {
+        let (mut rows, mut postings) = (Vec::with_capacity(order.len() * ROW_LEN), Vec::new());
+        for ((hash, id), addresses) in order.iter().zip(&index_of.addresses) {
+            let Some(row) = self.row(*id) else { continue };
             let directions = self.directions.get(index(*id)).copied().unwrap_or(0);
-            let (a, b) = dictionary.addresses(row);
-            let mut entry = RowEntry::of(row, *hash, directions);
-            entry.a = a.unwrap_or(entry.a);
-            entry.b = b.unwrap_or(entry.b);
-            entry.stack = place(&dictionary.stacks, &encode_stack(row)).unwrap_or(0);
-            entry.postings =
-                u32::try_from(postings.len()).map_err(|_| BuildError::TooLong(Section::Postings))?;
-            entry.encode(&mut rows);
+            let stack = index_of.stacks.binary_search(&encode_stack(&row)).map_or(0, len32);
+            let place = u32::try_from(postings.len()).map_err(|_| BuildError::TooLong(Section::Postings))?;
+            RowEntry::of(&row, *hash, directions, *addresses, stack, place).encode(&mut rows);
             put_gaps(&mut postings, frames_of.of(*id));
         }
         Ok((rows, postings))
@@ -204,89 +206,6 @@ impl SidecarBuilder {
     fn fail(&mut self, error: BuildError) {
         self.error.get_or_insert(error);
     }
-}
-
-/// Rows in sidecar order: by hash, then by packed words. (hash, id in packet order, row)
-struct SortedRows {
-    rows: Vec<(u64, u32, Row)>,
-}
-
-impl SortedRows {
-    fn new(builder: &SidecarBuilder) -> Self {
-        // Every packed row was made from a row, so none is left out.
-        let rows = builder.rows.iter().zip(0u32..).filter_map(|(packed, id)| Some((packed.row()?, id)));
-        let mut keyed = rows.map(|(row, id)| (row.hash64(), id, row)).collect::<Vec<_>>();
-        let words = |id: u32| builder.rows.get(index(id)).map(|packed| packed.0);
-        keyed.sort_unstable_by_key(|(hash, id, _)| (*hash, words(*id), *id));
-        Self { rows: keyed }
-    }
-}
-
-/// Sorted distinct addresses and stacks.
-struct Dictionary {
-    v4: Vec<u32>,
-    v6: Vec<u128>,
-    macs: Vec<[u8; 6]>,
-    stacks: Vec<[u8; STACK_LEN]>,
-}
-
-impl Dictionary {
-    fn new(sorted: &SortedRows) -> Self {
-        let mut new = Self { v4: Vec::new(), v6: Vec::new(), macs: Vec::new(), stacks: Vec::new() };
-        for (_, _, row) in &sorted.rows {
-            for addr in row.addresses().into_iter().flat_map(|(a, b)| [a, b]) {
-                match addr {
-                    IpAddr::V4(v4) => new.v4.push(v4.to_bits()),
-                    IpAddr::V6(v6) => new.v6.push(v6.to_bits()),
-                }
-            }
-            if let Subject::Link { macs: Some((a, b)) } = row.subject {
-                new.macs.extend([a, b]);
-            }
-            new.stacks.push(encode_stack(row));
-        }
-        distinct(&mut new.v4);
-        distinct(&mut new.v6);
-        distinct(&mut new.macs);
-        distinct(&mut new.stacks);
-        new
-    }
-
-    /// Numbers of a row's addresses over all three kinds.
-    fn addresses(&self, row: &Row) -> (Option<u32>, Option<u32>) {
-        let (v4, v6) = (len32(self.v4.len()), len32(self.v6.len()));
-        let ip = |addr: IpAddr| match addr {
-            IpAddr::V4(addr) => place(&self.v4, &addr.to_bits()),
-            IpAddr::V6(addr) => Some(v4 + place(&self.v6, &addr.to_bits())?),
-        };
-        let mac = |mac: [u8; 6]| Some(v4 + v6 + place(&self.macs, &mac)?);
-        match (row.addresses(), row.subject) {
-            (Some((a, b)), _) => (ip(a), ip(b)),
-            (_, Subject::Link { macs: Some((a, b)) }) => (mac(a), mac(b)),
-            _ => (None, None),
-        }
-    }
-}
-
-/// All (key, row) pairs of the lists, ascending.
-fn pairs(sorted: &SortedRows, dictionary: &Dictionary) -> Vec<(u64, u32)> {
-    let mut pairs = Vec::with_capacity(sorted.rows.len() * 4);
-    for ((_, _, row), number) in sorted.rows.iter().zip(0u32..) {
-        let mut add = |kind: KeyKind, value: u32| pairs.push((kind.key(value), number));
-        let (a, b) = dictionary.addresses(row);
-        a.into_iter().chain(b).for_each(|address| add(KeyKind::Address, address));
-        let ports = row.ports().into_iter().flat_map(|(a, b)| [a, b]);
-        ports.for_each(|port| add(KeyKind::Port, port.into()));
-        row.tags.vlans().iter().for_each(|vlan| add(KeyKind::Vlan, (*vlan).into()));
-        row.tags.labels().iter().for_each(|label| add(KeyKind::Label, *label));
-        row.tunnel_id.into_iter().for_each(|id| add(KeyKind::TunnelId, id));
-        row.pppoe.into_iter().for_each(|session| add(KeyKind::Pppoe, session.into()));
-        if matches!(row.subject, Subject::Coarse | Subject::Opaque) {
-            add(KeyKind::Always, 0);
-        }
-    }
-    distinct(&mut pairs);
-    pairs
 }
 
 /// The frames of each row, by counting sort: rows in packet order, frames ascending.
@@ -333,14 +252,4 @@ impl FramesOfRows {
         let frames = self.frames.get(range).unwrap_or_default().iter().copied();
         frames.filter(move |frame| previous.replace(*frame) != Some(*frame))
     }
-}
-
-fn distinct<T: Ord>(items: &mut Vec<T>) {
-    items.sort_unstable();
-    items.dedup();
-}
-
-/// Place of an item in a sorted slice.
-fn place<T: Ord>(items: &[T], item: &T) -> Option<u32> {
-    items.binary_search(item).ok().map(len32)
 }

@@ -77,8 +77,15 @@ impl RowEntry {
     pub(super) const HAS_ETHERTYPE: u8 = 1 << 5;
     pub(super) const DIRECTIONS_AT: u8 = 6;
 
-    /// What a row says without its addresses, stack and postings.
-    pub(super) fn of(row: &Row, hash: u64, directions: u8) -> Self {
+    /// A row's entry, with the numbers of its addresses and stack and the offset of its postings.
+    pub(super) fn of(
+        row: &Row,
+        hash: u64,
+        directions: u8,
+        [a, b]: [u32; 2],
+        stack: u32,
+        postings: u32,
+    ) -> Self {
         let (kind, ports, proto) = match row.subject {
             Subject::Ip { key, ports_known, later_fragment } => {
                 let kind = if key.addr_a.is_ipv4() && key.addr_b.is_ipv4() { Self::IPV4 } else { Self::IPV6 };
@@ -94,15 +101,15 @@ impl RowEntry {
         let typed = if row.ethertype.is_some() { Self::HAS_ETHERTYPE } else { 0 };
         Self {
             hash,
-            a: NO_ADDRESS,
-            b: NO_ADDRESS,
+            a,
+            b,
             port_a: ports.0,
             port_b: ports.1,
             proto,
             flags: kind | typed | ((directions & 3) << Self::DIRECTIONS_AT),
             ethertype: row.ethertype.unwrap_or(0),
-            stack: 0,
-            postings: 0,
+            stack,
+            postings,
         }
     }
 
@@ -145,22 +152,30 @@ const NO_LABEL: u32 = 0xFF_FFFF;
 
 /// The stack of a row: tunnel id, VLANs, PPPoE session, tunnel, flags, labels.
 pub(super) fn encode_stack(row: &Row) -> [u8; STACK_LEN] {
-    let mut out = Vec::with_capacity(STACK_LEN);
-    out.extend_from_slice(&row.tunnel_id.unwrap_or(0).to_le_bytes());
-    let vlans = row.tags.vlans().iter().copied().chain(std::iter::repeat(NO_VLAN)).take(4);
-    vlans.for_each(|vlan| out.extend_from_slice(&vlan.to_le_bytes()));
-    out.extend_from_slice(&row.pppoe.unwrap_or(0).to_le_bytes());
+    let mut vlans = [NO_VLAN; 4];
+    vlans.iter_mut().zip(row.tags.vlans()).for_each(|(slot, vlan)| *slot = *vlan);
+    let mut labels = [NO_LABEL; 4];
+    labels.iter_mut().zip(row.tags.labels()).for_each(|(slot, label)| *slot = *label);
     let bit = |set: bool, bit: u8| if set { bit } else { 0 };
     let flags = bit(row.inner, STACK_INNER)
         | bit(row.pppoe.is_some(), STACK_HAS_PPPOE)
         | bit(row.tunnel_id.is_some(), STACK_HAS_ID);
-    out.extend_from_slice(&[tunnel_code(row.tunnel), flags]);
-    let labels = row.tags.labels().iter().copied().chain(std::iter::repeat(NO_LABEL)).take(4);
-    for label in labels {
-        let [a, b, c, _] = label.to_le_bytes();
-        out.extend_from_slice(&[a, b, c]);
-    }
-    out.try_into().unwrap_or([0; STACK_LEN])
+    let [v0, v1, v2, v3] = vlans.map(u16::to_le_bytes);
+    let [l0, l1, l2, l3] = labels.map(u32::to_le_bytes);
+    let [i0, i1, i2, i3] = row.tunnel_id.unwrap_or(0).to_le_bytes();
+    let [p0, p1] = row.pppoe.unwrap_or(0).to_le_bytes();
+    [
+        [i0, i1, i2, i3],
+        [v0[0], v0[1], v1[0], v1[1]],
+        [v2[0], v2[1], v3[0], v3[1]],
+        [p0, p1, tunnel_code(row.tunnel), flags],
+        [l0[0], l0[1], l0[2], l1[0]],
+        [l1[1], l1[2], l2[0], l2[1]],
+        [l2[2], l3[0], l3[1], l3[2]],
+    ]
+    .as_flattened()
+    .try_into()
+    .unwrap_or([0; STACK_LEN])
 }
 
 /// Puts a stack into `row`; `None` for a tunnel that this version does not know.

@@ -149,6 +149,12 @@ impl Sidecar {
         len64(self.bytes.as_slice().len())
     }
 
+    /// Bytes of a section.
+    #[must_use]
+    pub fn section_len(&self, section: Section) -> usize {
+        self.header.sections.get(section.number()).map_or(0, |(range, _)| range.len())
+    }
+
     /// Checks every section's checksum and decodes every frame, row and posting.
     ///
     /// # Errors
@@ -268,8 +274,7 @@ impl Sidecar {
 
     /// Elements of a section.
     pub(super) fn count(&self, section: Section) -> u32 {
-        let len = self.header.sections.get(section.number()).map_or(0, |(range, _)| range.len());
-        len32(len / section.element())
+        len32(self.section_len(section) / section.element())
     }
 
     /// Element `number` of a section of `N`-byte elements.

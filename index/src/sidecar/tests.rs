@@ -3,7 +3,7 @@
 use super::*;
 use crate::name::SegmentName;
 use crate::rows::tests::frames;
-use crate::rows::{FrameRows, Row, Subject};
+use crate::rows::{FrameRows, PackedRow, Row, Subject};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -48,8 +48,8 @@ fn naive(frames: &[FrameRows]) -> BTreeMap<[u64; 9], (Row, u8, Vec<u32>)> {
     for (number, frame) in (0u32..).zip(frames) {
         ids.extend(&frame.new_rows);
         for (id, bits) in &frame.present {
-            let row: Row = ids[*id as usize];
-            let entry = rows.entry(crate::rows::Packed::of(&row).0).or_insert((row, 0, Vec::new()));
+            let packed: PackedRow = ids[*id as usize];
+            let entry = rows.entry(packed.0).or_insert((packed.row().unwrap(), 0, Vec::new()));
             entry.1 |= bits;
             entry.2.push(number);
         }
@@ -137,7 +137,7 @@ proptest! {
             prop_assert!(row.hash64() >= previous);
             previous = row.hash64();
             let in_frames = sidecar.frames_of(number).unwrap().collect::<Result<Vec<_>, _>>().unwrap();
-            let known = expected.remove(&crate::rows::Packed::of(&row).0);
+            let known = expected.remove(&PackedRow::of(&row).0);
             prop_assert_eq!(known, Some((row, bits, in_frames)));
             queries_agree(&sidecar, &row);
         }

@@ -46,27 +46,23 @@ pub(super) fn v4<'a>(layer: &mut Layer, bytes: &'a [u8]) -> Option<Enter<'a>> {
         f if f & 0x2000 != 0 => Fragment::First,
         _ => Fragment::Whole,
     };
-    let mut ip = Ip {
-        src: IpAddr::V4(Ipv4Addr::new(head[12], head[13], head[14], head[15])),
-        dst: IpAddr::V4(Ipv4Addr::new(head[16], head[17], head[18], head[19])),
-        proto: head[9],
-        fragment,
-        ports: None,
-        icmp: None,
-    };
+    let (src, dst) = ([head[12], head[13], head[14], head[15]], [head[16], head[17], head[18], head[19]]);
     let header_bytes = usize::from(head[0] & 0x0f) * 4;
     let total_bytes = usize::from(u16::from_be_bytes([head[2], head[3]]));
-    let mut next = None;
+    let mut proto = head[9];
+    let mut content = Content::default();
     if header_bytes >= 20
         && fragment != Fragment::Later
         && let Some(mut payload) = after(bytes, header_bytes)
     {
-        if ip.proto == proto::AH {
-            (ip.proto, payload) = authentication(ip.proto, payload);
+        if proto == proto::AH {
+            (proto, payload) = authentication(proto, payload);
         }
-        next = transport(&mut ip, payload, trailer(bytes, total_bytes));
+        content = transport(proto, proto::ICMP, payload, trailer(bytes, total_bytes));
     }
-    layer.net = Net::Ip(ip);
+    let Content { ports, icmp, tcp_flags, next } = content;
+    let (src, dst) = (IpAddr::V4(Ipv4Addr::from(src)), IpAddr::V4(Ipv4Addr::from(dst)));
+    layer.net = Net::Ip(Ip { src, dst, proto, fragment, ports, icmp, tcp_flags });
     next
 }
 
@@ -98,90 +94,128 @@ pub(super) fn v6<'a>(layer: &mut Layer, bytes: &'a [u8]) -> Option<Enter<'a>> {
     let (addresses, payload) = (after(head, 8)?, after(bytes, 40)?);
     let (src, rest) = addresses.split_first_chunk::<16>()?;
     let dst = rest.first_chunk::<16>()?;
-    let mut ip = Ip {
-        src: IpAddr::V6(Ipv6Addr::from(*src)),
-        dst: IpAddr::V6(Ipv6Addr::from(*dst)),
-        proto: head[6],
-        fragment: Fragment::Whole,
-        ports: None,
-        icmp: None,
-    };
     let payload_bytes = usize::from(u16::from_be_bytes([head[4], head[5]]));
     let total_bytes = if payload_bytes == 0 { 0 } else { payload_bytes + 40 };
-    let next = extensions(&mut ip, payload)
-        .and_then(|payload| transport(&mut ip, payload, trailer(bytes, total_bytes)));
-    layer.net = Net::Ip(ip);
+    let Extensions { proto, fragment, payload } = extensions(head[6], payload);
+    let Content { ports, icmp, tcp_flags, next } = match payload {
+        Some(payload) => transport(proto, proto::ICMPV6, payload, trailer(bytes, total_bytes)),
+        None => Content::default(),
+    };
+    let (src, dst) = (IpAddr::V6(Ipv6Addr::from(*src)), IpAddr::V6(Ipv6Addr::from(*dst)));
+    layer.net = Net::Ip(Ip { src, dst, proto, fragment, ports, icmp, tcp_flags });
     next
 }
 
-/// Walks the extension headers: sets `ip.proto` and `ip.fragment`, returns the transport's bytes, or
-/// `None` where they cannot be reached (cut, a later fragment, or too many headers).
-fn extensions<'a>(ip: &mut Ip, mut bytes: &'a [u8]) -> Option<&'a [u8]> {
+/// Where a chain of extension headers ends.
+struct Extensions<'a> {
+    proto: u8,
+    fragment: Fragment,
+    /// `None` where the transport cannot be reached: cut, a later fragment, or too many headers.
+    payload: Option<&'a [u8]>,
+}
+
+/// Walks the extension headers from the one of type `proto`, at the beginning of `bytes`.
+#[inline]
+fn extensions(mut proto: u8, mut bytes: &[u8]) -> Extensions<'_> {
+    let mut fragment = Fragment::Whole;
     for _ in 0..MAX_EXTENSIONS {
-        let units = match ip.proto {
-            proto::HOP_BY_HOP
+        if !is_extension(proto) {
+            return Extensions { proto, fragment, payload: Some(bytes) };
+        }
+        let Some(header) = extension(proto, bytes) else { break };
+        // A mobility or HIP message ends the chain with "no next header": then it is the content itself.
+        if is_message(proto) && header.next == proto::NONE {
+            break;
+        }
+        proto = header.next;
+        fragment = header.fragment.unwrap_or(fragment);
+        if fragment == Fragment::Later {
+            break;
+        }
+        let Some(rest) = after(bytes, header.bytes) else { break };
+        bytes = rest;
+    }
+    Extensions { proto, fragment, payload: None }
+}
+
+fn is_extension(proto: u8) -> bool {
+    matches!(
+        proto,
+        proto::HOP_BY_HOP
             | proto::ROUTING
+            | proto::FRAGMENT
+            | proto::AH
             | proto::DEST_OPTIONS
             | proto::MOBILITY
             | proto::HIP
-            | proto::SHIM6 => 8,
-            proto::AH => 4,
-            proto::FRAGMENT => 0,
-            _ => return Some(bytes),
-        };
-        let &[next, length] = bytes.first_chunk()?;
-        let header_bytes = match units {
-            8 => (usize::from(length) + 1) * 8,
-            4 => (usize::from(length) + 2) * 4,
-            _ => {
-                let field = be16(bytes, 2)?;
-                ip.fragment = match (field & 0xfff8, field & 1) {
-                    (0, 0) => Fragment::Whole,
-                    (0, _) => Fragment::First,
-                    _ => Fragment::Later,
-                };
-                8
-            }
-        };
-        // A mobility or HIP message ends the chain with "no next header": then it is the content itself.
-        let message = matches!(ip.proto, proto::MOBILITY | proto::HIP | proto::SHIM6);
-        if message && next == proto::NONE {
-            return None;
-        }
-        ip.proto = next;
-        if ip.fragment == Fragment::Later {
-            return None;
-        }
-        bytes = after(bytes, header_bytes)?;
-    }
-    None
+            | proto::SHIM6
+    )
 }
 
-/// Ports or ICMP type and code; then the tunnel, if the payload carries one. `trailer_bytes` at the
-/// end of `payload` lie outside the IP packet.
+fn is_message(proto: u8) -> bool {
+    matches!(proto, proto::MOBILITY | proto::HIP | proto::SHIM6)
+}
+
+/// One extension header.
+struct Extension {
+    next: u8,
+    bytes: usize,
+    fragment: Option<Fragment>,
+}
+
+fn extension(proto: u8, bytes: &[u8]) -> Option<Extension> {
+    let &[next, length] = bytes.first_chunk()?;
+    Some(match proto {
+        proto::AH => Extension { next, bytes: (usize::from(length) + 2) * 4, fragment: None },
+        proto::FRAGMENT => {
+            let field = be16(bytes, 2)?;
+            let fragment = match (field & 0xfff8, field & 1) {
+                (0, 0) => Fragment::Whole,
+                (0, _) => Fragment::First,
+                _ => Fragment::Later,
+            };
+            Extension { next, bytes: 8, fragment: Some(fragment) }
+        }
+        _ => Extension { next, bytes: (usize::from(length) + 1) * 8, fragment: None },
+    })
+}
+
+/// What an IP packet carries.
+#[derive(Default)]
+struct Content<'a> {
+    ports: Option<(u16, u16)>,
+    icmp: Option<(u8, u8)>,
+    tcp_flags: Option<u8>,
+    next: Option<Enter<'a>>,
+}
+
+/// Ports or ICMP type and code; then the tunnel, if the payload carries one. `icmp` is the number of
+/// this IP version's ICMP; `trailer_bytes` at the end of `payload` lie outside the IP packet.
 #[inline]
-fn transport<'a>(ip: &mut Ip, payload: &'a [u8], trailer_bytes: usize) -> Option<Enter<'a>> {
-    match ip.proto {
-        proto::TCP | proto::SCTP | proto::DCCP | proto::UDP_LITE => {
-            ip.ports = ports(payload);
-            None
+fn transport(number: u8, icmp: u8, payload: &[u8], trailer_bytes: usize) -> Content<'_> {
+    match number {
+        proto::TCP => {
+            Content { ports: ports(payload), tcp_flags: payload.get(13).copied(), ..Content::default() }
+        }
+        proto::SCTP | proto::DCCP | proto::UDP_LITE => {
+            Content { ports: ports(payload), ..Content::default() }
         }
         proto::UDP => {
-            ip.ports = ports(payload);
-            tunnel::in_udp(ip.ports?, within(payload, trailer_bytes))
+            let ports = ports(payload);
+            let next = ports.and_then(|ports| tunnel::in_udp(ports, within(payload, trailer_bytes)));
+            Content { ports, next, ..Content::default() }
         }
-        proto::ICMP if ip.src.is_ipv4() => {
-            ip.icmp = payload.first_chunk().map(|&[kind, code]| (kind, code));
-            None
+        number if number == icmp => {
+            let icmp = payload.first_chunk().map(|&[kind, code]| (kind, code));
+            Content { icmp, ..Content::default() }
         }
-        proto::ICMPV6 if ip.src.is_ipv6() => {
-            ip.icmp = payload.first_chunk().map(|&[kind, code]| (kind, code));
-            None
+        number => {
+            Content { next: tunnel::in_ip(number, within(payload, trailer_bytes)), ..Content::default() }
         }
-        _ => tunnel::in_ip(ip.proto, within(payload, trailer_bytes)),
     }
 }
 
+#[inline]
 fn ports(payload: &[u8]) -> Option<(u16, u16)> {
     let &[a, b, c, d] = payload.first_chunk()?;
     Some((u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d])))

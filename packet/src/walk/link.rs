@@ -216,10 +216,9 @@ fn other_link<'a>(layer: &mut Layer, link: LinkType, bytes: &'a [u8]) -> Option<
         LinkType::IPV6 => typed(layer, ethertype::IPV6, bytes),
         LinkType::LINUX_SLL => cooked(layer, be16(bytes, 2)?, be16(bytes, 14)?, after(bytes, 16)?),
         LinkType::LINUX_SLL2 => cooked(layer, be16(bytes, 8)?, be16(bytes, 0)?, after(bytes, 20)?),
-        LinkType::PPP => ppp(layer, bytes),
-        // 0x0f and 0x8f are Cisco's unicast and multicast addresses; the header is the same length.
-        LinkType::PPP_HDLC if matches!(bytes.first()?, 0x0f | 0x8f) => c_hdlc(layer, bytes),
-        LinkType::PPP_HDLC => ppp(layer, bytes),
+        // 0x0f and 0x8f are Cisco's unicast and multicast addresses, in files that say PPP.
+        LinkType::PPP | LinkType::PPP_HDLC if matches!(bytes.first()?, 0x0f | 0x8f) => c_hdlc(layer, bytes),
+        LinkType::PPP | LinkType::PPP_HDLC => ppp(layer, bytes),
         LinkType::PPP_ETHER => tagged(layer, ethertype::PPPOE_SESSION, bytes),
         LinkType::C_HDLC => c_hdlc(layer, bytes),
         LinkType::FRAME_RELAY => frame_relay(layer, bytes),

@@ -6,6 +6,7 @@
 use super::ip::proto;
 use super::link::ethertype;
 use super::{Enter, Start, Tunnel, after, be16, be32};
+use crate::link::LinkType;
 
 mod port {
     //! UDP ports of tunnels, as IANA has them, and 8472: Linux's VXLAN before 2013.
@@ -23,6 +24,9 @@ mod port {
 /// GRE protocol types that are no EtherTypes of ours.
 mod gre_type {
     pub(super) const TRANSPARENT_ETHERNET: u16 = 0x6558;
+    /// Aruba's: access points send whole 802.11 frames under these.
+    pub(super) const ARUBA_FIRST: u16 = 0x8200;
+    pub(super) const ARUBA_LAST: u16 = 0x83ff;
     pub(super) const PPP: u16 = 0x880b;
     pub(super) const ERSPAN_1_2: u16 = 0x88be;
     pub(super) const ERSPAN_3: u16 = 0x22eb;
@@ -214,6 +218,7 @@ fn gre(payload: &[u8]) -> Option<Enter<'_>> {
         gre_type::PPP if bytes.is_empty() => None,
         gre_type::PPP => enter(Start::Ppp),
         gre_type::TRANSPARENT_ETHERNET => enter(Start::Ethernet),
+        gre_type::ARUBA_FIRST..=gre_type::ARUBA_LAST => enter(Start::Link(LinkType::IEEE802_11)),
         other => enter(Start::EtherType(other)),
     }
 }

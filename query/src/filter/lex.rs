@@ -1,6 +1,5 @@
 //! Filter text to tokens. Knows blanks, operators and words; what a word means is the parser's business.
 
-use super::error::Problem;
 use std::ops::Range;
 
 /// A comparison sign.
@@ -35,6 +34,8 @@ pub(super) enum Kind<'a> {
     Offset,
     /// A sign of arithmetic.
     Arithmetic,
+    /// A character of no meaning here.
+    Stray(char),
 }
 
 /// A token and its byte range in the text.
@@ -44,8 +45,8 @@ pub(super) struct Token<'a> {
     pub(super) span: Range<usize>,
 }
 
-/// All tokens of `text`; or a place and what is wrong there.
-pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, (Range<usize>, Problem)> {
+/// All tokens of `text`.
+pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
     let mut tokens: Vec<Token<'_>> = Vec::new();
     let mut at = 0;
     while let Some(rest) = text.get(at..) {
@@ -60,21 +61,18 @@ pub(super) fn tokens(text: &str) -> Result<Vec<Token<'_>>, (Range<usize>, Proble
         let (kind, bytes) = if verbatim && !matches!(first, '(' | ')') {
             word(rest, |c| !c.is_ascii_whitespace() && c != ')')
         } else {
-            token(rest, first, glued).ok_or_else(|| {
-                let end = at + first.len_utf8();
-                (at..end, Problem::new(format!("unexpected character {first:?}")))
-            })?
+            token(rest, first, glued)
         };
         tokens.push(Token { kind, span: at..at + bytes });
         at += bytes;
     }
-    Ok(tokens)
+    tokens
 }
 
 /// The token that `rest` begins with and its length in bytes.
-fn token(rest: &str, first: char, glued: bool) -> Option<(Kind<'_>, usize)> {
+fn token(rest: &str, first: char, glued: bool) -> (Kind<'_>, usize) {
     let two = rest.get(..2).unwrap_or_default();
-    Some(match (two, first) {
+    match (two, first) {
         ("&&", _) => (Kind::And, 2),
         ("||", _) => (Kind::Or, 2),
         ("!=", _) => (Kind::Compare(Compare::NotEqual), 2),
@@ -92,8 +90,8 @@ fn token(rest: &str, first: char, glued: bool) -> Option<(Kind<'_>, usize)> {
         (_, '&' | '|' | '+' | '*' | '%' | '^') => (Kind::Arithmetic, 1),
         (_, '[') => bracketed(rest),
         (_, c) if in_word(c) => word(rest, in_word),
-        _ => return None,
-    })
+        (_, other) => (Kind::Stray(other), other.len_utf8()),
+    }
 }
 
 fn in_word(c: char) -> bool {

@@ -60,8 +60,9 @@ pub(super) fn is_keyword(word: &str) -> bool {
 
 /// The keyword that `word` most resembles, if it resembles one.
 pub(super) fn nearest(word: &str) -> Option<&'static str> {
-    let close = |keyword: &&&str| distance(word, keyword) <= if word.len() < 4 { 1 } else { 2 };
-    KEYWORDS.iter().filter(close).min_by_key(|keyword| distance(word, keyword)).copied()
+    let word = word.to_ascii_lowercase();
+    let close = |keyword: &&&str| distance(&word, keyword) <= if word.len() < 4 { 1 } else { 2 };
+    KEYWORDS.iter().filter(close).min_by_key(|keyword| distance(&word, keyword)).copied()
 }
 
 /// Edit distance, with a swap of neighbours counted as one; long words are far from everything.

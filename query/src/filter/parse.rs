@@ -17,7 +17,7 @@ pub(super) const MAX_DEPTH: usize = 128;
 /// Reads a whole filter.
 pub(super) fn parse(text: &str) -> Result<Expr, FilterError> {
     let error = |(span, problem)| FilterError::new(text, span, problem);
-    let tokens = tokens(text).map_err(error)?;
+    let tokens = tokens(text);
     if tokens.is_empty() {
         return Ok(Expr::All);
     }
@@ -206,7 +206,11 @@ impl<'a> Parser<'a> {
             "inner" => self.inner(&span),
             _ => match (abbreviation(word), carried) {
                 (Some(atom), _) => Ok(Node::atom(atom, None)),
-                (None, Some(head)) => self.value(head, word, span),
+                // A misspelt keyword, sooner than a bad address or port.
+                (None, Some(head)) => self.value(head, word, span).map_err(|(span, problem)| {
+                    let typo = names::nearest(word).is_some();
+                    (span, if typo { unknown(word) } else { problem })
+                }),
                 (None, None) => Err((span, unknown(word))),
             },
         }
@@ -519,6 +523,7 @@ fn unexpected(kind: Kind<'_>, expected: &str) -> Problem {
         Kind::Offset => byte_offset(),
         Kind::Arithmetic => Problem::new("arithmetic is not in the language").hint("lengths: `len >= 60`"),
         Kind::Compare(_) => Problem::new("only `len` can be compared").hint("as in `len >= 60`"),
+        Kind::Stray(c) => Problem::new(format!("unexpected character {c:?}")),
         Kind::And | Kind::Or => Problem::new(format!("an operator stands where {expected} should")),
         Kind::Close => Problem::new(format!("`)` stands where {expected} should")),
         Kind::Open | Kind::Not | Kind::Word(_) => Problem::new(format!("{expected} should stand here")),

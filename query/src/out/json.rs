@@ -4,7 +4,7 @@
 //! `ts` (RFC 3339, nine digits), `interface`, `queue`, `sensor`, `link_type` (LINKTYPE_ number), `length` (bytes on the
 //! wire), `captured` (bytes kept), then the outermost layer: `eth_src`, `eth_dst`, `vlan` and `mpls` (lists,
 //! outermost first), `pppoe`, `ethertype`, `src`, `dst`, `proto` (number), `src_port`, `dst_port`,
-//! `icmp_type`, `icmp_code`, `fragment` (`first` or `later`), `community_id`; `inner` (a list with the same
+//! `tcp_flags` (number), `icmp_type`, `icmp_code`, `fragment` (`first` or `later`), `community_id`; `inner` (a list with the same
 //! keys and `tunnel`, `tunnel_id`: what tunnels carry, outermost first); `data` (the kept bytes, base64).
 
 use super::text::{Mac, tunnel_name};
@@ -103,6 +103,8 @@ struct LayerJson {
     #[serde(skip_serializing_if = "Option::is_none")]
     dst_port: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    tcp_flags: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     icmp_type: Option<u8>,
     #[serde(skip_serializing_if = "Option::is_none")]
     icmp_code: Option<u8>,
@@ -130,6 +132,7 @@ impl From<&Layer> for LayerJson {
             Net::Ip(ip) => {
                 (json.src, json.dst, json.proto) = (Some(ip.src), Some(ip.dst), Some(ip.proto));
                 (json.src_port, json.dst_port) = ip.ports.unzip();
+                json.tcp_flags = ip.tcp_flags;
                 (json.icmp_type, json.icmp_code) = ip.icmp.unzip();
                 json.fragment = match ip.fragment {
                     Fragment::Whole => None,

@@ -74,6 +74,9 @@ impl Output for Pcapng<'_> {
     }
 
     fn has_several_link_types(&self) -> bool {
-        self.interfaces.iter().skip(1).any(|i| Some(i.link_type) != self.interfaces.first().map(|f| f.link_type))
+        self.interfaces
+            .iter()
+            .skip(1)
+            .any(|i| Some(i.link_type) != self.interfaces.first().map(|f| f.link_type))
     }
 }

@@ -44,7 +44,9 @@ impl HiddenFile {
             .prefix(&prefix)
             .suffix(".part")
             .permissions(Permissions::from_mode(0o666))
-            .tempfile_in(folder)?
+            .tempfile_in(folder)
+            // Without the hidden name that it adds.
+            .map_err(|e| io::Error::from(e.kind()))?
             .into_parts();
         Ok((Self { hidden: Some(hidden), path }, BufWriter::with_capacity(BUFFER_BYTES, file)))
     }

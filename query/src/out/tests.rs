@@ -11,7 +11,8 @@ use std::process::{Command, Stdio};
 const SYN: &str = "020000000002020000000001 8100 0064 0800 \
     45000028000040004006 26ce 0a000001 0a000002 04d201bb 00000001 00000000 5002 ffff 0000 0000";
 /// ARP who-has 10.0.0.2 tell 10.0.0.1.
-const ARP: &str = "ffffffffffff020000000001 0806 0001 0800 06 04 0001 020000000001 0a000001 000000000000 0a000002";
+const ARP: &str =
+    "ffffffffffff020000000001 0806 0001 0800 06 04 0001 020000000001 0a000001 000000000000 0a000002";
 /// LLDP, cut after 20 bytes.
 const LLDP: &str = "0180c200000e020000000001 88cc 020704020000";
 
@@ -70,7 +71,7 @@ fn text_on_a_pipe_and_on_a_terminal() {
     let mut out = Vec::new();
     fill(&mut Text::new(Box::new(&mut out), true));
     insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r#"
-    2026-11-21T18:00:00.123456789Z eth1 vlan 100, IP 10.0.0.1.1234 > 10.0.0.2.443: tcp, length 58
+    2026-11-21T18:00:00.123456789Z eth1 vlan 100, IP 10.0.0.1.1234 > 10.0.0.2.443: tcp [S], length 58
     2026-11-21T18:00:00.123456790Z eth2\u{1b} ARP 10.0.0.1 > 10.0.0.2, length 42
     2026-11-21T18:00:00.123456791Z eth1 02:00:00:00:00:01 > 01:80:c2:00:00:0e: ethertype 0x88cc, length 99 (20 kept)
     "#);
@@ -84,7 +85,7 @@ fn json_lines() {
     let mut out = Vec::new();
     fill(&mut Json::new(Box::new(&mut out)));
     insta::assert_snapshot!(String::from_utf8(out).unwrap(), @r#"
-    {"ts":"2026-11-21T18:00:00.123456789Z","interface":"eth1","queue":3,"sensor":"lab","link_type":1,"length":58,"captured":58,"eth_src":"02:00:00:00:00:01","eth_dst":"02:00:00:00:00:02","vlan":[100],"ethertype":2048,"src":"10.0.0.1","dst":"10.0.0.2","proto":6,"src_port":1234,"dst_port":443,"community_id":"1:ykQ1ME2JeKb+7Ccjc9ugF3NGISE=","data":"AgAAAAACAgAAAAABgQAAZAgARQAAKAAAQABABibOCgAAAQoAAAIE0gG7AAAAAQAAAABQAv//AAAAAA=="}
+    {"ts":"2026-11-21T18:00:00.123456789Z","interface":"eth1","queue":3,"sensor":"lab","link_type":1,"length":58,"captured":58,"eth_src":"02:00:00:00:00:01","eth_dst":"02:00:00:00:00:02","vlan":[100],"ethertype":2048,"src":"10.0.0.1","dst":"10.0.0.2","proto":6,"src_port":1234,"dst_port":443,"tcp_flags":2,"community_id":"1:ykQ1ME2JeKb+7Ccjc9ugF3NGISE=","data":"AgAAAAACAgAAAAABgQAAZAgARQAAKAAAQABABibOCgAAAQoAAAIE0gG7AAAAAQAAAABQAv//AAAAAA=="}
     {"ts":"2026-11-21T18:00:00.123456790Z","interface":"eth2\u001b","queue":3,"sensor":"lab","link_type":1,"length":42,"captured":42,"eth_src":"02:00:00:00:00:01","eth_dst":"ff:ff:ff:ff:ff:ff","ethertype":2054,"src":"10.0.0.1","dst":"10.0.0.2","data":"////////AgAAAAABCAYAAQgABgQAAQIAAAAAAQoAAAEAAAAAAAAKAAAC"}
     {"ts":"2026-11-21T18:00:00.123456791Z","interface":"eth1","queue":3,"sensor":"lab","link_type":1,"length":99,"captured":20,"eth_src":"02:00:00:00:00:01","eth_dst":"01:80:c2:00:00:0e","ethertype":35020,"data":"AYDCAAAOAgAAAAABiMwCBwQCAAA="}
     "#);
@@ -106,7 +107,10 @@ fn tcpdump_reads_the_exports() {
     2026-11-21 18:00:00.123456791 LLDP, length 85 [|lldp]
     "#);
     assert_eq!(pipe("tcpdump", &["-n", "-tttt", "--nano", "-r", "-"], &ng), want);
-    assert_eq!(pipe("tcpdump", &args, &micros), want.replace("789 ", " ").replace("790 ", " ").replace("791 ", " "));
+    assert_eq!(
+        pipe("tcpdump", &args, &micros),
+        want.replace("789 ", " ").replace("790 ", " ").replace("791 ", " ")
+    );
 }
 
 #[test]

@@ -113,6 +113,28 @@ impl fmt::Display for Mac {
     }
 }
 
+/// TCP flags in tcpdump's letters and order.
+struct TcpFlags(u8);
+
+impl fmt::Display for TcpFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LETTERS: [(u8, char); 8] = [
+            (0x01, 'F'),
+            (0x02, 'S'),
+            (0x04, 'R'),
+            (0x08, 'P'),
+            (0x10, '.'),
+            (0x20, 'U'),
+            (0x40, 'E'),
+            (0x80, 'W'),
+        ];
+        if self.0 == 0 {
+            return f.write_str("none");
+        }
+        LETTERS.iter().filter(|(bit, _)| self.0 & bit != 0).try_for_each(|(_, letter)| f.write_char(*letter))
+    }
+}
+
 struct Described<'a>(&'a Layer);
 
 impl fmt::Display for Described<'_> {
@@ -153,6 +175,9 @@ fn describe_ip(f: &mut fmt::Formatter<'_>, ip: &Ip) -> fmt::Result {
     match proto_name(ip.proto) {
         Some(name) => f.write_str(name)?,
         None => write!(f, "proto {}", ip.proto)?,
+    }
+    if let Some(flags) = ip.tcp_flags {
+        write!(f, " [{}]", TcpFlags(flags))?;
     }
     if let Some((kind, code)) = ip.icmp {
         write!(f, " type {kind} code {code}")?;

@@ -3,6 +3,7 @@
 use super::*;
 use crate::config::SinkChoice;
 use crate::counters::Sum;
+use crate::recover::RecoverOptions;
 use crate::testing::{T18, append, at, clean, config, files, ids, sealed, tool, wait_for};
 use crate::{recover, verify};
 use std::path::Path;
@@ -173,7 +174,8 @@ fn segments_are_cut_by_stored_size() {
 #[test]
 fn age_cuts_frames_and_segments_of_an_idle_queue() {
     let dir = tempfile::tempdir().unwrap();
-    let base = config(dir.path(), SinkChoice::Auto);
+    // Enough buffers for all frames: the test's seconds are over before the stage has looked.
+    let base = ChainConfig { frame_buffers: 32, ..config(dir.path(), SinkChoice::Auto) };
     let mut chain = Chain::start(ChainConfig { segment_age: Some(Duration::from_secs(60)), ..base }).unwrap();
     let start = Instant::now();
     let tick = |chain: &mut Chain, seconds: u64| {
@@ -197,8 +199,9 @@ fn age_cuts_frames_and_segments_of_an_idle_queue() {
     balanced(&chain.finish().unwrap());
     let segments = sealed(dir.path());
     assert_eq!(segments.len(), 1);
-    // Header, ten frames of 5 s each and a second until the next begins, the last statistics.
-    assert_eq!(segments[0].frames, 12);
+    // Header, ten frames of 5 s each and a second until the next begins, the one of the last second, the
+    // last statistics.
+    assert_eq!(segments[0].frames, 13);
     // One in the header, one a second, the last.
     assert_eq!(segments[0].statistics.len(), 62);
     clean(dir.path());
@@ -272,8 +275,10 @@ fn a_living_writer_is_left_alone_and_several_share_a_store() {
             insist(chain, offset + id, T18 + id, 200);
         }
     }
-    wait_for("three open segments", || recover::recover(dir.path()).busy.len() == 3);
-    let report = recover::recover(dir.path());
+    wait_for("three open segments", || {
+        recover::recover(dir.path(), &RecoverOptions { patience: Duration::ZERO }).busy.len() == 3
+    });
+    let report = recover::recover(dir.path(), &RecoverOptions { patience: Duration::ZERO });
     assert!(
         report.segments.is_empty() && report.errors.is_empty() && report.removed.is_empty(),
         "{report:?}"

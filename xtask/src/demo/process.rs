@@ -228,6 +228,12 @@ impl Service {
         }
     }
 
+    /// What the service has said so far beside the lines that were waited for; each line once.
+    pub(crate) fn take_said(&mut self) -> Vec<String> {
+        self.said.extend(self.lines.try_iter());
+        std::mem::take(&mut self.said)
+    }
+
     /// Sends SIGTERM, waits for the end and returns what it left.
     pub(crate) fn stop(mut self, interrupt: &Interrupt) -> Result<Finished> {
         self.running.terminate();

@@ -38,7 +38,8 @@ pub(crate) struct Replay {
     file: PathBuf,
     frames: usize,
     longest_bytes: usize,
-    path: pcap::Path,
+    /// `None` if no TCP or UDP conversation shows: then the question is for everything.
+    path: Option<pcap::Path>,
     conversation: Vec<Vec<u8>>,
 }
 
@@ -54,10 +55,11 @@ impl Plan {
                 conversations.entry(path.conversation()).or_default().push(frame.to_vec());
             }
         }
-        let (path, conversation) = conversations
-            .into_iter()
-            .max_by_key(|(_, frames)| frames.len())
-            .with_context(|| format!("{}: no TCP or UDP conversation in it", file.display()))?;
+        let busiest = conversations.into_iter().max_by_key(|(_, frames)| frames.len());
+        let (path, conversation) = match busiest {
+            Some((path, frames)) => (Some(path), frames),
+            None => (None, frames.iter().map(|frame| frame.to_vec()).collect()),
+        };
         let longest_bytes = frames.iter().map(|frame| frame.len()).max().unwrap_or_default();
         let file = file.to_owned();
         Ok(Self::Replay(Replay { file, frames: frames.len(), longest_bytes, path, conversation }))
@@ -139,14 +141,22 @@ impl Replay {
     fn run(&self, lab: &Lab, interrupt: &Interrupt) -> Result<Question> {
         println!("     {} frames at {} a second", grouped(self.frames as u64), grouped(REPLAY_PPS.into()));
         process::run(lab.replay(&self.file, REPLAY_PPS), Vec::new(), interrupt)?.success("tcpreplay")?;
-        let pcap::Path { proto, from, to } = self.path;
-        println!(
-            "     the busiest conversation in it: {from} and {to}, {}, {} frames",
-            proto.name(),
-            grouped(self.conversation.len() as u64)
-        );
+        let filter = match self.path {
+            Some(pcap::Path { proto, from, to }) => {
+                let frames = grouped(self.conversation.len() as u64);
+                println!(
+                    "     the busiest conversation in it: {from} and {to}, {}, {frames} frames",
+                    proto.name()
+                );
+                flow(from, to, proto.name())
+            }
+            None => {
+                println!("     no TCP or UDP conversation shows in it: all of it is asked for");
+                Vec::new()
+            }
+        };
         let expected = Expected::Frames(self.conversation.clone());
-        Ok(Question { filter: flow(from, to, proto.name()), expected })
+        Ok(Question { filter, expected })
     }
 }
 

@@ -83,7 +83,7 @@ fn check_trouble(trouble: &Arc<Trouble>, packets: u64) -> CounterSnapshot {
     }
     let report = chain.finish().unwrap();
     balanced(&report);
-    let recovered = recover::recover(dir.path());
+    let recovered = recover::recover(dir.path(), &RecoverOptions::default());
     assert!(recovered.errors.is_empty(), "{recovered:?}");
     let found = ids(dir.path());
     assert!(found.windows(2).all(|pair| pair[0] < pair[1]), "a packet came back twice");
@@ -134,4 +134,63 @@ fn a_segment_that_cannot_be_made_loses_its_packets_and_a_later_one_is_made() {
     assert_eq!(report.counters.stored.packets, 1);
     assert_eq!(ids(dir.path()), [99]);
     clean(dir.path());
+}
+
+/// Tells this test binary that it runs on a small disk of its own.
+const SMALL_DISK: &str = "TAPEDECK_TEST_SMALL_DISK";
+
+/// Not a test by itself: runs on the small disk that [`a_disk_that_is_really_full`] makes.
+#[test]
+fn small_disk_process() {
+    let Ok(store) = std::env::var(SMALL_DISK) else { return };
+    let store = Path::new(&store);
+    for sink in [SinkChoice::Plain, SinkChoice::Auto] {
+        let base = config(store, sink);
+        let small = ChainConfig { when_full: WhenFull::Wait, segment_bytes: 3 << 20, ..base };
+        let mut chain = Chain::start(small).unwrap();
+        for id in 0..16_000 {
+            append(&mut chain, id, T18 + id * 1000, 1400);
+            if id % 200 == 0 {
+                chain.tick(at(T18 + id * 1000), Counters::default());
+            }
+        }
+        let report = chain.finish().unwrap();
+        balanced(&report);
+        assert!(report.counters.write_error.packets > 0, "the disk was not small enough");
+        // Someone makes room; what waited for it is sealed.
+        tool("mount", &["-o", "remount,size=64m", store.to_str().unwrap()], None);
+        let recovered = recover::recover(store, &RecoverOptions::default());
+        assert!(recovered.errors.is_empty(), "{recovered:?}");
+        let found = ids(store);
+        assert!(found.windows(2).all(|pair| pair[0] < pair[1]), "a packet came back twice");
+        assert_eq!(u64::try_from(found.len()).unwrap(), report.counters.stored.packets);
+        clean(store);
+        println!("{sink:?}: {:?}", report.counters);
+        std::fs::remove_dir_all(store.join("packets")).unwrap();
+        tool("mount", &["-o", "remount,size=9m", store.to_str().unwrap()], None);
+    }
+}
+
+#[test]
+fn a_disk_that_is_really_full() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().to_str().unwrap();
+    // A mount namespace of its own: the small disk is gone with the process.
+    let probe = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "none", store]).output();
+    if !probe.is_ok_and(|probe| probe.status.success()) {
+        println!("SKIPPED 1: no mount namespaces here");
+        return;
+    }
+    let script = format!("mount -t tmpfs -o size=9m none {store} && exec \"$0\" \"$@\"");
+    let binary = std::env::current_exe().unwrap();
+    let output = Command::new("unshare")
+        .args(["-m", "sh", "-c", &script])
+        .arg(binary)
+        .args(["--exact", "chain::tests::trouble::small_disk_process", "--nocapture"])
+        .env(SMALL_DISK, store)
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    println!("{text}");
+    assert!(output.status.success() && text.contains("1 passed"), "{text}");
 }

@@ -2,12 +2,10 @@
 //!
 //! Whatever the filter, the range, the frames, the chains, sealed or open: the same packets in the same order.
 
-mod support;
-
+use crate::support::packets::{KINDS, LINK, chosen};
+use crate::support::{Left, Packet, Spec, Store, T, files};
 use proptest::prelude::*;
 use std::path::PathBuf;
-use support::packets::{KINDS, LINK, chosen};
-use support::{Left, Packet, Spec, Store, T};
 use tapedeck_index::pcapng::PacketRecord;
 use tapedeck_packet::{Timestamp, Walk};
 use tapedeck_query::answer::{Question, answer};
@@ -17,7 +15,7 @@ use tapedeck_query::out::{Output, OutputError, Source};
 use tapedeck_query::range::TimeRange;
 
 /// Time, interface, bytes.
-type Line = (u64, String, Vec<u8>);
+pub(crate) type Line = (u64, String, Vec<u8>);
 
 #[derive(Default)]
 struct Collect(Vec<Line>);
@@ -55,26 +53,54 @@ fn packet() -> impl Strategy<Value = Packet> {
 }
 
 fn chain() -> impl Strategy<Value = Chain> {
-    let left = prop_oneof![2 => Just(Left::Sealed), 1 => (0usize..6).prop_map(|recorded| Left::Open { recorded })];
+    let left =
+        prop_oneof![2 => Just(Left::Sealed), 1 => (0usize..6).prop_map(|recorded| Left::Open { recorded })];
     let place = (prop::sample::select(vec!["eth0", "eth1"]), 0u32..2, 1usize..5);
-    (place, left, prop::collection::vec(packet(), 1..24)).prop_map(|((interface, queue, per_frame), left, packets)| {
-        Chain { interface, queue, per_frame, left, packets }
-    })
+    (place, left, prop::collection::vec(packet(), 1..24)).prop_map(
+        |((interface, queue, per_frame), left, packets)| Chain { interface, queue, per_frame, left, packets },
+    )
 }
 
 /// Terms about what the packets have, and some that match nothing.
 fn term() -> impl Strategy<Value = String> {
     let host = prop::sample::select(vec![
-        "10.0.0.1", "10.0.0.2", "10.0.0.3", "10.0.0.200", "10.0.0.77", "2001:db8::1", "2001:db8::2",
+        "10.0.0.1",
+        "10.0.0.2",
+        "10.0.0.3",
+        "10.0.0.200",
+        "10.0.0.77",
+        "2001:db8::1",
+        "2001:db8::2",
     ]);
     let dir = prop::sample::select(vec!["", "src ", "dst "]);
     let port = prop::sample::select(vec![53u16, 443, 1000, 4789, 9]);
-    let net = prop::sample::select(vec!["10.0.0.0/30", "10.0.0.2/31", "10.0.0.0/8", "2001:db8::/32", "192.0.2.0/24"]);
+    let net = prop::sample::select(vec![
+        "10.0.0.0/30",
+        "10.0.0.2/31",
+        "10.0.0.0/8",
+        "2001:db8::/32",
+        "192.0.2.0/24",
+    ]);
     let vlan = prop::sample::select(vec![1u16, 7, 100, 200, 300]);
     let word = prop::sample::select(vec![
-        "tcp", "udp", "icmp", "ip", "ip6", "arp", "vlan", "less 60", "greater 80", "ip proto 4", "ip proto 6",
-        "ether host 02:00:00:00:00:01", "ether src 02:00:00:00:00:02", "ether proto 0x88cc",
-        "ether broadcast", "sctp", "portrange 400-1000", "mpls",
+        "tcp",
+        "udp",
+        "icmp",
+        "ip",
+        "ip6",
+        "arp",
+        "vlan",
+        "less 60",
+        "greater 80",
+        "ip proto 4",
+        "ip proto 6",
+        "ether host 02:00:00:00:00:01",
+        "ether src 02:00:00:00:00:02",
+        "ether proto 0x88cc",
+        "ether broadcast",
+        "sctp",
+        "portrange 400-1000",
+        "mpls",
     ]);
     prop_oneof![
         3 => (dir.clone(), host.clone()).prop_map(|(d, h)| format!("{d}host {h}")),
@@ -92,7 +118,7 @@ fn term() -> impl Strategy<Value = String> {
 fn community(kind: u8, src: u8, dst: u8) -> String {
     let mut walk = Walk::new();
     walk.run(LINK, &chosen(kind, src, dst, 53, 443, 100));
-    match walk.layers().iter().filter_map(|l| l.community_id(0)).last() {
+    match walk.layers().iter().filter_map(|l| l.community_id(0)).next_back() {
         Some(id) => format!("community-id {id}"),
         None => "arp".to_owned(),
     }
@@ -143,15 +169,27 @@ fn plainly(chains: &[Chain], filter: &Filter, range: &TimeRange) -> Vec<Line> {
 fn build(chains: &[Chain]) -> Store {
     let mut store = Store::new();
     for Chain { interface, queue, per_frame, left, packets } in chains {
-        let spec = Spec { interface, queue: *queue, per_frame: *per_frame, left: *left, link: LINK };
+        let spec = Spec {
+            interface,
+            queue: *queue,
+            per_frame: *per_frame,
+            left: *left,
+            link: LINK,
+            ..Spec::default()
+        };
         store.segment(&spec, packets);
     }
     store
 }
 
-fn ask(store: &Store, filter: &Filter, range: TimeRange, limit: Option<u64>, merge_bytes: usize) -> (Vec<Line>, bool) {
-    let stores: Vec<PathBuf> = vec![store.path().to_owned()];
-    let plan = gather(&stores, filter, range).unwrap();
+pub(crate) fn ask(
+    stores: &[PathBuf],
+    filter: &Filter,
+    range: TimeRange,
+    limit: Option<u64>,
+    merge_bytes: usize,
+) -> (Vec<Line>, bool) {
+    let plan = gather(stores, filter, range).unwrap();
     let question = Question { limit, merge_bytes, ..Question::new(filter, range) };
     let mut output = Collect::default();
     let answer = answer(&plan, &question, &mut output).unwrap();
@@ -177,7 +215,7 @@ proptest! {
             let filter = Filter::parse(&text).unwrap();
             let mut want = plainly(&chains, &filter, &range);
             want.truncate(limit.unwrap_or(usize::MAX));
-            let (got, complete) = ask(&store, &filter, range, limit.map(|n| n.try_into().unwrap()), budget);
+            let (got, complete) = ask(&[store.path().to_owned()], &filter, range, limit.map(|n| n.try_into().unwrap()), budget);
             prop_assert_eq!(&got, &want, "{}", text);
             prop_assert!(complete);
         }
@@ -190,7 +228,7 @@ proptest! {
         text in expression(), range in range(), how in 0u8..3,
     ) {
         let store = build(&chains);
-        for path in support::files(store.path(), ".idx") {
+        for path in files(store.path(), ".idx") {
             match how {
                 0 => std::fs::remove_file(path).unwrap(),
                 1 => std::fs::write(path, b"").unwrap(),
@@ -203,7 +241,7 @@ proptest! {
             }
         }
         let filter = Filter::parse(&text).unwrap();
-        let (got, complete) = ask(&store, &filter, range, None, usize::MAX);
+        let (got, complete) = ask(&[store.path().to_owned()], &filter, range, None, usize::MAX);
         prop_assert_eq!(got, plainly(&chains, &filter, &range), "{}", text);
         prop_assert!(complete);
     }

@@ -1,8 +1,6 @@
 //! Stores built from synthetic packets with the index crate's encoders: what a recorder would have left,
 //! without a recorder. Every odd state (open, unsorted, many frames) can be asked for.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
-
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -49,7 +47,9 @@ impl Packet {
 pub(crate) enum Left {
     Sealed,
     /// Being written: so many frames are recorded, the rest are blocks in the journal.
-    Open { recorded: usize },
+    Open {
+        recorded: usize,
+    },
 }
 
 /// What a segment is like.
@@ -57,6 +57,7 @@ pub(crate) enum Left {
 pub(crate) struct Spec<'a> {
     pub(crate) interface: &'a str,
     pub(crate) queue: u32,
+    pub(crate) run: u32,
     pub(crate) link: LinkType,
     /// Packets a frame.
     pub(crate) per_frame: usize,
@@ -65,7 +66,14 @@ pub(crate) struct Spec<'a> {
 
 impl Default for Spec<'_> {
     fn default() -> Self {
-        Self { interface: "eth1", queue: 0, link: LinkType::ETHERNET, per_frame: 4, left: Left::Sealed }
+        Self {
+            interface: "eth1",
+            queue: 0,
+            run: 0xabcd,
+            link: LinkType::ETHERNET,
+            per_frame: 4,
+            left: Left::Sealed,
+        }
     }
 }
 
@@ -99,7 +107,7 @@ impl Store {
         let t0 = packets.iter().map(|p| p.ts).min().unwrap();
         let t0 = Timestamp::from_nanos(t0).unwrap();
         let (interface, queue) = (spec.interface.to_owned(), spec.queue);
-        let name = SegmentName { t0, sensor: "lab".into(), interface, queue, run: 0xabcd, seq: self.seq };
+        let name = SegmentName { t0, sensor: "lab".into(), interface, queue, run: spec.run, seq: self.seq };
         self.seq += 1;
         let folder = self.path().join(hour_folder(t0.hour()));
         fs::create_dir_all(&folder).unwrap();
@@ -127,6 +135,11 @@ pub(crate) struct Answer {
 impl Answer {
     pub(crate) fn text(&self) -> &str {
         std::str::from_utf8(&self.stdout).unwrap()
+    }
+
+    /// The verdict of a run with `--json`.
+    pub(crate) fn verdict(&self) -> serde_json::Value {
+        serde_json::from_str(self.stderr.lines().last().unwrap()).unwrap()
     }
 
     /// stdout, stderr and exit status with `hide` replaced by STORE, for snapshots.
@@ -213,7 +226,8 @@ fn sealed(folder: &Path, name: &SegmentName, frames: &[Frame]) -> PathBuf {
 /// Whole 4 KiB blocks in the file, the rest and everything unrecorded in the journal.
 fn open(folder: &Path, name: &SegmentName, spec: &Spec<'_>, frames: &[Frame], recorded: usize) -> PathBuf {
     let (mut journal, mut file) = (Vec::new(), Vec::new());
-    let start = Start { name: name.clone(), section: section(), interface: interface(spec), first_arrival: 0 };
+    let start =
+        Start { name: name.clone(), section: section(), interface: interface(spec), first_arrival: 0 };
     encode_start(&mut journal, &start);
     for (number, frame) in (0u32..).zip(frames) {
         if usize::try_from(number).unwrap() < recorded {

@@ -1,0 +1,290 @@
+//! What goes wrong, and how it is said: damage, loss, misuse. The real binary, exit status and words.
+
+use crate::answers::steady;
+use crate::support::{Packet, Spec, Store, T, files, taperead};
+use std::fs;
+use tapedeck_packet::LinkType;
+
+/// Four frames of two packets.
+fn store() -> (Store, std::path::PathBuf) {
+    let mut store = Store::new();
+    let path = store.segment(&Spec { per_frame: 2, ..Spec::default() }, &steady(8));
+    (store, path)
+}
+
+/// Flips a bit at `at` of the way through a file.
+fn flip(path: &std::path::Path, at: f64) {
+    let mut bytes = fs::read(path).unwrap();
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        clippy::cast_precision_loss,
+        reason = "a place in a test file"
+    )]
+    let at = (bytes.len() as f64 * at) as usize;
+    bytes[at] ^= 0x10;
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn a_damaged_frame_is_named_and_the_rest_is_given() {
+    let (store, path) = store();
+    flip(&path, 0.7);
+    let answer = store.taperead(&["packets", "--count"]);
+    insta::assert_snapshot!(answer.shown(store.path()), @r#"
+    6
+    --- stderr, exit 3
+    warning: STORE/packets/dt=2026-11-21/hr=18/01795284000000000000-lab-eth1-q0-0000abcd-0.pcapng.zst: damaged frame at byte 325: zstd: Data corruption detected
+    6 packets; the answer is NOT WHOLE, 2026-11-21T18:00:00.000000000Z to 2026-11-21T18:00:07.000000001Z
+      missing: 2026-11-21T18:00:04.000000000Z to 2026-11-21T18:00:05.000000001Z, damaged frame, 2 packets before filtering
+    hint: 'tapedeck verify' lists all damage in a store
+    "#);
+    let verdict = store.taperead(&["packets", "--json"]).verdict();
+    assert_eq!(
+        (&verdict["complete"], &verdict["gaps"][0]["cause"]),
+        (&false.into(), &"corrupt_frame".into())
+    );
+    assert_eq!(verdict["gaps"][0]["packets"], 2);
+    // A question that the index answers without that frame is whole.
+    assert_eq!(store.taperead(&["packets", "port", "1000", "--count"]).code, 0);
+}
+
+#[test]
+fn a_damaged_first_frame_loses_the_segment_and_says_so() {
+    let (store, path) = store();
+    flip(&path, 0.05);
+    let answer = store.taperead(&["packets", "--count"]);
+    // The frames are good, but what their packets begin with is not known.
+    insta::assert_snapshot!(answer.shown(store.path()), @r#"
+    0
+    --- stderr, exit 3
+    warning: STORE/packets/dt=2026-11-21/hr=18/01795284000000000000-lab-eth1-q0-0000abcd-0.pcapng.zst: damaged frame at byte 0: zstd: Data corruption detected
+    no match; the answer is NOT WHOLE, 2026-11-21T18:00:00.000000000Z to 2026-11-21T18:00:07.000000001Z
+      missing: 2026-11-21T18:00:00.000000000Z to 2026-11-21T18:00:07.000000001Z, damaged frame, 8 packets before filtering
+    hint: 'tapedeck verify' lists all damage in a store
+    "#);
+}
+
+#[test]
+fn a_sister_segment_tells_what_a_damaged_first_frame_would() {
+    let (mut store, path) = store();
+    let later = steady(8).into_iter().map(|p| Packet { ts: p.ts + 60_000_000_000, ..p });
+    store.segment(&Spec::default(), &later.collect::<Vec<_>>());
+    flip(&path, 0.05);
+    let answer = store.taperead(&["packets", "port", "1003", "--count"]);
+    assert_eq!((answer.code, answer.text()), (3, "2\n"));
+    let verdict = store.taperead(&["packets", "--json"]).verdict();
+    assert_eq!((&verdict["matched"], &verdict["gaps"][0]["packets"]), (&16.into(), &0.into()));
+}
+
+#[test]
+fn a_cut_segment_gives_its_whole_frames() {
+    let (store, path) = store();
+    let bytes = fs::read(&path).unwrap();
+    fs::write(&path, &bytes[..bytes.len() - 5]).unwrap();
+    let answer = store.taperead(&["packets", "--count"]);
+    assert_eq!((answer.code, answer.text()), (3, "6\n"));
+}
+
+#[test]
+fn a_vanished_segment_is_a_gap() {
+    let (store, path) = store();
+    fs::remove_file(path).unwrap();
+    // Its sidecar alone is no segment; a listing that still sees it is a race, so there is nothing to read.
+    assert_eq!(store.taperead(&["packets", "--count"]).code, 1);
+}
+
+#[test]
+fn without_an_index_everything_is_read() {
+    let (store, _) = store();
+    let idx = files(store.path(), ".idx").remove(0);
+    let whole = fs::read(&idx).unwrap();
+    fs::remove_file(&idx).unwrap();
+    let answer = store.taperead(&["packets", "port", "1003", "--count"]);
+    insta::assert_snapshot!(answer.shown(store.path()), @r#"
+    1
+    --- stderr, exit 0
+    warning: STORE/packets/dt=2026-11-21/hr=18/01795284000000000000-lab-eth1-q0-0000abcd-0.pcapng.zst: it has no index; all its frames are read ('tapedeck reindex' mends that)
+    1 packet; whole answer from 1 segment, 2026-11-21T18:00:00.000000000Z to 2026-11-21T19:00:02.000000000Z
+    "#);
+    fs::write(&idx, &whole).unwrap();
+    flip(&idx, 0.99);
+    let answer = store.taperead(&["packets", "port", "1003", "--count"]);
+    insta::assert_snapshot!(answer.shown(store.path()), @r#"
+    1
+    --- stderr, exit 0
+    warning: STORE/packets/dt=2026-11-21/hr=18/01795284000000000000-lab-eth1-q0-0000abcd-0.pcapng.zst: its index cannot be believed: section Lists at byte 780 is damaged; all its frames are read ('tapedeck reindex' mends that)
+    1 packet; whole answer from 1 segment, 2026-11-21T18:00:00.000000000Z to 2026-11-21T19:00:02.000000000Z
+    "#);
+    // A future format is not guessed at.
+    let mut future = whole;
+    future[8] = 9;
+    fs::write(&idx, future).unwrap();
+    let answer = store.taperead(&["packets", "port", "1003", "--count"]);
+    assert_eq!((answer.code, answer.text()), (0, "1\n"));
+    assert!(answer.stderr.contains("format version 9"), "{}", answer.stderr);
+}
+
+#[test]
+fn without_an_index_damage_is_still_passed_over() {
+    let (store, path) = store();
+    fs::remove_file(files(store.path(), ".idx").remove(0)).unwrap();
+    for at in [0.3, 0.5, 0.7, 0.9] {
+        let whole = fs::read(&path).unwrap();
+        flip(&path, at);
+        let answer = store.taperead(&["packets", "--count"]);
+        assert_eq!((answer.code, answer.text()), (3, "6\n"), "{at}\n{}", answer.stderr);
+        fs::write(&path, whole).unwrap();
+    }
+}
+
+#[test]
+fn an_index_of_another_segment_is_not_believed() {
+    let mut store = Store::new();
+    store.segment(&Spec::default(), &steady(1));
+    store.segment(&Spec::default(), &steady(8));
+    let [first, second] = files(store.path(), ".idx").try_into().unwrap();
+    fs::copy(first, second).unwrap();
+    assert_eq!(store.taperead(&["packets", "--count"]).text(), "9\n");
+}
+
+#[test]
+fn misuse_is_answered_with_what_to_do() {
+    let (store, _) = store();
+    let mut shown = String::new();
+    for args in [
+        vec!["packets", "--from", "yesterday"],
+        vec!["packets", "--last", "soon"],
+        vec!["packets", "--to", "2h"],
+        vec!["packets", "--from", "2026-11-21", "--to", "2026-11-20"],
+        vec!["packets", "host"],
+        vec!["packets", "prot", "443"],
+        vec!["packets", "--us"],
+        vec!["packets", "-w", "/nowhere/at/all.pcapng"],
+    ] {
+        let answer = store.taperead(&args);
+        shown.push_str(&format!("$ taperead {}\n{}\n", args.join(" "), answer.shown(store.path())));
+        assert_eq!(answer.code, 2);
+    }
+    insta::assert_snapshot!(shown, @r#"
+    $ taperead packets --from yesterday
+    --- stderr, exit 2
+    error: --from needs a time
+    Caused by: 'yesterday' is not a time
+
+    hint: a time is one of 2026-11-21T18:00:00Z, '2026-11-21 18:00', '2026-11-21 18:00:05.25', 2026-11-21, 1795284000.5 (Unix time), '2h ago' or now
+
+    $ taperead packets --last soon
+    --- stderr, exit 2
+    error: --last needs a duration
+    Caused by: 'soon' is not a duration
+
+    hint: a duration is a number and a unit: 90s, 15m, 2h, 1h30m, 7d
+
+    $ taperead packets --to 2h
+    --- stderr, exit 2
+    error: --to needs a time
+    Caused by: '2h' is a duration, not a time
+
+    hint: a time so long before now is '2h ago'
+
+    $ taperead packets --from 2026-11-21 --to 2026-11-20
+    --- stderr, exit 2
+    error: the range is empty: --from 2026-11-21T00:00:00.000000000Z is not before --to 2026-11-20T00:00:00.000000000Z
+
+    hint: --from is inclusive, --to exclusive; a time without a zone is UTC
+
+    $ taperead packets host
+    --- stderr, exit 2
+    error: cannot read the filter: the filter ends where an address should follow
+      host
+          ^
+
+    hint: 'taperead packets --help' lists the filter language
+
+    $ taperead packets prot 443
+    --- stderr, exit 2
+    error: cannot read the filter: unknown word `prot`
+      prot 443
+      ^^^^
+
+    hint: did you mean `port`?
+
+    $ taperead packets --us
+    --- stderr, exit 2
+    error: --us is for pcap only
+
+    hint: add --format pcap, or leave --us out: pcapng keeps nanoseconds
+
+    $ taperead packets -w /nowhere/at/all.pcapng
+    --- stderr, exit 2
+    error: cannot write '/nowhere/at/all.pcapng'
+    Caused by: entity not found
+    "#);
+}
+
+#[test]
+fn a_store_must_be_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().to_str().unwrap();
+    let mut shown = String::new();
+    for store in [format!("{path}/absent"), path.to_owned(), format!("{path}/*")] {
+        let answer = taperead(&["packets", "--store", &store]);
+        assert_eq!(answer.code, 2);
+        shown.push_str(&answer.shown(dir.path()));
+    }
+    fs::write(dir.path().join("store.json"), r#"{"version":7,"sensor":"lab"}"#).unwrap();
+    shown.push_str(&taperead(&["packets", "--store", path]).shown(dir.path()));
+    insta::assert_snapshot!(shown, @r#"
+    --- stderr, exit 2
+    error: no store at 'STORE/absent'
+    Caused by: No such file or directory (os error 2)
+
+    hint: --store takes the folder given to 'tapedeck record --store'
+    --- stderr, exit 2
+    error: no store at 'STORE'
+    Caused by: it has neither store.json nor packets/
+
+    hint: --store takes the folder given to 'tapedeck record --store'
+    --- stderr, exit 2
+    error: no store matches 'STORE/*'
+
+    hint: a store is a folder with store.json or packets/ in it, as 'tapedeck record' makes it
+    --- stderr, exit 2
+    error: cannot use the store at 'STORE'
+    Caused by: STORE/store.json: store version 7; this program knows version 1
+    "#);
+}
+
+#[test]
+fn a_failed_export_leaves_nothing_and_keeps_what_was_there() {
+    let mut store = Store::new();
+    store.segment(&Spec::default(), &steady(1));
+    let packet = Packet::new(T + 1, steady(1)[0].bytes[14..].to_vec());
+    store.segment(&Spec { interface: "tun0", link: LinkType::RAW, ..Spec::default() }, &[packet]);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("case.pcap");
+    fs::write(&file, "precious").unwrap();
+    let answer = store.taperead(&["packets", "-w", file.to_str().unwrap()]);
+    insta::assert_snapshot!(answer.shown(dir.path()), @r#"
+    --- stderr, exit 2
+    error: cannot write 'STORE/case.pcap'
+    Caused by: the packets have several link types (EN10MB and RAW), a pcap file holds one
+
+    hint: pcapng holds them all: use --format pcapng or a name ending in .pcapng
+    "#);
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    let both = dir.path().join("case.pcapng");
+    let answer = store.taperead(&["packets", "-w", both.to_str().unwrap()]);
+    insta::assert_snapshot!(answer.shown(dir.path()), @r#"
+    --- stderr, exit 0
+    warning: the answer has several link types: Wireshark opens it, tcpdump will refuse it
+    2 packets; whole answer from 2 segments, 2026-11-21T18:00:00.000000000Z to 2026-11-21T18:00:00.000000002Z
+    "#);
+    // Only the matches count, not what lies beside them.
+    assert_eq!(
+        store.taperead(&["packets", "ether", "src", "02:00:00:00:00:01", "-w", file.to_str().unwrap()]).code,
+        0
+    );
+}
