@@ -1,11 +1,10 @@
 //! What an operator meets: options, refusals, status, locks.
 
-mod support;
-
+use crate::support::recorder::{Recorder, record_command, segments};
+use crate::support::{Net, Sender, live, numbered, run};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
-use support::{Net, Recorder, numbered, record_command, run, segments};
 
 /// Runs `record` where it must not start; returns what it said.
 fn refused(net: &Net, store: &Path, args: &[&str]) -> String {
@@ -170,7 +169,7 @@ fn several_interfaces_and_stores_are_one_recording() {
         Recorder::start(&net, &dir.path().join("disk*"), &["--mode", "copy", "--interface", "rx-b"]);
     let ready = format!("ready: {} queues=2 mode=copy; rx-b queues=1 mode=copy", net.rx);
     assert_eq!(recorder.said.lines().last(), Some(ready.as_str()));
-    let (sender, other) = (net.sender(), support::Sender::on("tx-b"));
+    let (sender, other) = (net.sender(), Sender::on("tx-b"));
     for flow in 0..32 {
         assert!(sender.send(&numbered(flow, 0, 60, &[])) && other.send(&numbered(flow, 1, 60, &[])));
     }
