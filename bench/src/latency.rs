@@ -57,7 +57,7 @@ pub fn at_rate(link: &Link, store: &Path, rate_pps: u32, first: u64) -> Result<A
     let begin = now_ns()?;
     let namespace = link.path();
     let sender =
-        std::thread::spawn(move || Sender::open(&namespace, "tx0")?.send(first, sent, rate_pps, 200));
+        std::thread::spawn(move || Sender::open(&namespace, "tx0")?.send(first, sent, rate_pps, 200, drop));
     let wanted = first + sent - PROBES..first + sent;
     let mut seen = Seen::new(begin)?;
     let mut deadline = None;

@@ -92,11 +92,18 @@ impl Sender {
         Ok(Self { socket, target })
     }
 
-    /// Sends `count` probes, `rate` per second, numbered from `first`.
+    /// Sends `count` probes, `rate` per second, numbered from `first`; tells `sent` of each one.
     ///
     /// # Errors
     /// The send fails for another reason than a full queue, which is tried again.
-    pub fn send(&self, first: u64, count: u64, rate: u32, length: usize) -> Result<()> {
+    pub fn send(
+        &self,
+        first: u64,
+        count: u64,
+        rate: u32,
+        length: usize,
+        mut sent: impl FnMut(Probe),
+    ) -> Result<()> {
         let start = Instant::now();
         let gap = Duration::from_secs(1) / rate.max(1);
         for i in 0..count {
@@ -104,16 +111,16 @@ impl Sender {
             if let Some(wait) = due.checked_duration_since(Instant::now()) {
                 std::thread::sleep(wait);
             }
-            self.send_one(first + i, length)?;
+            sent(self.send_one(first + i, length)?);
         }
         Ok(())
     }
 
-    fn send_one(&self, number: u64, length: usize) -> Result<()> {
+    fn send_one(&self, number: u64, length: usize) -> Result<Probe> {
         loop {
-            let frame = Probe { number, sent_ns: now_ns()? }.encode(length);
-            match sendto(self.socket.as_raw_fd(), &frame, &self.target, MsgFlags::empty()) {
-                Ok(_) => return Ok(()),
+            let probe = Probe { number, sent_ns: now_ns()? };
+            match sendto(self.socket.as_raw_fd(), &probe.encode(length), &self.target, MsgFlags::empty()) {
+                Ok(_) => return Ok(probe),
                 Err(nix::Error::ENOBUFS | nix::Error::EAGAIN | nix::Error::EINTR) => {}
                 Err(e) => return Err(e).context("sending a probe"),
             }

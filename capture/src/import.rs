@@ -397,10 +397,8 @@ fn report(imported: &Imported, files: usize, say: &mut dyn FnMut(&str)) -> Resul
     if failed > 0 {
         say(&format!("warning: {failed} packets could not be written; free the disk and import again"));
     }
-    if ledger.total.counts.stored == 0 && imported.problems.len() == files {
-        if let [only] = imported.problems.as_slice() {
-            return Err(failure(only));
-        }
+    if let ([only], 0, 1) = (imported.problems.as_slice(), ledger.total.counts.stored, files) {
+        return Err(failure(only));
     }
     for problem in &imported.problems {
         say(&format!("warning: {problem}"));
