@@ -142,7 +142,7 @@ pub enum Intake {
     /// Through the XDP program.
     Xdp {
         /// The program, which holds the counters.
-        program: Program,
+        program: Box<Program>,
         /// Interface.
         ifindex: u32,
         /// How to attach; `None` once it is attached.
@@ -191,7 +191,7 @@ impl Rung {
         Ok(Prepared {
             gauges: sockets.iter().map(XskSocket::gauge).collect(),
             pages: sockets.first().map(XskSocket::pages),
-            intake: Intake::Xdp { program, ifindex: self.ifindex, attach: pending, late },
+            intake: Intake::Xdp { program: Box::new(program), ifindex: self.ifindex, attach: pending, late },
             sources: Sources::Xsk(sockets),
         })
     }

@@ -11,7 +11,6 @@ mod shared;
 
 #[expect(
     unreachable_pub,
-    clippy::all,
     clippy::undocumented_unsafe_blocks,
     clippy::unwrap_used,
     clippy::allow_attributes,
@@ -142,12 +141,26 @@ impl Program {
     /// [`ProgramError::Load`] and [`ProgramError::Map`]. A kernel without the error tracepoint is not
     /// an error: see [`Program::without_refusals`].
     pub fn load(utc_offset_ns: u64) -> Result<Self, ProgramError> {
+        Self::load_choosing(utc_offset_ns, false)
+    }
+
+    /// As [`Program::load`], as if the driver had no metadata area: the metadata goes in front of the
+    /// packet ([`FLAG_HEAD`]). For tests on drivers that have one.
+    ///
+    /// # Errors
+    /// As [`Program::load`].
+    #[doc(hidden)]
+    pub fn load_in_front(utc_offset_ns: u64) -> Result<Self, ProgramError> {
+        Self::load_choosing(utc_offset_ns, true)
+    }
+
+    fn load_choosing(utc_offset_ns: u64, in_front: bool) -> Result<Self, ProgramError> {
         libbpf_rs::set_print(Some((PrintLevel::Info, print)));
-        match Self::load_with(utc_offset_ns, true) {
+        match Self::load_with(utc_offset_ns, in_front, true) {
             Ok(program) => Ok(program),
             Err(ProgramError::Load { source, .. }) => {
                 // The tracing program needs the kernel's BTF; the XDP program does not.
-                let mut program = Self::load_with(utc_offset_ns, false)?;
+                let mut program = Self::load_with(utc_offset_ns, in_front, false)?;
                 program.refusals = Err(format!("{source:#}"));
                 Ok(program)
             }
@@ -155,11 +168,14 @@ impl Program {
         }
     }
 
-    fn load_with(utc_offset_ns: u64, with_refusals: bool) -> Result<Self, ProgramError> {
+    fn load_with(utc_offset_ns: u64, in_front: bool, with_refusals: bool) -> Result<Self, ProgramError> {
         LOG.take();
         let mut storage = MaybeUninit::uninit();
         let mut open = skel::TapedeckSkelBuilder::default().open(&mut storage).map_err(refused)?;
         open.progs.tapedeck_redirect_err.set_autoload(with_refusals);
+        if let Some(chosen) = open.maps.rodata_data.as_deref_mut() {
+            chosen.in_front_only = u32::from(in_front);
+        }
         let skel = open.load().map_err(refused)?;
         let handle = |map: &libbpf_rs::MapMut<'_>| MapHandle::try_from(map).map_err(refused);
         let xsks = handle(&skel.maps.xsks)?;

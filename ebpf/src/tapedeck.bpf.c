@@ -45,6 +45,9 @@ struct {
 	__type(value, struct td_control);
 } control SEC(".maps");
 
+/* Set before the load: put the metadata in front although the driver has an area for it. */
+const volatile __u32 in_front_only = 0;
+
 /* The row of a queue on this CPU. */
 static __always_inline struct td_queue *row_of(__u32 queue)
 {
@@ -127,7 +130,7 @@ int tapedeck_rx(struct xdp_md *ctx)
 	stamp.length = length;
 	stamp.queue = queue;
 
-	if (bpf_xdp_adjust_meta(ctx, -size) == 0) {
+	if (!in_front_only && bpf_xdp_adjust_meta(ctx, -size) == 0) {
 		void *data_meta = (void *)(long)ctx->data_meta;
 		void *data = (void *)(long)ctx->data;
 

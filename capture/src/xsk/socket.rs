@@ -20,6 +20,10 @@ use tapedeck_ebpf::{FLAG_HEAD, FLAG_META, META_LEN, Meta};
 /// Longest packet that is put together from pieces: 64 KiB of IP and its link header, rounded up.
 const ASSEMBLY_BYTES: usize = 128 * 1024;
 
+/// A busy queue is tried so often, so far apart.
+const BUSY_TRIES: u32 = 50;
+const BUSY_PAUSE: Duration = Duration::from_millis(20);
+
 /// How a socket exchanges packets with the driver.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BindMode {
@@ -124,7 +128,8 @@ impl XskSocket {
         Ok(socket)
     }
 
-    /// Binds to the queue. May be tried again, also in another mode, after an error.
+    /// Binds to the queue. May be tried again, also in another mode, after an error. A queue that is busy
+    /// is waited for, up to a second: the kernel lets go of a closed socket's queue a little later.
     ///
     /// # Errors
     /// EOPNOTSUPP where the driver has no zero-copy; EBUSY where another socket holds the queue; EINVAL
@@ -140,7 +145,7 @@ impl XskSocket {
         if self.config.fragments {
             flags |= libc::XDP_USE_SG;
         }
-        bind(&self.fd, ifindex, queue, flags).map_err(fail("bind"))?;
+        bind_patiently(&self.fd, ifindex, queue, flags).map_err(fail("bind"))?;
         self.bound = true;
         let options: libc::xdp_options =
             sockopt::get(self.as_fd(), libc::SOL_XDP, libc::XDP_OPTIONS, size_of::<libc::xdp_options>())
@@ -431,6 +436,16 @@ fn map_rings(
     let (completion, _) =
         map(&offsets.cr, COMPLETION_ENTRIES, size_of::<u64>(), libc::XDP_UMEM_PGOFF_COMPLETION_RING)?;
     Ok((rx, fill, completion))
+}
+
+fn bind_patiently(fd: &OwnedFd, ifindex: u32, queue: u32, flags: u16) -> io::Result<()> {
+    for _ in 0..BUSY_TRIES {
+        match bind(fd, ifindex, queue, flags) {
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => std::thread::sleep(BUSY_PAUSE),
+            other => return other,
+        }
+    }
+    bind(fd, ifindex, queue, flags)
 }
 
 fn bind(fd: &OwnedFd, ifindex: u32, queue: u32, flags: u16) -> io::Result<()> {

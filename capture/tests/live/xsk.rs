@@ -1,18 +1,19 @@
 //! AF_XDP sockets and the XDP program on a veth, without the rest of the recorder.
 
-mod support;
-
+use crate::support::{Net, Tap, live, number_of, numbered};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
-use support::{Net, number_of, numbered};
 use tapedeck_capture::xsk::{BindMode, ChunkSize, XskConfig, XskSocket};
-use tapedeck_ebpf::{Mode, Program, Refusal};
+use tapedeck_ebpf::{FLAG_HEAD, Mode, Program, Refusal};
 
 fn open(net: &Net, queue: u32, mtu: u32, rx_entries: u32) -> XskSocket {
+    open_on(net.rx_index(), queue, mtu, rx_entries)
+}
+
+fn open_on(ifindex: u32, queue: u32, mtu: u32, rx_entries: u32) -> XskSocket {
     let (chunk, fragments) = ChunkSize::for_mtu(mtu);
-    let config =
-        XskConfig { ifindex: net.rx_index(), queue, chunk, fragments, rx_entries, chunks: rx_entries * 2 };
-    XskSocket::open(config).unwrap()
+    XskSocket::open(XskConfig { ifindex, queue, chunk, fragments, rx_entries, chunks: rx_entries * 2 })
+        .unwrap()
 }
 
 /// Sockets on all queues, bound and in their slots, program attached.
@@ -54,17 +55,17 @@ fn collect(sockets: &mut [XskSocket], tags: usize, expected: usize, wanted_len: 
 
 fn each_number_comes_back_once(mode: Mode) {
     const FLOWS: u16 = 16;
-    const EACH: u64 = 250;
+    const EACH: u16 = 250;
     let net = Net::new(4, 1500);
     let (program, mut sockets) = listen(&net, 4, mode, 1500, 4096);
     let sender = net.sender();
-    for number in 0..EACH {
+    for number in 0..u64::from(EACH) {
         for flow in 0..FLOWS {
             assert!(sender.send(&numbered(flow, number, 60, &[])));
         }
         std::thread::sleep(Duration::from_micros(300));
     }
-    let total = usize::from(FLOWS) * EACH as usize;
+    let total = usize::from(FLOWS) * usize::from(EACH);
     let arrived = collect(&mut sockets, 0, total, 60);
     let mut seen: BTreeMap<u16, Vec<u64>> = BTreeMap::new();
     for queue in &arrived {
@@ -76,7 +77,7 @@ fn each_number_comes_back_once(mode: Mode) {
     }
     assert_eq!(seen.len(), usize::from(FLOWS));
     for (flow, numbers) in seen {
-        assert_eq!(numbers, (0..EACH).collect::<Vec<_>>(), "flow {flow}");
+        assert_eq!(numbers, (0..u64::from(EACH)).collect::<Vec<_>>(), "flow {flow}");
     }
     assert!(arrived.iter().filter(|queue| !queue.is_empty()).count() > 1, "all on one queue");
     for (queue, got) in (0..).zip(&arrived) {
@@ -212,4 +213,44 @@ fn zero_copy_is_refused_by_a_driver_without_it() {
     let refused = socket.bind(BindMode::ZeroCopy).unwrap_err();
     assert_eq!(refused.source.raw_os_error(), Some(libc::EOPNOTSUPP));
     socket.bind(BindMode::Copy).unwrap();
+}
+
+/// Metadata in front of the packet, on a driver (tap) that would have an area for it and on a veth with
+/// jumbo packets in pieces.
+#[test]
+fn metadata_in_front_is_taken_off() {
+    live!();
+    let net = Net::new(1, 9000);
+    let mut tap = Tap::new(&net);
+    in_front(tap.ifindex, 1500, 60, |frame| tap.arrive(frame));
+    let sender = net.sender();
+    for len in [60, 3000, 9014] {
+        in_front(net.rx_index(), 9000, len, |frame| assert!(sender.send(frame)));
+    }
+}
+
+fn in_front(ifindex: u32, mtu: u32, len: usize, mut send: impl FnMut(&[u8])) {
+    let mut program = Program::load_in_front(0).unwrap();
+    let mut socket = open_on(ifindex, 0, mtu, 512);
+    socket.bind(BindMode::Copy).unwrap();
+    program.set_socket(0, socket.as_fd()).unwrap();
+    program.attach(ifindex, Mode::Native).unwrap();
+    for number in 0..100 {
+        send(&numbered(1, number, len, &[]));
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut arrived = Vec::new();
+    while arrived.len() < 100 && Instant::now() < deadline {
+        let mut batch = socket.peek(64);
+        while let Some(packet) = batch.next() {
+            let meta = packet.meta.expect("metadata");
+            assert_eq!((meta.flags, meta.length as usize), (FLAG_HEAD, packet.bytes.len()));
+            if let Some((flow, number)) = number_of(packet.bytes, 0) {
+                assert_eq!(packet.bytes, numbered(flow, number, len, &[]));
+                arrived.push(number);
+            }
+        }
+    }
+    assert_eq!(arrived, (0..100).collect::<Vec<_>>(), "{len}: {:?}", program.totals(0));
 }

@@ -1,0 +1,11 @@
+//! The recorder on real interfaces: veth pairs in namespaces of their own. Needs root and kernel BTF.
+//!
+//! What cannot run says `SKIPPED` with the reason.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic in a test is its report")]
+
+mod operator;
+mod record;
+#[path = "../support/mod.rs"]
+mod support;
+mod xsk;
