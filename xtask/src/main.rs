@@ -77,7 +77,13 @@ fn run(task: &Task) -> Result<bool> {
         }
         Task::Test => Ok(tiers::test(&root)),
         Task::Soak => Ok(tiers::soak(&root)),
-        Task::Tidy => tiers::findings(&tidy::run(&root)?).map(|_| true),
-        Task::Licences => tiers::findings(&licences::run(&root)?).map(|_| true),
+        Task::Tidy => clean(&tidy::run(&root)?),
+        Task::Licences => clean(&licences::run(&root)?),
     }
+}
+
+/// Prints findings, or that there are none.
+fn clean(findings: &[impl std::fmt::Display]) -> Result<bool> {
+    println!("{}", tiers::findings(findings)?);
+    Ok(true)
 }

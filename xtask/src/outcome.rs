@@ -8,9 +8,20 @@ use std::collections::BTreeMap;
 
 const SKIPPED: &str = "SKIPPED";
 
+/// Whose output is read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Runner {
+    /// `cargo test`.
+    #[default]
+    Libtest,
+    /// `cargo nextest`, which shows the words of libtest inside its own.
+    Nextest,
+}
+
 /// Counts of tests and lines of skipped parts.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
+    runner: Runner,
     pub(crate) passed: u64,
     pub(crate) failed: u64,
     ignored: u64,
@@ -20,6 +31,11 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
+    /// Nothing counted yet, of a run by `runner`.
+    pub(crate) fn of(runner: Runner) -> Self {
+        Self { runner, ..Self::default() }
+    }
+
     /// Takes in one line of output. True if a person should see it.
     pub(crate) fn read(&mut self, line: &str) -> bool {
         let text = line.trim();
@@ -27,18 +43,27 @@ impl Outcome {
             self.skip(text);
             return false;
         }
-        self.count_libtest(text);
-        self.count_nextest(text);
-        if is_pass(text) {
-            self.hiding = true;
-            return true;
+        match self.runner {
+            Runner::Libtest => {
+                self.count_libtest(text);
+                if text == "successes:" {
+                    self.hiding = true;
+                } else if ["failures:", "test result: "].iter().any(|end| text.starts_with(end)) {
+                    self.hiding = false;
+                }
+                !self.hiding
+            }
+            Runner::Nextest => {
+                self.count_nextest(text);
+                match status(text) {
+                    Some(status) => {
+                        self.hiding = status.starts_with("PASS") || status.starts_with("SLOW");
+                        true
+                    }
+                    None => !self.hiding,
+                }
+            }
         }
-        if text == "successes:" {
-            self.hiding = true;
-        } else if ends_hiding(text) {
-            self.hiding = false;
-        }
-        !self.hiding
     }
 
     /// Notes a part that was left out.
@@ -91,31 +116,11 @@ impl Outcome {
     }
 }
 
-fn is_pass(text: &str) -> bool {
-    text.starts_with("PASS [") || text.starts_with("SLOW [")
-}
-
-/// Lines of a runner that end the output of a passed test.
-fn ends_hiding(text: &str) -> bool {
-    const STARTS: &[&str] = &[
-        "failures:",
-        "test result: ",
-        "FAIL",
-        "SIGABRT [",
-        "SIGSEGV [",
-        "SIGKILL [",
-        "ABORT [",
-        "TIMEOUT [",
-        "TERMINATING [",
-        "LEAK",
-        "Summary [",
-        "Running ",
-        "Doc-tests ",
-        "error",
-        "warning",
-        "\u{2500}\u{2500}\u{2500}\u{2500}",
-    ];
-    STARTS.iter().any(|start| text.starts_with(start))
+/// The status of a nextest line such as `FAIL [   0.1s] ( 1/28) crate test`, or of its summary.
+fn status(text: &str) -> Option<&str> {
+    let (status, _) = text.split_once(" [")?;
+    let known = status.chars().all(|c| c.is_ascii_uppercase() || matches!(c, ' ' | '-'));
+    (known || status == "Summary").then_some(status)
 }
 
 /// The number that stands directly before the first `word`; 0 without one.
@@ -129,8 +134,8 @@ fn number_before(text: &str, word: &str) -> u64 {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> (Outcome, Vec<&str>) {
-        let mut outcome = Outcome::default();
+    fn read(runner: Runner, text: &str) -> (Outcome, Vec<&str>) {
+        let mut outcome = Outcome::of(runner);
         let shown = text.lines().filter(|line| outcome.read(line)).collect();
         (outcome, shown)
     }
@@ -138,6 +143,7 @@ mod tests {
     #[test]
     fn libtest_is_counted_and_the_output_of_passed_tests_hidden() {
         let (outcome, shown) = read(
+            Runner::Libtest,
             "running 2 tests\ntest a ... ok\n\nsuccesses:\n\n---- a stdout ----\nSKIPPED 3 traces\nnoise\n\n\
              successes:\n    a\n\ntest result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out\n\
              test result: FAILED. 4 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out\n",
@@ -150,21 +156,28 @@ mod tests {
 
     #[test]
     fn a_failure_is_shown_with_its_output() {
-        let (_, shown) = read("successes:\n    a\nfailures:\n\n---- b stdout ----\npanicked\n");
-        assert!(shown.contains(&"panicked"));
-        let (_, shown) = read("  PASS [ 0.1s] a\nnoise\n  FAIL [ 0.1s] b\npanicked\n");
-        assert_eq!(shown, ["  PASS [ 0.1s] a", "  FAIL [ 0.1s] b", "panicked"]);
+        let libtest = "successes:\n    a\nfailures:\n\n---- b stdout ----\npanicked\n";
+        assert!(read(Runner::Libtest, libtest).1.contains(&"panicked"));
+        let nextest = "  PASS [ 0.1s] a\nnoise\n  FAIL [ 0.1s] b\npanicked\n  SIGABRT [ 1s] c\naborted\n";
+        let shown = read(Runner::Nextest, nextest).1;
+        assert_eq!(
+            shown,
+            ["  PASS [ 0.1s] a", "  FAIL [ 0.1s] b", "panicked", "  SIGABRT [ 1s] c", "aborted"]
+        );
     }
 
     #[test]
-    fn nextest_is_counted_and_whatever_did_not_pass_has_failed() {
-        let (outcome, _) = read(
-            "    SKIPPED 2 captures\n    SKIPPED 2 captures\n     \
+    fn nextest_is_counted_once_and_whatever_did_not_pass_has_failed() {
+        let (outcome, shown) = read(
+            Runner::Nextest,
+            "    PASS [   0.1s] a\n    SKIPPED 2 captures\n    test result: ok. 1 passed; 0 failed; 0 ignored\n    \
+             SKIPPED 2 captures\n     \
              Summary [   1.250s] 30 tests run: 27 passed (1 slow), 2 failed, 1 timed out, 4 skipped\n",
         );
         assert_eq!((outcome.passed, outcome.failed), (27, 3));
         assert_eq!(outcome.skips(), ["SKIPPED 2 captures (2 times)"]);
-        let (outcome, _) = read("Summary [   1.0s] 28 tests run: 28 passed, 0 skipped\n");
+        assert_eq!(shown.len(), 2);
+        let (outcome, _) = read(Runner::Nextest, "Summary [   1.0s] 28 tests run: 28 passed, 0 skipped\n");
         assert_eq!((outcome.passed, outcome.failed), (28, 0));
     }
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Runner};
 
 /// What became of a step.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,19 +102,28 @@ pub(crate) fn plain(command: &mut Command) -> Result<String> {
     Ok(String::new())
 }
 
-/// Runs a test command, adds its counts to `all` and shows what a person needs of its output.
-pub(crate) fn tests(mut command: Command, all: &mut Outcome) -> Result<String> {
+/// Runs a test command by `runner`, adds its counts to `all` and shows what a person needs of its output.
+pub(crate) fn tests(command: Command, runner: Runner, all: &mut Outcome) -> Result<String> {
+    count_tests(command, runner, all, |line| println!("{line}"))
+}
+
+fn count_tests(
+    mut command: Command,
+    runner: Runner,
+    all: &mut Outcome,
+    show: impl Fn(&str),
+) -> Result<String> {
     let (reader, writer) = pipe().context("pipe")?;
     command.stdout(writer.try_clone().context("pipe")?).stderr(writer);
     let mut child = command.spawn().with_context(|| format!("{:?} does not start", command.get_program()))?;
     // The command holds our ends of the pipe: without this the reader never sees its end.
     drop(command);
-    let mut here = Outcome::default();
+    let mut here = Outcome::of(runner);
     for line in BufReader::new(reader).split(b'\n') {
         let line = line.context("output of the tests")?;
         let line = String::from_utf8_lossy(&line);
         if here.read(&line) {
-            println!("{line}");
+            show(&line);
         }
     }
     let status = child.wait().context("waiting for the tests")?;
@@ -153,8 +162,10 @@ mod tests {
     fn counts_come_from_both_outputs_and_failure_from_the_exit_code() {
         let line = "test result: ok. 2 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out";
         let mut all = Outcome::default();
-        assert!(super::tests(shell(&format!("echo '{line}' >&2; echo '{line}'")), &mut all).is_ok());
-        assert!(super::tests(shell(&format!("echo '{line}'; exit 3")), &mut all).is_err());
+        // Shown, these lines would be counted by the run that this test is part of.
+        let mut run = |script: String| count_tests(shell(&script), Runner::Libtest, &mut all, |_| {});
+        assert!(run(format!("echo '{line}' >&2; echo '{line}'")).is_ok());
+        assert!(run(format!("echo '{line}'; exit 3")).is_err());
         assert_eq!((all.passed, all.failed), (6, 0));
     }
 }

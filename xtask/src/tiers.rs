@@ -5,11 +5,10 @@
 
 use std::env;
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::{Result, bail};
 
-use crate::outcome::Outcome;
+use crate::outcome::{Outcome, Runner};
 use crate::packages::{self, For};
 use crate::steps::{self, Steps};
 use crate::{licences, repo, tidy};
@@ -34,11 +33,11 @@ pub(crate) fn test(root: &Path) -> bool {
         steps::plain(repo::cargo(root).args(arguments))
     });
     if build(root, &mut steps) {
-        steps.run("tests", || steps::tests(runner(root, Tier::Test), &mut tests));
+        steps.run("tests", || run_tests(root, Tier::Test, &mut tests));
         steps.run("doc tests", || {
             let mut command = repo::cargo(root);
             command.args(["test", "--locked", "--workspace", "--doc", "--no-fail-fast"]);
-            steps::tests(command, &mut tests)
+            steps::tests(command, Runner::Libtest, &mut tests)
         });
     } else {
         steps.not_run("tests", "the build failed");
@@ -54,7 +53,7 @@ pub(crate) fn soak(root: &Path) -> bool {
     let mut tests = Outcome::default();
     prepare(&mut steps, &mut tests);
     if build(root, &mut steps) {
-        steps.run("long tests", || steps::tests(runner(root, Tier::Soak), &mut tests));
+        steps.run("long tests", || run_tests(root, Tier::Soak, &mut tests));
     } else {
         steps.not_run("long tests", "the build failed");
     }
@@ -86,10 +85,13 @@ enum Tier {
     Soak,
 }
 
-/// The command that runs the tests of a tier: nextest where it is installed, else `cargo test`. Both use
-/// what the build step built.
-fn runner(root: &Path, tier: Tier) -> Command {
+/// Runs the tests of a tier: with nextest where it is installed, else with `cargo test`. Both use what the
+/// build step built.
+fn run_tests(root: &Path, tier: Tier, all: &mut Outcome) -> Result<String> {
     let mut command = repo::cargo(root);
+    if tier == Tier::Soak {
+        command.env(SOAK, "1");
+    }
     if packages::find("cargo-nextest").is_some() {
         command.args(["nextest", "run", "--locked", "--workspace", "--no-fail-fast"]);
         command.args(["--color", "never", "--success-output", "immediate", "--no-tests", "pass"]);
@@ -97,17 +99,14 @@ fn runner(root: &Path, tier: Tier) -> Command {
             Tier::Test => command.args(["-E", &format!("not test({LONG})")]),
             Tier::Soak => command.args(["-E", &format!("test({LONG})"), "--test-threads", "1"]),
         };
-    } else {
-        command.args(["test", "--locked", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
-        match tier {
-            Tier::Test => command.args(["--", "--show-output", "--skip", LONG]),
-            Tier::Soak => command.args([LONG, "--", "--show-output", "--test-threads", "1"]),
-        };
+        return steps::tests(command, Runner::Nextest, all);
     }
-    if tier == Tier::Soak {
-        command.env(SOAK, "1");
-    }
-    command
+    command.args(["test", "--locked", "--workspace", "--lib", "--bins", "--tests", "--no-fail-fast"]);
+    match tier {
+        Tier::Test => command.args(["--", "--show-output", "--skip", LONG]),
+        Tier::Soak => command.args([LONG, "--", "--show-output", "--test-threads", "1"]),
+    };
+    steps::tests(command, Runner::Libtest, all)
 }
 
 /// Prints findings; an error if there are any.
