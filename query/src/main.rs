@@ -1,5 +1,7 @@
 //! `taperead`: reads the command line, the clock and the streams, and leaves the rest to the library.
 
+#![forbid(unsafe_code)]
+
 use clap::Parser as _;
 use std::io::{self, BufWriter, IsTerminal as _};
 use std::process::ExitCode;

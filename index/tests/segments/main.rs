@@ -7,4 +7,6 @@
 mod assemble;
 mod budget;
 mod captures;
+mod document;
+mod reader;
 mod tools;

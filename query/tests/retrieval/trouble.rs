@@ -148,21 +148,24 @@ fn an_index_of_another_segment_is_not_believed() {
     assert_eq!(store.taperead(&["packets", "--count"]).text(), "9\n");
 }
 
+/// Command lines that mean nothing.
+const MISUSE: [&[&str]; 8] = [
+    &["packets", "--from", "yesterday"],
+    &["packets", "--last", "soon"],
+    &["packets", "--to", "2h"],
+    &["packets", "--from", "2026-11-21", "--to", "2026-11-20"],
+    &["packets", "host"],
+    &["packets", "prot", "443"],
+    &["packets", "--us"],
+    &["packets", "-w", "/nowhere/at/all.pcapng"],
+];
+
 #[test]
 fn misuse_is_answered_with_what_to_do() {
     let (store, _) = store();
     let mut shown = String::new();
-    for args in [
-        vec!["packets", "--from", "yesterday"],
-        vec!["packets", "--last", "soon"],
-        vec!["packets", "--to", "2h"],
-        vec!["packets", "--from", "2026-11-21", "--to", "2026-11-20"],
-        vec!["packets", "host"],
-        vec!["packets", "prot", "443"],
-        vec!["packets", "--us"],
-        vec!["packets", "-w", "/nowhere/at/all.pcapng"],
-    ] {
-        let answer = store.taperead(&args);
+    for args in MISUSE {
+        let answer = store.taperead(args);
         shown.push_str(&format!("$ taperead {}\n{}\n", args.join(" "), answer.shown(store.path())));
         assert_eq!(answer.code, 2);
     }
