@@ -8,7 +8,7 @@
 use crate::ladder::{Intake, Mode};
 use crate::ledger::{BeforeQueues, Counts, Dropped, InterfaceEntry, QueueEntry};
 use crate::sys::netlink;
-use crate::worker::Shared;
+use crate::worker::{Phase, Shared};
 use crate::xsk::Gauge;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,7 +16,7 @@ use tapedeck_ebpf::{Counts as ProgramCounts, ProgramError, QUEUES_MAX, Refusal};
 use tapedeck_writer::ChainCounters;
 
 /// Looks at a queue this often for one without traffic in between.
-const LOOKS: usize = 4;
+const LOOKS: usize = 16;
 
 /// The counters of one queue.
 #[derive(Debug)]
@@ -83,8 +83,8 @@ impl InterfaceBooks {
         for _ in 0..LOOKS {
             let before = program_counts(books, intake)?;
             let chain = books.chain.snapshot();
-            let received = books.shared.received.load(Ordering::Acquire);
-            let waiting = u64::from(books.gauge.as_ref().map_or(0, Gauge::backlog));
+            let received = books.shared.received.load(Ordering::Relaxed);
+            let waiting = waiting(books, received);
             entry = self.empty_entry(books.queue);
             entry.counts.stored = chain.stored.packets;
             entry.counts.stored_bytes = chain.stored.bytes;
@@ -105,6 +105,30 @@ impl InterfaceBooks {
         }
         Ok(entry)
     }
+}
+
+/// Packets in the ring: put in by the kernel, not taken out by the worker.
+fn waiting(books: &QueueBooks, received: u64) -> u64 {
+    match &books.gauge {
+        // Entries of the batch in hand are given back together: those already taken are not waiting.
+        Some(gauge) => {
+            let in_hand = received.saturating_sub(books.shared.released.load(Ordering::Relaxed));
+            u64::from(gauge.backlog()).saturating_sub(in_hand)
+        }
+        None => seen_by_packet(&books.shared)
+            .saturating_sub(books.shared.source_ring_full.load(Ordering::Relaxed))
+            .saturating_sub(received),
+    }
+}
+
+/// The kernel's count of AF_PACKET is read some times a second; what came out since was seen as well. At
+/// the end the kernel's count alone holds.
+fn seen_by_packet(shared: &Shared) -> u64 {
+    if shared.phase() == Phase::Finish {
+        return shared.source_seen.load(Ordering::Relaxed);
+    }
+    let out = shared.received.load(Ordering::Relaxed) + shared.source_ring_full.load(Ordering::Relaxed);
+    shared.source_seen.load(Ordering::Relaxed).max(out)
 }
 
 /// What the program counted, with the socket's own statistics where the error tracepoint is missing.
@@ -157,6 +181,6 @@ fn book_program(entry: &mut QueueEntry, counts: &ProgramCounts) {
 /// AF_PACKET knows the number of packets it dropped, not their bytes.
 fn book_packet(entry: &mut QueueEntry, shared: &Shared) {
     entry.counts.seen_bytes = shared.received_bytes.load(Ordering::Relaxed);
-    entry.counts.seen = shared.source_seen.load(Ordering::Relaxed);
+    entry.counts.seen = seen_by_packet(shared);
     entry.dropped.ring_full = shared.source_ring_full.load(Ordering::Relaxed);
 }

@@ -49,7 +49,9 @@ pub struct Shared {
     phase: AtomicU8,
     /// Packets taken from the ring. Written by the worker.
     pub received: AtomicU64,
-    /// Their bytes on the wire.
+    /// Of these, packets whose ring entries were given back.
+    pub released: AtomicU64,
+    /// Bytes on the wire of the packets received.
     pub received_bytes: AtomicU64,
     /// Packets shortened by the source.
     pub cut_packets: AtomicU64,
@@ -84,7 +86,9 @@ impl Shared {
         self.phase.store(phase as u8, Ordering::Release);
     }
 
-    fn phase(&self) -> Phase {
+    /// What the worker was told last.
+    #[must_use]
+    pub fn phase(&self) -> Phase {
         // Acquire: partner is the Release store in `advance`.
         match self.phase.load(Ordering::Acquire) {
             0 => Phase::Run,
@@ -218,6 +222,8 @@ impl<S: Source> Worker<S> {
             // Stored, shed and failed are counted by the chain.
             self.chain.append(&record, &self.walk);
         }
+        drop(batch);
+        self.shared.released.store(self.shared.received.load(Ordering::Relaxed), Ordering::Relaxed);
         got
     }
 

@@ -4,7 +4,7 @@ use crate::support::{Net, Tap, live, number_of, numbered};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 use tapedeck_capture::xsk::{BindMode, ChunkSize, XskConfig, XskSocket};
-use tapedeck_ebpf::{FLAG_HEAD, Mode, Program, Refusal};
+use tapedeck_ebpf::{Counts, FLAG_HEAD, Mode, Program, Refusal};
 
 fn open(net: &Net, queue: u32, mtu: u32, rx_entries: u32) -> XskSocket {
     open_on(net.rx_index(), queue, mtu, rx_entries)
@@ -29,6 +29,18 @@ fn listen(net: &Net, queues: u32, mode: Mode, mtu: u32, rx_entries: u32) -> (Pro
     }
     program.attach(net.rx_index(), mode).unwrap();
     (program, sockets)
+}
+
+/// The counts of a queue once it has seen `packets`.
+fn settled(program: &Program, queues: u32, packets: u64) -> Vec<Counts> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let counts: Vec<Counts> = (0..queues).map(|queue| program.totals(queue).unwrap()).collect();
+        if counts.iter().map(|counts| counts.packets).sum::<u64>() >= packets || Instant::now() > deadline {
+            return counts;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// What came back: per queue (flow, number, stamp, sequence) in order of arrival.
@@ -111,8 +123,8 @@ fn a_full_ring_is_counted_packet_by_packet() {
         assert!(sender.send(&numbered(0, number, 60, &[])));
         std::thread::sleep(Duration::from_micros(50));
     }
+    let totals = settled(&program, 1, 300)[0];
     let arrived = collect(&mut sockets, 0, 64, 60);
-    let totals = program.totals(0).unwrap();
     assert_eq!(arrived[0].len(), 64);
     assert_eq!((totals.packets, totals.refused(Refusal::RingFull)), (300, 236));
     assert_eq!(totals.delivered(), 64);
@@ -130,8 +142,7 @@ fn an_empty_slot_is_counted_and_passed_on() {
     for number in 0..50 {
         assert!(sender.send(&numbered(0, number, 60, &[])));
     }
-    std::thread::sleep(Duration::from_millis(50));
-    let totals = program.totals(0).unwrap();
+    let totals = settled(&program, 1, 50)[0];
     assert_eq!((totals.packets, totals.slot_empty, totals.delivered()), (50, 50, 0));
 }
 
@@ -142,16 +153,12 @@ fn an_unbound_socket_and_a_wrong_queue_are_told_apart() {
     let (program, sockets) = listen(&net, 2, Mode::Native, 1500, 64);
     let spare = open(&net, 0, 1500, 64);
     let sender = net.sender();
-    let flood = || {
-        for flow in 0..32 {
-            assert!(sender.send(&numbered(flow, 0, 60, &[])));
-        }
-        std::thread::sleep(Duration::from_millis(50));
-    };
     program.set_socket(0, spare.as_fd()).unwrap();
     program.set_socket(1, sockets[0].as_fd()).unwrap();
-    flood();
-    let totals = [program.totals(0).unwrap(), program.totals(1).unwrap()];
+    for flow in 0..32 {
+        assert!(sender.send(&numbered(flow, 0, 60, &[])));
+    }
+    let totals = settled(&program, 2, 32);
     assert!(totals.iter().all(|t| t.packets > 0 && t.delivered() == 0), "{totals:?}");
     assert_eq!(totals[0].refused(Refusal::Unbound), totals[0].packets);
     assert_eq!(totals[1].refused(Refusal::WrongQueue), totals[1].packets);
@@ -164,8 +171,7 @@ fn a_closed_socket_empties_its_slot() {
     let (program, sockets) = listen(&net, 1, Mode::Native, 1500, 64);
     drop(sockets);
     assert!(net.sender().send(&numbered(0, 0, 60, &[])));
-    std::thread::sleep(Duration::from_millis(50));
-    let totals = program.totals(0).unwrap();
+    let totals = settled(&program, 1, 1)[0];
     assert_eq!((totals.packets, totals.slot_empty), (1, 1));
 }
 
@@ -198,6 +204,7 @@ fn detaching_leaves_what_arrived_readable() {
         assert!(sender.send(&numbered(0, number, 60, &[])));
         std::thread::sleep(Duration::from_micros(50));
     }
+    settled(&program, 1, 200);
     program.detach();
     assert!(sender.send(&numbered(0, 999, 60, &[])));
     let totals = program.totals(0).unwrap();
