@@ -4,6 +4,14 @@
 //! The traces come from the folder in `TAPEDECK_TRACES`. Unset: the tests that need it print
 //! `SKIPPED` and run on captures they make themselves. Set but missing: a failure.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a test may be direct: a panic is its report"
+)]
+
 mod bad_input;
 mod live;
 mod made;
