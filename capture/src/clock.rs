@@ -220,7 +220,7 @@ mod tests {
         let clock = Clock::new(at(0, OFFSET));
         let to_ns = OFFSET - 3_000_000_000;
         assert_eq!(clock.sample(at(1_000, to_ns)), Change::Stepped { from_ns: OFFSET, to_ns });
-        assert_eq!(clock.conversion().utc(2_000).nanos(), to_ns as u64 + 2_000);
+        assert_eq!(clock.conversion().utc(2_000).nanos(), to_ns.cast_unsigned() + 2_000);
         assert_eq!(clock.steps(), 1);
     }
 
@@ -253,7 +253,7 @@ mod tests {
                     last = utc;
                 }
                 let reached = clock.conversion().utc(now + 1_000_000_000).nanos();
-                prop_assert_eq!(reached as i64, (now + 1_000_000_000) as i64 + offset);
+                prop_assert_eq!(reached.cast_signed(), (now + 1_000_000_000).cast_signed() + offset);
             }
         }
     }
