@@ -55,6 +55,7 @@ pub enum LockError {
 /// The lock on one interface, until dropped.
 #[derive(Debug)]
 pub struct InterfaceLock {
+    path: PathBuf,
     _file: Flock<File>,
 }
 
@@ -71,29 +72,47 @@ impl InterfaceLock {
             let path = path.clone();
             move |source| LockError::Io { act, path, source }
         };
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o644)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(&path)
-            .map_err(io("open"))?;
-        let mut file = match lock_patiently(file) {
-            Ok(file) => file,
-            Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
-                let pid = read_holder(&mut file).map_or(0, |holder| holder.pid);
-                return Err(LockError::Held { interface: holder.interface.clone(), pid });
+        let mut file = loop {
+            let file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .create(true)
+                .truncate(false)
+                .mode(0o644)
+                .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+                .open(&path)
+                .map_err(io("open"))?;
+            match lock_patiently(file) {
+                // A former holder may have removed the file between the open and the lock.
+                Ok(file) if is_at(&file, &path) => break file,
+                Ok(_) => {}
+                Err((mut file, nix::errno::Errno::EWOULDBLOCK)) => {
+                    let pid = read_holder(&mut file).map_or(0, |holder| holder.pid);
+                    return Err(LockError::Held { interface: holder.interface.clone(), pid });
+                }
+                Err((_, errno)) => return Err(io("lock")(errno.into())),
             }
-            Err((_, errno)) => return Err(io("lock")(errno.into())),
         };
         file.set_len(0).map_err(io("empty"))?;
         file.rewind().map_err(io("write"))?;
         let text = serde_json::to_vec(holder).map_err(|err| io("write")(err.into()))?;
         file.write_all(&text).map_err(io("write"))?;
-        Ok(Self { _file: file })
+        Ok(Self { path, _file: file })
     }
+}
+
+impl Drop for InterfaceLock {
+    /// Removes the file while the lock is still held.
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+/// Whether the open file is the one that `path` names now.
+fn is_at(file: &File, path: &Path) -> bool {
+    let numbers = |meta: fs::Metadata| (meta.dev(), meta.ino());
+    let (open, named) = (file.metadata().map(numbers), fs::symlink_metadata(path).map(numbers));
+    matches!((open, named), (Ok(open), Ok(named)) if open == named)
 }
 
 /// Tries a few times: `holders` takes each lock for a moment.
@@ -184,7 +203,5 @@ mod tests {
         drop(lock);
         assert!(!holders().contains(&holder));
         drop(InterfaceLock::take(ifindex, &holder).unwrap());
-        let namespace = fs::metadata("/proc/thread-self/ns/net").unwrap().ino();
-        fs::remove_file(make_folder().unwrap().join(format!("{namespace}-{ifindex}.lock"))).unwrap();
     }
 }

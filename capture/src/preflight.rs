@@ -81,6 +81,9 @@ impl PreflightError {
                 Some(format!("ethtool -K {interface} {word} off; or --mode packet, which puts tags back"))
             }
             Self::Rss { .. } => Some("record without --rss, and spread flows in the driver's own way".into()),
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                Some("run as root, or with CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON".into())
+            }
             Self::NotEthernet(_) | Self::Io { .. } => None,
         }
     }
