@@ -99,7 +99,8 @@ fn a_failed_write_costs_counted_packets_and_a_new_segment_begins() {
             let trouble = Arc::new(Trouble::default());
             trouble.fail_after.store(fail_after, Ordering::SeqCst);
             trouble.tear.store(tear, Ordering::SeqCst);
-            let counters = check_trouble(&trouble, 8000);
+            // Twice what seven writes hold, however they are put together.
+            let counters = check_trouble(&trouble, 16_000);
             assert_eq!(counters.segments_failed, 1, "write {fail_after}");
             assert!(counters.segments_sealed >= 2);
         }
