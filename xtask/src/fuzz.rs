@@ -9,7 +9,6 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
-use crate::outcome::Outcome;
 use crate::packages;
 use crate::steps::{self, Steps};
 
@@ -53,7 +52,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
             steps::plain(&mut command)
         });
     }
-    Ok(steps.sum_up(&Outcome::default()))
+    Ok(steps.table())
 }
 
 /// The names of the targets, sorted.

@@ -55,12 +55,9 @@ impl Steps {
         self.ends.push((name.to_owned(), end, took));
     }
 
-    /// Prints the table of steps, what was skipped and the totals. True if every step passed.
+    /// Prints the table of steps, what was skipped and the totals. True if every step and test passed.
     pub(crate) fn sum_up(&self, tests: &Outcome) -> bool {
-        println!("\nsteps:");
-        for (name, end, took) in &self.ends {
-            println!("  {:>7.1} s  {name}: {}", took.as_secs_f64(), words(end));
-        }
+        let passed = self.table();
         println!("skipped:");
         let skips = tests.skips();
         for skip in &skips {
@@ -68,6 +65,16 @@ impl Steps {
         }
         if skips.is_empty() {
             println!("  nothing");
+        }
+        println!("{} passed, {} failed", tests.passed, tests.failed);
+        passed && tests.failed == 0
+    }
+
+    /// Prints the table of steps and their time. True if every step passed.
+    pub(crate) fn table(&self) -> bool {
+        println!("\nsteps:");
+        for (name, end, took) in &self.ends {
+            println!("  {:>7.1} s  {name}: {}", took.as_secs_f64(), words(end));
         }
         println!("wall time: {:.1} s", self.started.elapsed().as_secs_f64());
         let failed_steps: Vec<&str> = self
@@ -79,8 +86,7 @@ impl Steps {
         if !failed_steps.is_empty() {
             println!("failed steps: {}", failed_steps.join(", "));
         }
-        println!("{} passed, {} failed", tests.passed, tests.failed);
-        failed_steps.is_empty() && tests.failed == 0
+        failed_steps.is_empty()
     }
 }
 
