@@ -241,8 +241,11 @@ impl Gang<'_> {
         })?;
         let shared = Arc::new(Shared::default());
         let (sink, why_plain) = chain.sink();
-        let (sink, why_plain) = (super::sink_name(sink), why_plain.unwrap_or_default());
-        tracing::info!(interface, queue, ?cpu, store = %store.path.display(), sink, why_plain, "worker");
+        let on = cpu.map_or_else(|| "any".to_owned(), |cpu| cpu.to_string());
+        tracing::info!(interface, queue, cpu = on, store = %store.path.display(), sink = super::sink_name(sink), "worker");
+        if let Some(reason) = why_plain {
+            tracing::warn!(interface, queue, reason, "no io_uring with O_DIRECT here: plain writes");
+        }
         let counters = chain.counters();
         let post =
             Post { interface, queue, cpu, clock: Arc::clone(&place.run.clock), shared: Arc::clone(&shared) };

@@ -152,30 +152,44 @@ fn vlan_tags_arrive_intact() {
     }
 }
 
-#[test]
-fn at_top_speed_every_frame_is_stored_or_counted() {
+/// All three large traces at the sender's top speed, `loops` times each.
+fn top_speed(loops: usize) {
     let Some(folder) = traces("live at top speed") else { return };
     if !need_root("live at top speed") {
         return;
     }
     for (trace, _, mtu) in TRACES {
-        let file = folder.join(trace);
-        let loops = 4;
-        let outcome = replay(&file, *mtu, &["--topspeed", "--quiet"], loops);
-        let (stored, dropped) = (total(&outcome.ledger, "stored"), dropped(&outcome.ledger));
-        println!(
-            "{trace}: sent {} stored {stored} dropped {dropped} not placed by the sender {}",
-            outcome.sent, outcome.not_placed
-        );
-        assert_eq!(outcome.ledger["total"]["unaccounted"], 0, "{trace}: {}", outcome.ledger);
-        assert_eq!(stored + dropped + outcome.not_placed, outcome.sent as u64, "{trace}: {}", outcome.ledger);
-        assert_eq!(stored, outcome.answer.len() as u64, "{trace}");
-        let original = read(&file);
-        let expected = multiset(original.iter());
-        for (frame, count) in multiset(outcome.answer.iter()) {
-            let most = expected.get(frame).copied().unwrap_or(0) * loops;
-            assert!(count <= most, "{trace}: a frame sent {most} times is stored {count} times");
-        }
-        assert_times_per_queue(trace, &outcome.segments);
+        assert_top_speed(trace, &folder.join(trace), *mtu, loops);
+    }
+}
+
+fn assert_top_speed(trace: &str, file: &Path, mtu: u32, loops: usize) {
+    let outcome = replay(file, mtu, &["--topspeed", "--quiet"], loops);
+    let (stored, dropped) = (total(&outcome.ledger, "stored"), dropped(&outcome.ledger));
+    println!(
+        "{trace}: sent {} stored {stored} dropped {dropped} not placed by the sender {}",
+        outcome.sent, outcome.not_placed
+    );
+    assert_eq!(outcome.ledger["total"]["unaccounted"], 0, "{trace}: {}", outcome.ledger);
+    assert_eq!(stored + dropped + outcome.not_placed, outcome.sent as u64, "{trace}: {}", outcome.ledger);
+    assert_eq!(stored, outcome.answer.len() as u64, "{trace}");
+    let original = read(file);
+    let expected = multiset(original.iter());
+    for (frame, count) in multiset(outcome.answer.iter()) {
+        let most = expected.get(frame).copied().unwrap_or(0) * loops;
+        assert!(count <= most, "{trace}: a frame sent {most} times is stored {count} times");
+    }
+    assert_times_per_queue(trace, &outcome.segments);
+}
+
+#[test]
+fn at_top_speed_every_frame_is_stored_or_counted() {
+    top_speed(4);
+}
+
+mod soak {
+    #[test]
+    fn at_top_speed_for_minutes_every_frame_is_stored_or_counted() {
+        super::top_speed(40);
     }
 }

@@ -118,3 +118,16 @@ fn twenty_kills_lose_nothing_older_than_250_ms() {
         kill_rounds(20, 4711);
     }
 }
+
+mod soak {
+    use super::{kill_rounds, need_root};
+
+    #[test]
+    fn two_hundred_kills_lose_nothing_older_than_250_ms() {
+        if need_root("kill -9 under load, long") {
+            for seed in 1..=4 {
+                kill_rounds(50, seed);
+            }
+        }
+    }
+}
