@@ -23,41 +23,31 @@ impl Link {
         run("ip", &["netns", "add", &namespace])?;
         let link = Self { namespace };
         let q = queues.to_string();
-        let n = link.namespace.as_str();
-        run(
+        let mtu = mtu.to_string();
+        link.run(&[
             "ip",
-            &[
-                "-n",
-                n,
-                "link",
-                "add",
-                "tx0",
-                "numrxqueues",
-                &q,
-                "numtxqueues",
-                &q,
-                "type",
-                "veth",
-                "peer",
-                "name",
-                "rx0",
-                "numrxqueues",
-                &q,
-                "numtxqueues",
-                &q,
-            ],
-        )?;
+            "link",
+            "add",
+            "tx0",
+            "numrxqueues",
+            &q,
+            "numtxqueues",
+            &q,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "rx0",
+            "numrxqueues",
+            &q,
+            "numtxqueues",
+            &q,
+        ])?;
         for end in ["tx0", "rx0"] {
             // No address, no neighbour discovery: only our own packets travel here.
-            run(
-                "ip",
-                &["netns", "exec", n, "sysctl", "-qw", &format!("net.ipv6.conf.{end}.disable_ipv6=1")],
-            )?;
-            run(
-                "ip",
-                &["netns", "exec", n, "ethtool", "-K", end, "tx", "off", "rxvlan", "off", "txvlan", "off"],
-            )?;
-            run("ip", &["-n", n, "link", "set", end, "mtu", &mtu.to_string(), "up"])?;
+            link.run(&["ip", "link", "set", end, "addrgenmode", "none"])?;
+            link.run(&["ethtool", "-K", end, "tx", "off", "rxvlan", "off", "txvlan", "off"])?;
+            link.run(&["ip", "link", "set", end, "mtu", &mtu, "up"])?;
         }
         Ok(link)
     }
@@ -87,13 +77,19 @@ impl Link {
         dropped.parse().context("the drop counter is no number")
     }
 
-    /// A command that will run inside the namespace. `nsenter` and not `ip netns exec`: the latter
-    /// also unshares the mounts, and a BPF file system mounted there would be lost.
+    /// A command that will run inside the namespace. `nsenter` and neither `ip netns exec` nor `ip -n`:
+    /// these also unshare the mounts, which fails in a chroot and would hide a BPF file system.
     #[must_use]
     pub fn command(&self, program: &std::path::Path) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.path().display())).arg(program);
         command
+    }
+}
+
+impl Link {
+    fn run(&self, words: &[&str]) -> Result<()> {
+        run("nsenter", &[&[format!("--net={}", self.path().display()).as_str()], words].concat())
     }
 }
 

@@ -60,8 +60,11 @@ impl Lab {
         for namespace in [client, server, sensor] {
             lab.ip(&["netns", "add", namespace])?;
         }
-        lab.ip(&["-n", client, "link", "add", WIRE, "type", "veth", "peer", "name", WIRE, "netns", server])?;
-        lab.ip(&["-n", client, "link", "add", SPAN, "type", "veth", "peer", "name", TAP, "netns", sensor])?;
+        lab.tool(
+            client,
+            &["ip", "link", "add", WIRE, "type", "veth", "peer", "name", WIRE, "netns", server],
+        )?;
+        lab.tool(client, &["ip", "link", "add", SPAN, "type", "veth", "peer", "name", TAP, "netns", sensor])?;
         // The kernel's stacks must put whole, checksummed, wire-sized frames on the link.
         for (namespace, link) in [(client, WIRE), (server, WIRE), (client, SPAN), (sensor, TAP)] {
             lab.tool(
@@ -73,13 +76,13 @@ impl Lab {
         for (namespace, link) in [(client, SPAN), (sensor, TAP)] {
             lab.tool(namespace, &["ethtool", "-K", link, "rxvlan", "off", "txvlan", "off"])?;
             // Nothing but mirrored frames on the mirror: no IPv6 address, so no neighbour discovery.
-            lab.ip(&["-n", namespace, "link", "set", link, "addrgenmode", "none", "mtu", &mtu, "up"])?;
+            lab.tool(namespace, &["ip", "link", "set", link, "addrgenmode", "none", "mtu", &mtu, "up"])?;
         }
         for (namespace, v4, v6) in [(client, CLIENT_V4, CLIENT_V6), (server, SERVER_V4, SERVER_V6)] {
-            lab.ip(&["-n", namespace, "link", "set", "lo", "up"])?;
-            lab.ip(&["-n", namespace, "address", "add", &format!("{v4}/24"), "dev", WIRE])?;
-            lab.ip(&["-n", namespace, "address", "add", &format!("{v6}/64"), "dev", WIRE, "nodad"])?;
-            lab.ip(&["-n", namespace, "link", "set", WIRE, "up"])?;
+            lab.tool(namespace, &["ip", "link", "set", "lo", "up"])?;
+            lab.tool(namespace, &["ip", "address", "add", &format!("{v4}/24"), "dev", WIRE])?;
+            lab.tool(namespace, &["ip", "address", "add", &format!("{v6}/64"), "dev", WIRE, "nodad"])?;
+            lab.tool(namespace, &["ip", "link", "set", WIRE, "up"])?;
         }
         Ok(lab)
     }
