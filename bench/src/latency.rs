@@ -115,8 +115,8 @@ impl Seen {
             if wanted.contains(&probe.number) {
                 self.found += 1;
                 self.before += u64::from(stamp_ns < probe.sent_ns);
-                self.stamp_error.saturating_record(stamp_ns.abs_diff(probe.sent_ns));
-                self.retrieved.saturating_record(now.saturating_sub(probe.sent_ns));
+                self.stamp_error.record(stamp_ns.abs_diff(probe.sent_ns)).context("histogram")?;
+                self.retrieved.record(now.saturating_sub(probe.sent_ns)).context("histogram")?;
             }
         }
         Ok(())
@@ -177,4 +177,43 @@ pub fn measure(
     }
     let ledger = recorder.stop()?;
     Ok((ready, results, ledger))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A nanosecond pcap with one probe per (number, sent, stamp).
+    fn pcap(probes: &[(u64, u64, u64)]) -> Vec<u8> {
+        let mut out = vec![0x4d, 0x3c, 0xb2, 0xa1];
+        out.resize(24, 0);
+        for (number, sent_ns, stamp) in probes {
+            let frame = Probe { number: *number, sent_ns: *sent_ns }.encode(66);
+            let length = u32::try_from(frame.len()).unwrap();
+            let seconds = u32::try_from(stamp / 1_000_000_000).unwrap();
+            let nanos = u32::try_from(stamp % 1_000_000_000).unwrap();
+            for word in [seconds, nanos, length, length] {
+                out.extend(word.to_le_bytes());
+            }
+            out.extend(frame);
+        }
+        out
+    }
+
+    #[test]
+    fn each_wanted_probe_counts_once_with_its_own_times() {
+        let second = 1_700_000_000_000_000_000;
+        let mut seen = Seen::new(0).unwrap();
+        let probes = [(4, second, second + 9), (5, second, second + 7_000), (6, second + 10, second)];
+        seen.answer(&pcap(&probes), &(5..7), second + 2_000_000_000).unwrap();
+        seen.answer(&pcap(&probes), &(5..7), second + 9_000_000_000).unwrap();
+        assert_eq!((seen.found, seen.before, seen.from_ns), (2, 1, second + 7_000));
+        assert_eq!((seen.stamp_error.len(), seen.retrieved.len()), (2, 2));
+        let stamp = quantiles(&seen.stamp_error);
+        assert!((stamp.max_us - 7.0).abs() < 0.1, "{stamp:?}");
+        let retrieved = quantiles(&seen.retrieved);
+        assert!((1.99e6..2.01e6).contains(&retrieved.p50_us), "{retrieved:?}");
+        assert!(packets(b"").unwrap().is_empty());
+        assert!(packets(&pcap(&probes)[..50]).is_err() && packets(b"not a pcap").is_err());
+    }
 }

@@ -1,7 +1,7 @@
 //! Bad input at every entry: one clear error, the exit code of the contract, no panic, nothing lost.
 
 use crate::made;
-use crate::tools::{bin, files_with, run, stderr, stdout};
+use crate::tools::{bin, files_with, run, stderr, stdout, together};
 use std::path::Path;
 
 /// A small deterministic generator (xorshift64*): the seed is in every failure message.
@@ -49,6 +49,7 @@ fn assert_one_clear_error(what: &str, text: &str) {
 
 #[test]
 fn each_wrong_call_gets_one_clear_error() {
+    let _turn = together();
     let made = imported();
     let store = made.store.as_str();
     let dir = tempfile::tempdir().unwrap();
@@ -107,6 +108,7 @@ fn with_flips(file: &Path, seed: u64, rounds: usize, mut check: impl FnMut(&str)
 
 #[test]
 fn a_flipped_bit_in_a_segment_is_never_a_silent_gap() {
+    let _turn = together();
     let made = imported();
     let segment = files_with(made.store.as_ref(), ".pcapng.zst").pop().unwrap();
     with_flips(&segment, 11, 150, |what| {
@@ -122,6 +124,7 @@ fn a_flipped_bit_in_a_segment_is_never_a_silent_gap() {
 
 #[test]
 fn a_flipped_bit_in_a_sidecar_costs_time_but_no_packet() {
+    let _turn = together();
     let made = imported();
     let sidecar = files_with(made.store.as_ref(), ".idx").pop().unwrap();
     let arguments = ["packets", "--store", &made.store, "--count", "udp src port 3"];
@@ -136,6 +139,7 @@ fn a_flipped_bit_in_a_sidecar_costs_time_but_no_packet() {
 
 #[test]
 fn verify_finds_a_flipped_bit() {
+    let _turn = together();
     let made = imported();
     for ending in [".pcapng.zst", ".idx"] {
         let file = files_with(made.store.as_ref(), ending).pop().unwrap();
@@ -150,6 +154,7 @@ fn verify_finds_a_flipped_bit() {
 
 #[test]
 fn a_damaged_capture_is_imported_as_far_as_it_is_whole() {
+    let _turn = together();
     let dir = tempfile::tempdir().unwrap();
     let file = made::all(dir.path()).swap_remove(0);
     let original = std::fs::read(&file).unwrap();

@@ -1,7 +1,7 @@
 //! Real traces replayed through a four-queue veth pair into a running recorder.
 
 use crate::reference::{RefPacket, read, read_bytes};
-use crate::tools::{bin, need_root, run, segments, stderr, traces, unzstd};
+use crate::tools::{alone, bin, need_root, run, segments, stderr, traces, unzstd};
 use serde_json::Value;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -113,6 +113,7 @@ fn fits(file: &Path) -> bool {
 
 #[test]
 fn traces_at_50_kpps_are_stored_exactly_once() {
+    let _turn = alone();
     let Some(folder) = traces("live replay") else { return };
     if !need_root("live replay") {
         return;
@@ -135,6 +136,7 @@ fn traces_at_50_kpps_are_stored_exactly_once() {
 
 #[test]
 fn vlan_tags_arrive_intact() {
+    let _turn = alone();
     let Some(folder) = traces("live VLAN replay") else { return };
     if !need_root("live VLAN replay") {
         return;
@@ -184,12 +186,14 @@ fn assert_top_speed(trace: &str, file: &Path, mtu: u32, loops: usize) {
 
 #[test]
 fn at_top_speed_every_frame_is_stored_or_counted() {
+    let _turn = alone();
     top_speed(4);
 }
 
 mod soak {
     #[test]
     fn at_top_speed_for_minutes_every_frame_is_stored_or_counted() {
+        let _turn = super::alone();
         super::top_speed(40);
     }
 }

@@ -2,7 +2,7 @@
 
 use crate::bad_input::Seeded;
 use crate::reference::read_bytes;
-use crate::tools::{bin, need_root, run, stderr, stdout};
+use crate::tools::{alone, bin, need_root, run, stderr, stdout};
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -114,16 +114,18 @@ fn kill_rounds(rounds: usize, seed: u64) {
 
 #[test]
 fn twenty_kills_lose_nothing_older_than_250_ms() {
+    let _turn = alone();
     if need_root("kill -9 under load") {
         kill_rounds(20, 4711);
     }
 }
 
 mod soak {
-    use super::{kill_rounds, need_root};
+    use super::{alone, kill_rounds, need_root};
 
     #[test]
     fn two_hundred_kills_lose_nothing_older_than_250_ms() {
+        let _turn = alone();
         if need_root("kill -9 under load, long") {
             for seed in 1..=4 {
                 kill_rounds(50, seed);

@@ -1,7 +1,7 @@
 //! Import, retrieve everything, compare packet by packet with the original.
 
 use crate::reference::{RefPacket, answer_order, read, read_bytes};
-use crate::tools::{bin, captures, run, stderr, traces};
+use crate::tools::{bin, captures, run, stderr, together, traces};
 use std::path::{Path, PathBuf};
 
 /// One file through `import` and `packets -w -`; what is wrong with it, or nothing.
@@ -75,26 +75,31 @@ fn every_trace(part: usize) {
 
 #[test]
 fn every_trace_comes_back_part_0() {
+    let _turn = together();
     every_trace(0);
 }
 
 #[test]
 fn every_trace_comes_back_part_1() {
+    let _turn = together();
     every_trace(1);
 }
 
 #[test]
 fn every_trace_comes_back_part_2() {
+    let _turn = together();
     every_trace(2);
 }
 
 #[test]
 fn every_trace_comes_back_part_3() {
+    let _turn = together();
     every_trace(3);
 }
 
 #[test]
 fn made_captures_come_back() {
+    let _turn = together();
     let dir = tempfile::tempdir().unwrap();
     round_trip_all(&crate::made::all(dir.path()));
 }

@@ -1,6 +1,6 @@
 //! What we write opens in anyone's tools: `zstd`, `tcpdump`, `capinfos`.
 
-use crate::tools::{bin, captures, run, segments, stderr, stdout, traces, unzstd};
+use crate::tools::{bin, captures, run, segments, stderr, stdout, together, traces, unzstd};
 use std::path::Path;
 
 /// Packets of a capture on disk, by capinfos.
@@ -37,6 +37,7 @@ fn check_store(store: &Path) -> (usize, u64) {
 
 #[test]
 fn every_segment_opens_in_zstd_tcpdump_and_capinfos() {
+    let _turn = together();
     let Some(folder) = traces("standard tools on segments") else { return };
     let (mut files, mut segments, mut packets) = (0, 0, 0);
     for file in captures(&folder).iter().step_by(12) {

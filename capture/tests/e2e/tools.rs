@@ -2,6 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+/// Tests that hold a rate, or kill under one, run alone: they judge the recorder, not how tests share the
+/// cores. (One test a process, as nextest has it, needs `.config/nextest.toml` for the same.)
+static TURN: RwLock<()> = RwLock::new(());
+
+/// Keeps every other test of this program waiting.
+pub(crate) fn alone() -> RwLockWriteGuard<'static, ()> {
+    TURN.write().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Runs beside others, but not beside one that is [`alone`].
+pub(crate) fn together() -> RwLockReadGuard<'static, ()> {
+    TURN.read().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A binary of this workspace, built beside `tapedeck`.
 pub(crate) fn bin(name: &str) -> PathBuf {
