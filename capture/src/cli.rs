@@ -24,7 +24,7 @@ pub struct Cli {
 pub enum Command {
     /// Record the packets of one or more interfaces into a store.
     ///
-    /// Prints `ready: ...` on stderr once every queue is open. SIGINT, SIGTERM, --duration and --packets
+    /// Prints `ready: ...` on stderr once every queue is open. SIGINT, SIGTERM, SIGHUP, --duration and --packets
     /// end it: what has arrived is stored, and the ledger stands as JSON on stdout. Exit code 0: ended as
     /// asked, also with drops; 2: could not start or go on.
     Record(Box<RecordArgs>),

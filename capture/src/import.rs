@@ -8,6 +8,7 @@ use crate::cli::ImportArgs;
 use crate::identity::{now, open_store, run_number};
 use crate::ledger::{Counts, Dropped, InterfaceEntry, Ledger, QueueEntry};
 use crate::voice::Failure;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::fs::File;
@@ -377,7 +378,7 @@ pub fn command(args: ImportArgs, say: &mut dyn FnMut(&str)) -> Result<(String, u
 
 fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register(signal, Arc::clone(&stop))
             .map_err(|e| Failure::new(format!("cannot watch for signals: {e}")))?;
     }

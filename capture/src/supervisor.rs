@@ -26,6 +26,7 @@ use crate::preflight::Claim;
 use crate::status::{Status, StatusFiles, WorkerStatus};
 use crate::voice::Failure;
 use crate::worker::{Ended, Phase};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -135,7 +136,7 @@ fn ready_text(active: &Active) -> String {
 
 /// First signal: stop. Second: the default, which is to die.
 fn catch_signals(stop: &Arc<AtomicBool>) -> io::Result<()> {
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
         signal_hook::flag::register_conditional_default(signal, Arc::clone(stop))?;
         signal_hook::flag::register(signal, Arc::clone(stop))?;
     }

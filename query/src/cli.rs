@@ -131,7 +131,7 @@ pub struct PacketsArgs {
     #[arg(long)]
     pub us: bool,
     /// Stop after the first N packets in order of time
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
     pub limit: Option<u64>,
     /// Print only the number of packets
     #[arg(long, conflicts_with_all = ["write", "format", "us"])]

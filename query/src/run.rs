@@ -18,6 +18,7 @@ use crate::plan::{Choice, Plan};
 use crate::range::{Span, TimeRange};
 use crate::verdict::{EXIT_ERROR, EXIT_MATCHES, Verdict};
 use std::fmt::Display;
+use std::fs;
 use std::io::{self, Write};
 use std::path::Path;
 use tapedeck_packet::Timestamp;
@@ -85,6 +86,15 @@ impl Talk<'_> {
     }
 }
 
+/// Whether a file of this name would lie in the folder `store` or below it.
+fn lies_inside(file: &Path, store: &Path) -> bool {
+    let file = fs::canonicalize(file).unwrap_or_else(|_| {
+        let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        fs::canonicalize(folder).unwrap_or_default()
+    });
+    fs::canonicalize(store).is_ok_and(|store| file.starts_with(store))
+}
+
 fn packets(
     ask: &PacketsAsk,
     clock: &Clock<'_>,
@@ -98,6 +108,16 @@ fn packets(
     {
         return Err(Failure::new("a capture file on a terminal is no use to anyone")
             .hint("-w FILE writes it to a file, '-w - | tcpdump -n -r -' hands it on"));
+    }
+    if let Deliver::File(path, _) = &ask.deliver
+        && let Some(store) = ask.stores.iter().find(|store| lies_inside(path, store))
+    {
+        return Err(Failure::new(format!(
+            "'{}' lies inside the store '{}'",
+            path.display(),
+            store.display()
+        ))
+        .hint("name a file outside of it: what a store holds is evidence and is never replaced"));
     }
     let plan = gather(&ask.stores, &ask.filter, ask.range).map_err(|e| Failure::of(&e))?;
     if ask.deliver == Deliver::Explain {

@@ -10,6 +10,7 @@ use crate::seal::hidden_index;
 use std::io;
 use std::path::{Path, PathBuf};
 use tapedeck_index::catalog::{self, State};
+use tapedeck_index::mapped;
 use tapedeck_index::name::{FileKind, SegmentName};
 
 /// What reindexing did.
@@ -35,6 +36,16 @@ pub enum ReindexError {
     /// The path names no sealed segment.
     #[error("{}: not the name of a sealed segment", .0.display())]
     NotASegment(PathBuf),
+    /// The segment has lost its end; its index is whole and says so.
+    #[error("{}: {len} bytes are there, its index knows of {expected}; the index is left as it is", path.display())]
+    Shortened {
+        /// The segment.
+        path: PathBuf,
+        /// Bytes there are.
+        len: u64,
+        /// Bytes there were.
+        expected: u64,
+    },
     /// The segment is damaged; an index of a part would hide the rest.
     #[error("{}: at byte {offset}: {fault}", path.display())]
     Damaged {
@@ -96,6 +107,16 @@ fn reindex_one(scan: &mut Scan, path: &Path) -> Result<Option<PathBuf>, ReindexE
     let made = scan.sidecar(&name).map_err(io::Error::other).map_err(FileError::at("index", path))?;
     if std::fs::read(&index).is_ok_and(|old| old == made) {
         return Ok(None);
+    }
+    // An index that holds and knows of more than is there is the only witness of what is missing.
+    let facts = scan.facts();
+    let witness = mapped::open(&index).ok().filter(|old| old.verify().is_ok());
+    if let Some(lost) = witness.map(|old| old.summary()).filter(|old| old.segment_len > facts.stored_len) {
+        return Err(ReindexError::Shortened {
+            path: path.to_owned(),
+            len: facts.stored_len,
+            expected: lost.segment_len,
+        });
     }
     let folder = path.parent().unwrap_or(path);
     let hidden = hidden_index(folder, &name);

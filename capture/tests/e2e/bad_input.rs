@@ -57,6 +57,7 @@ fn each_wrong_call_gets_one_clear_error() {
     std::fs::write(&foreign, "Dear reader, this is no capture. ".repeat(20)).unwrap();
     let foreign = foreign.to_str().unwrap();
     let absent = dir.path().join("absent").to_str().unwrap().to_owned();
+    let inside = format!("{store}/packets/inside.pcapng");
     // (binary, arguments, what the error must name)
     let calls: Vec<(&str, Vec<&str>, Vec<&str>)> = vec![
         ("taperead", vec!["packets", "--store", &absent], vec!["absent"]),
@@ -69,6 +70,11 @@ fn each_wrong_call_gets_one_clear_error() {
         ("taperead", vec!["packets", "--store", store, "tcp[13] & 2 != 0"], vec!["hint: "]),
         ("taperead", vec!["packets", "--store", store, "--from", "yesterday-ish"], vec!["yesterday-ish"]),
         ("taperead", vec!["packets", "--store", store, "--from", "2024-13-01"], vec!["2024-13-01"]),
+        (
+            "taperead",
+            vec!["packets", "--store", store, "-w", &inside],
+            vec!["inside.pcapng", "never replaced"],
+        ),
         ("taperead", vec!["inspect", foreign], vec!["letter.txt"]),
         ("taperead", vec!["inspect", &absent], vec!["absent"]),
         ("tapedeck", vec!["import", "--store", &absent, foreign], vec!["letter.txt", "offset 0"]),
@@ -150,6 +156,21 @@ fn verify_finds_a_flipped_bit() {
     }
     let output = run(bin("tapedeck"), &["verify", "--store", &made.store]);
     assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+}
+
+#[test]
+fn reindex_keeps_the_index_that_knows_what_is_missing() {
+    let _turn = together();
+    let made = imported();
+    let segment = files_with(made.store.as_ref(), ".pcapng.zst").pop().unwrap();
+    let sidecar = files_with(made.store.as_ref(), ".idx").pop().unwrap();
+    let before = std::fs::read(&sidecar).unwrap();
+    std::fs::write(&segment, b"").unwrap();
+    let reindex = run(bin("tapedeck"), &["reindex", "--store", &made.store]);
+    assert_eq!(reindex.status.code(), Some(3), "{}", stderr(&reindex));
+    assert_eq!(std::fs::read(&sidecar).unwrap(), before);
+    let answer = run(bin("taperead"), &["packets", "--store", &made.store, "--count"]);
+    assert_eq!(answer.status.code(), Some(3), "{}", stderr(&answer));
 }
 
 #[test]
