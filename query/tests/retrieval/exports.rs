@@ -62,10 +62,11 @@ fn all_tools_read_all_exports() {
 fn an_export_is_what_the_segment_holds() {
     let mut store = Store::new();
     let segment = store.segment(&Spec::default(), &steady(9));
-    let plain = store.path().join("plain.pcapng");
+    let dir = tempfile::tempdir().unwrap();
+    let plain = dir.path().join("plain.pcapng");
     let out = Command::new("zstd").args(["-dc", segment.to_str().unwrap()]).output().unwrap();
     std::fs::write(&plain, out.stdout).unwrap();
-    let export = store.path().join("export.pcapng");
+    let export = dir.path().join("export.pcapng");
     store.taperead(&["packets", "-w", export.to_str().unwrap()]);
     let dump = |path: &Path| tool("tcpdump", &["-n", "-tt", "--nano", "-xx", "-r", path.to_str().unwrap()]);
     assert_eq!(dump(&export), dump(&plain));
