@@ -157,7 +157,7 @@ fn quantiles(histogram: &Histogram<u64>) -> Quantiles {
 /// Starts a recorder on a link of its own, measures every rate, stops it.
 ///
 /// # Errors
-/// As [`at_rate`]; also when the recorder's books do not balance in the end.
+/// As [`at_rate`]; also when the link cannot be made, or the recorder does not start or end well.
 pub fn measure(
     store: &Path,
     rates: &[u32],

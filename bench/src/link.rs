@@ -85,9 +85,7 @@ impl Link {
         command.arg(format!("--net={}", self.path().display())).arg(program);
         command
     }
-}
 
-impl Link {
     fn run(&self, words: &[&str]) -> Result<()> {
         run("nsenter", &[&[format!("--net={}", self.path().display()).as_str()], words].concat())
     }
