@@ -27,6 +27,11 @@ const BATCH: u32 = 256;
 const SPINS: u32 = 256;
 /// Longest sleep, and the least time between two ticks. The chain wants one every 50 ms.
 const TICK: Duration = Duration::from_millis(25);
+/// A packet can be seen in the ring this long after its stamp at the latest: above the time for which
+/// AF_PACKET holds back a block that is not full (20 ms), with room for a busy CPU.
+const SETTLE_NS: u64 = 100_000_000;
+/// Packets of one queue overtake each other by less than this.
+const OVERTAKE_NS: u64 = 1_000_000;
 /// Sleep while the rings are drained at the end.
 const DRAIN_NAP: Duration = Duration::from_millis(2);
 
@@ -181,7 +186,7 @@ impl<S: Source> Worker<S> {
             if got == 0 && phase == Phase::Finish {
                 break;
             }
-            self.tick(phase);
+            self.tick(phase, got == 0);
             if got == 0 {
                 self.rest(phase);
             } else {
@@ -253,8 +258,8 @@ impl<S: Source> Worker<S> {
         self.shared.failing.store(failing, Ordering::Relaxed);
     }
 
-    /// Ticks the chain when it is time.
-    fn tick(&mut self, phase: Phase) {
+    /// Ticks the chain when it is time. `drained`: the ring was empty just now.
+    fn tick(&mut self, phase: Phase, drained: bool) {
         let now = monotonic_ns();
         if now.wrapping_sub(self.ticked_ns) < TICK.as_nanos().try_into().unwrap_or(u64::MAX) {
             return;
@@ -263,6 +268,7 @@ impl<S: Source> Worker<S> {
         if phase == Phase::Run {
             self.report_source();
         }
+        self.chain.settle(settled(self.last, self.post.clock.conversion().utc(now), drained));
         self.tick_chain();
     }
 
@@ -288,6 +294,15 @@ impl<S: Source> Worker<S> {
             self.shared.source_seen.store(stats.seen, Ordering::Relaxed);
         }
     }
+}
+
+/// Time up to which no packet will come any more: a little before the last one (the ring keeps the order
+/// of arrival), or before `now` if the ring was empty.
+fn settled(last: Timestamp, now: Timestamp, drained: bool) -> Timestamp {
+    let by_packets = last.saturating_sub(OVERTAKE_NS);
+    let by_clock = if drained { now.saturating_sub(SETTLE_NS) } else { Timestamp::ZERO };
+    // After a step of the clock the last packet may lie ahead.
+    by_packets.max(by_clock).min(now)
 }
 
 /// Sequence numbers missing before this packet.
@@ -321,6 +336,16 @@ fn monotonic_ns() -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_ring_settles_by_its_packets_and_an_empty_one_by_the_clock() {
+        let at = |ms: u64| Timestamp::from_nanos_saturating(ms * 1_000_000);
+        assert_eq!(settled(at(5_000), at(9_000), false), at(4_999));
+        assert_eq!(settled(at(5_000), at(9_000), true), at(8_900));
+        assert_eq!(settled(at(5_000), at(5_020), true), at(4_999));
+        // The clock was stepped back.
+        assert_eq!(settled(at(5_000), at(1_000), true), at(1_000));
+    }
 
     #[test]
     fn gaps_are_counted_once() {

@@ -90,13 +90,18 @@ pub struct Answer {
 pub fn answer(plan: &Plan, question: &Question<'_>, output: &mut dyn Output) -> Result<Answer, AnswerError> {
     let mut run = Run { plan, question, answer: Answer::default(), lost: BTreeSet::new() };
     run.answer.verdict.asked = plan.segments.iter().map(|s| s.span).collect();
+    run.answer.verdict.gaps.extend(plan.filling.iter().map(|span| Gap {
+        span: *span,
+        cause: Cause::Importing,
+        packets: None,
+    }));
     let (sources, tasks) = run.prepare();
     let result = std::thread::scope(|scope| {
         let start = || Scanner::new(question.filter, question.range);
         let work = |scanner: &mut Scanner<'_>, task: &Task| {
             let (segment, context) = (plan.segments.get(task.segment), sources.context(task.segment));
             match (segment, context) {
-                (Some(segment), Some(context)) => scanner.scan(&segment.handle, task, context),
+                (Some(segment), Some(context)) => scanner.scan(&segment.handle, task, context, segment.until),
                 // Only tasks of segments with a known source are in the list.
                 _ => Err(ScanError::Gone),
             }

@@ -4,20 +4,17 @@
 //! A segment may be sealed or removed while we look: then everything is listed again.
 
 use crate::filter::{Expr, Filter};
-use crate::framewalk::ARRIVALS_PER_FRAME;
 use crate::plan::{Choice, Plan, PlannedSegment, Prologue};
 use crate::prune::{Pruned, prune};
 use crate::range::{Span, TimeRange};
 use crate::scan::{Piece, Task};
 use crate::segment::{Handle, len64};
-use std::fs::{self, File};
-use std::io::{self, ErrorKind};
+use crate::unsealed::{self, Edges};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
-use std::sync::Arc;
 use tapedeck_index::catalog::{self, CatalogError, Found, HOUR_SLACK_NANOS, State};
-use tapedeck_index::journal::{Replay, ReplayError, Stop};
 use tapedeck_index::mapped;
-use tapedeck_index::pcapng::{Block, Blocks};
 use tapedeck_index::sidecar::{FrameMeta, Sidecar, SidecarError};
 use tapedeck_packet::Timestamp;
 
@@ -35,14 +32,16 @@ pub fn gather(stores: &[PathBuf], filter: &Filter, range: TimeRange) -> Result<P
         let listing = catalog::list(stores, range.from, range.to.unwrap_or(Timestamp::MAX))?;
         plan.segments.clear();
         plan.outside = 0;
+        let mut edges = Edges::default();
         let mut moved = false;
         for found in &listing.segments {
-            match look(found, filter.expr(), &range, left == 0) {
+            match look(found, filter.expr(), &range, left == 0, &mut edges) {
                 Look::Planned(segment) => plan.segments.push(*segment),
                 Look::Outside => plan.outside += 1,
                 Look::Moved => moved = true,
             }
         }
+        edges.apply(&mut plan);
         if !moved {
             break;
         }
@@ -61,10 +60,10 @@ enum Look {
 }
 
 /// Looks at one segment; the `last` time around nothing is `Moved`.
-fn look(found: &Found, expr: &Expr, range: &TimeRange, last: bool) -> Look {
+fn look(found: &Found, expr: &Expr, range: &TimeRange, last: bool, edges: &mut Edges) -> Look {
     let planned = match found.state {
         State::Sealed => sealed(found, expr, range),
-        State::Open => open(found, expr, range),
+        State::Open => unsealed::look(found, expr, range, edges),
     };
     match planned {
         Ok(Some(segment)) => Look::Planned(Box::new(segment)),
@@ -79,7 +78,7 @@ fn look(found: &Found, expr: &Expr, range: &TimeRange, last: bool) -> Look {
 }
 
 /// The segment is not where the listing saw it.
-struct Moved;
+pub(crate) struct Moved;
 
 fn sealed(found: &Found, expr: &Expr, range: &TimeRange) -> Result<Option<PlannedSegment>, Moved> {
     let path = found.packets_path();
@@ -111,7 +110,7 @@ fn sealed(found: &Found, expr: &Expr, range: &TimeRange) -> Result<Option<Planne
 }
 
 /// Plans a segment by its sidecar; the handle is that of a sealed one.
-fn indexed(
+pub(crate) fn indexed(
     found: &Found,
     sidecar: &Sidecar,
     expr: &Expr,
@@ -133,6 +132,7 @@ fn indexed(
         choice: Choice::Index { rows_tested, rows_matched, looked_up },
         frames: len64(metas.iter().filter(|m| m.packets > 0).count()),
         stored_bytes: sidecar.summary().segment_len,
+        until: None,
     })
 }
 
@@ -143,7 +143,7 @@ fn prologue(metas: &[FrameMeta]) -> Prologue {
     }
 }
 
-fn task(meta: &FrameMeta) -> Task {
+pub(crate) fn task(meta: &FrameMeta) -> Task {
     Task {
         segment: 0,
         piece: Piece::Frame { offset: meta.offset, stored_len: meta.stored_len },
@@ -154,7 +154,7 @@ fn task(meta: &FrameMeta) -> Task {
     }
 }
 
-fn distrusted(
+pub(crate) fn distrusted(
     found: &Found,
     error: &SidecarError,
     metas: Option<Vec<FrameMeta>>,
@@ -165,7 +165,7 @@ fn distrusted(
 
 /// Plans to read all of a segment, by its frames if the sidecar still tells them. `None` if it cannot
 /// hold packets inside the range.
-fn unindexed(
+pub(crate) fn unindexed(
     found: &Found,
     why: &str,
     metas: Option<Vec<FrameMeta>>,
@@ -192,103 +192,8 @@ fn unindexed(
         handle: Handle::Sealed(path),
         tasks,
         choice: Choice::Unindexed { why: why.to_owned() },
+        until: None,
     })
-}
-
-fn open(found: &Found, expr: &Expr, range: &TimeRange) -> Result<Option<PlannedSegment>, Moved> {
-    let path = found.packets_path();
-    let moved = |e: io::Error| if e.kind() == ErrorKind::NotFound { Err(Moved) } else { Ok(e) };
-    let file = match File::open(&path) {
-        Ok(file) => file,
-        Err(e) => {
-            return moved(e).map(|e| unindexed(found, &format!("it cannot be opened: {e}"), None, range));
-        }
-    };
-    let journal = match fs::read(found.index_path()) {
-        Ok(journal) => journal,
-        Err(e) => {
-            let why = |e| format!("its journal cannot be read: {e}");
-            return moved(e).map(|e| unindexed(found, &why(e), None, range));
-        }
-    };
-    let replay = match Replay::read(&journal) {
-        Ok(replay) => replay,
-        // Just made: nothing is in it yet.
-        Err(ReplayError::NoStart(Stop::End | Stop::Cut)) => return Ok(None),
-        Err(e) => return Ok(unindexed(found, &e.to_string(), None, range)),
-    };
-    let pending = pending(&replay);
-    let sidecar = replay.builder().finish(&found.name).map_err(|e| e.to_string());
-    let sidecar = sidecar.and_then(|bytes| Sidecar::from_bytes(bytes).map_err(|e| e.to_string()));
-    let sidecar = match sidecar {
-        Ok(sidecar) => sidecar,
-        Err(e) => return Ok(unindexed(found, &e, None, range)),
-    };
-    let recorded = sidecar.summary().times;
-    let times = recorded.into_iter().chain(pending.iter().map(|t| (t.t_min, t.t_max)));
-    let times = times.reduce(|(min, max), (a, b)| (min.min(a), max.max(b)));
-    let torn = (replay.stop() == Stop::Damaged).then(|| torn(found, &replay, times.map(|(_, max)| max)));
-    let times = match &torn {
-        Some(task) => Some((times.map_or(task.t_min, |(min, _)| min), task.t_max)),
-        None => times,
-    };
-    let Some((t_min, t_max)) = times.filter(|(min, max)| range.overlaps(*min, *max)) else {
-        return Ok(None);
-    };
-    let span = Span::of_packets(t_min, t_max);
-    let mut segment = match indexed(found, &sidecar, expr, range, span) {
-        Ok(segment) => segment,
-        Err(e) => return Ok(distrusted(found, &e, None, range)),
-    };
-    segment.prologue = Prologue::Known(Arc::new(replay.start().interface.clone()));
-    segment.frames += len64(pending.len());
-    let beyond = pending.into_iter().chain(torn);
-    segment.tasks.extend(beyond.filter(|t| range.overlaps(t.t_min, t.t_max)));
-    segment.handle = Handle::Open { path, file: Arc::new(file), replay: Arc::new(replay) };
-    Ok(Some(segment))
-}
-
-/// What is missing behind the damage in a journal: anything from the last known packet to the hour's end.
-fn torn(found: &Found, replay: &Replay, last: Option<Timestamp>) -> Task {
-    Task {
-        segment: 0,
-        piece: Piece::TornJournal { at: len64(replay.good_len()) },
-        t_min: last.unwrap_or(found.hour.start().saturating_sub(HOUR_SLACK_NANOS)),
-        t_max: found.hour.end().saturating_add(HOUR_SLACK_NANOS),
-        packets: None,
-        first_arrival: u64::MAX,
-    }
-}
-
-/// The frames of an open segment that are not written yet, from its journal.
-pub(crate) fn pending(replay: &Replay) -> Vec<Task> {
-    let mut tasks = Vec::new();
-    for (frame, blocks) in replay.open_blocks() {
-        let mut walk = Blocks::new(blocks);
-        let (mut packets, mut times) = (0u32, None);
-        for block in walk.by_ref() {
-            if let Ok((_, Block::Packet(packet))) = block {
-                packets = packets.saturating_add(1);
-                let (min, max) = times.unwrap_or((packet.ts, packet.ts));
-                times = Some((packet.ts.min(min), packet.ts.max(max)));
-            }
-        }
-        // Behind the last whole block there is nothing to believe.
-        let whole = blocks.get(..walk.offset()).unwrap_or_default().to_vec();
-        if let Some((t_min, t_max)) = times {
-            let first_arrival = u64::from(frame).saturating_mul(ARRIVALS_PER_FRAME);
-            let packets = Some(packets);
-            tasks.push(Task {
-                segment: 0,
-                piece: Piece::Blocks(whole),
-                t_min,
-                t_max,
-                packets,
-                first_arrival,
-            });
-        }
-    }
-    tasks
 }
 
 /// First and last time of everything in the stores. What the plan looked at is asked first.
@@ -312,7 +217,7 @@ fn life(stores: &[PathBuf], plan: &Plan) -> Result<Option<Span>, CatalogError> {
 /// The time behind the last packet of a segment, as far as it can be told without reading it.
 fn last_time(found: &Found) -> Option<Timestamp> {
     let everything = TimeRange::ALL;
-    match look(found, &Expr::All, &everything, false) {
+    match look(found, &Expr::All, &everything, false, &mut Edges::default()) {
         Look::Planned(segment) => Some(segment.span.to),
         Look::Outside | Look::Moved => None,
     }

@@ -33,4 +33,5 @@ mod segments;
 mod sources;
 mod spill;
 pub mod time_arg;
+mod unsealed;
 pub mod verdict;

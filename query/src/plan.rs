@@ -7,10 +7,12 @@ use crate::range::{Span, TimeRange};
 use crate::scan::{Piece, Task};
 use crate::segment::Handle;
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use tapedeck_index::catalog::State;
 use tapedeck_index::name::SegmentName;
 use tapedeck_index::pcapng::InterfaceInfo;
+use tapedeck_packet::Timestamp;
 
 /// How the interface of a segment is found out.
 #[derive(Clone, Debug)]
@@ -68,6 +70,8 @@ pub struct PlannedSegment {
     pub frames: u64,
     /// Stored bytes of the segment.
     pub stored_bytes: u64,
+    /// No packet behind this time is shown: its writer lives, and has not said yet that it is whole there.
+    pub until: Option<Timestamp>,
 }
 
 /// What will be read.
@@ -83,6 +87,12 @@ pub struct Plan {
     pub outside: u64,
     /// The others, in order of name.
     pub segments: Vec<PlannedSegment>,
+    /// The store is being recorded into, and vouches for what lies before this time.
+    pub edge: Option<Timestamp>,
+    /// Where files are being imported: more packets may come.
+    pub filling: Vec<Span>,
+    /// Open segments whose writers are gone.
+    pub abandoned: Vec<PathBuf>,
 }
 
 impl Plan {
@@ -144,6 +154,9 @@ impl fmt::Display for Plan {
         match self.life {
             Some(life) => writeln!(f, "store     {} to {}", life.from, life.to)?,
             None => writeln!(f, "store     empty")?,
+        }
+        if let Some(edge) = self.edge {
+            writeln!(f, "live      whole before {edge}")?;
         }
         let to_read = self.segments.iter().filter(|s| s.is_read()).count();
         let considered = crate::segment::len64(self.segments.len()) + self.outside;

@@ -23,6 +23,9 @@ use std::io::{self, Write};
 use std::path::Path;
 use tapedeck_packet::Timestamp;
 
+/// A packet can be read this long after its arrival, also the first one of a queue: docs/operations.md.
+const ARRIVAL_NANOS: u64 = 250_000_000;
+
 /// The streams of a command, and what is at their other ends.
 pub struct Console<'a> {
     /// Data.
@@ -131,6 +134,12 @@ fn packets(
             );
         }
     }
+    for path in &plan.abandoned {
+        talk.warn(
+            path,
+            &"its writer is gone; it is read as far as it is whole ('tapedeck recover' seals it)",
+        );
+    }
     let question = Question {
         limit: ask.limit,
         count_only: ask.deliver == Deliver::Count,
@@ -150,7 +159,7 @@ fn packets(
             answer
         }
     };
-    answer.verdict.range = Some(cut_to_life(ask.range, plan.life, clock.now));
+    answer.verdict.range = Some(cut_to_life(ask.range, plan.life, plan.edge, clock.now));
     answer.verdict.elapsed_ms = (clock.elapsed_ms)();
     Ok(conclude(&plan, &answer, ask.verdict_json, talk))
 }
@@ -200,6 +209,9 @@ impl Display for Summary<'_> {
         }
         if let Some(range) = self.verdict.range.filter(|_| !limited && !self.plan.segments.is_empty()) {
             write!(f, ", {} to {}", range.from, range.to)?;
+            if self.plan.edge.is_some_and(|edge| edge >= range.to) {
+                f.write_str(" (being recorded: what came later is not vouched for yet)")?;
+            }
         }
         for gap in &self.verdict.gaps {
             write!(f, "\n  missing: {} to {}, {}", gap.span.from, gap.span.to, gap.cause)?;
@@ -284,11 +296,15 @@ pub(crate) fn print(out: &mut Sink<'_>, what: &dyn Display) -> Result<(), Failur
     }
 }
 
-/// The asked range without what lies before and behind all packets of the store.
-fn cut_to_life(range: TimeRange, life: Option<Span>, now: Timestamp) -> Span {
+/// The asked range without what lies before and behind all packets of the store. While it is recorded
+/// into, that is the time up to which every queue is whole; a queue whose first packet is on its way has
+/// not said so yet.
+fn cut_to_life(range: TimeRange, life: Option<Span>, edge: Option<Timestamp>, now: Timestamp) -> Span {
+    let edge = edge.map_or(Timestamp::MAX, |edge| edge.min(now.saturating_sub(ARRIVAL_NANOS)));
     let Some(life) = life else {
         return Span { from: range.from, to: range.to.unwrap_or(now).max(range.from) };
     };
+    let life = Span { from: life.from, to: life.to.min(edge).max(life.from) };
     let from = range.from.clamp(life.from, life.to);
     let to = range.to.unwrap_or(life.to).clamp(from, life.to.max(from));
     Span { from, to }

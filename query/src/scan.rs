@@ -210,18 +210,24 @@ impl<'a> Scanner<'a> {
         Self { filter, range, reader: FrameReader::default(), walk: Walk::new() }
     }
 
-    /// The matching packets of a piece of `handle`, sorted.
+    /// The matching packets of a piece of `handle`, sorted; none behind `until`.
     ///
     /// # Errors
     /// [`ScanError`]; nothing of the piece is believed then.
-    pub fn scan(&mut self, handle: &Handle, task: &Task, context: Context) -> Result<Batch, ScanError> {
+    pub fn scan(
+        &mut self,
+        handle: &Handle,
+        task: &Task,
+        context: Context,
+        until: Option<Timestamp>,
+    ) -> Result<Batch, ScanError> {
         match &task.piece {
             Piece::Frame { offset, stored_len } => drop(self.reader.read(handle, *offset, *stored_len)?),
             Piece::Blocks(bytes) => self.reader.raw.clone_from(bytes),
             Piece::Damage { len, .. } => return Err(ScanError::NoFrame { len: *len }),
             Piece::TornJournal { at } => return Err(ScanError::TornJournal { at: *at }),
         }
-        let mut items = self.select(task.first_arrival, context)?;
+        let mut items = self.select(task.first_arrival, context, until.unwrap_or(Timestamp::MAX))?;
         let kept: usize = items.iter().map(|i| i.len).sum();
         let raw = &mut self.reader.raw;
         let bytes = if kept.saturating_mul(2) >= raw.len() {
@@ -234,14 +240,19 @@ impl<'a> Scanner<'a> {
         Ok(batch)
     }
 
-    fn select(&mut self, first_arrival: u64, context: Context) -> Result<Vec<Found>, ScanError> {
+    fn select(
+        &mut self,
+        first_arrival: u64,
+        context: Context,
+        until: Timestamp,
+    ) -> Result<Vec<Found>, ScanError> {
         let mut items = Vec::new();
         let mut arrival = first_arrival;
         for block in Blocks::new(&self.reader.raw) {
             let (offset, Block::Packet(packet)) = block? else { continue };
             let this = arrival;
             arrival = arrival.saturating_add(1);
-            if !self.range.contains(packet.ts) {
+            if packet.ts > until || !self.range.contains(packet.ts) {
                 continue;
             }
             self.walk.run(context.link, packet.bytes);

@@ -3,10 +3,10 @@
 use crate::ask::SegmentsAsk;
 use crate::escape::Foreign;
 use crate::failure::Failure;
-use crate::gather::pending;
 use crate::out::Sink;
 use crate::range::TimeRange;
 use crate::run::{Talk, print};
+use crate::unsealed::pending;
 use crate::verdict::{EXIT_MATCHES, EXIT_NONE};
 use serde::Serialize;
 use std::fmt::{self, Display, Write as _};

@@ -17,6 +17,7 @@ use crate::config::{ChainConfig, WhenFull};
 use crate::counters::{ChainCounters, CounterSnapshot};
 use crate::error::WriteError;
 use crate::level::LevelPolicy;
+use crate::settle::{self, Mark, Marks, Place, Slot};
 use crate::sink::SinkKind;
 use crate::sinks::{self, SinkMaker};
 use crate::stage::{Job, Press, Returns, Stage, StageParts};
@@ -78,6 +79,7 @@ pub struct Chain {
     spare_raw: Option<Vec<u8>>,
     copies: Receiver<Vec<u8>>,
     rows: Receiver<FrameRows>,
+    marks: Slot,
     /// Open segments; the last one takes the packets, the first one has been unused for longest.
     open: Vec<OpenSegment>,
     /// The frame being filled; of the last segment.
@@ -149,7 +151,10 @@ impl Chain {
         let (sync, sync_queue) = bounded(SYNC_JOBS);
         let policy = LevelPolicy::new(config.level, config.when_full == WhenFull::Shed);
         let press = Press::new(policy, config.frame_buffers, config.open_segments, sinks.block())?;
+        let marks = Slot::default();
         let parts = StageParts {
+            live: config.live,
+            marks: Marks::new(Arc::clone(&marks)),
             store: config.store.clone(),
             section: config.section.clone(),
             interface: config.interface.clone(),
@@ -174,6 +179,7 @@ impl Chain {
             spare_raw: None,
             copies,
             rows,
+            marks,
             open: Vec::new(),
             frame: None,
             latest: Counters::default(),
@@ -253,6 +259,16 @@ impl Chain {
     /// Counters for a statistics block written now.
     fn statistics(&self) -> Counters {
         Counters { delivered: self.delivered, ..self.latest }
+    }
+
+    /// Says that no packet of time `until` or before will be appended any more; a live source calls it
+    /// before [`Chain::tick`]. Readers see packets of an open segment up to the time said last, once
+    /// every packet appended before that call can be read: so what they see has no hole.
+    pub fn settle(&mut self, until: Timestamp) {
+        let Some(segment) = self.open.last() else { return };
+        let (frame, bytes) =
+            self.frame.as_ref().map_or((segment.next_number, 0), |frame| (frame.number, frame.raw.len()));
+        settle::leave(&self.marks, Mark { until, place: Place { seq: segment.seq, frame, bytes } });
     }
 
     /// The worker's clock: call it at least every 50 ms, also when no packet comes. `now` is UTC;

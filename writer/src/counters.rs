@@ -82,6 +82,8 @@ pub struct ChainCounters {
     pub(crate) failed: Tally,
     /// Left the pipeline, one way or the other. Stage and sync thread.
     pub(crate) left: Tally,
+    /// In a whole file, but in no journal: no reader sees them before the seal.
+    pub(crate) hidden: AtomicU64,
     pub(crate) segments_sealed: AtomicU64,
     pub(crate) segments_failed: AtomicU64,
     pub(crate) raw_bytes: AtomicU64,

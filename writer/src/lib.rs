@@ -23,6 +23,7 @@ pub mod reindex;
 mod scan;
 mod seal;
 mod segment;
+mod settle;
 mod sink;
 mod sinks;
 mod stage;

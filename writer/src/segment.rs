@@ -13,6 +13,7 @@ use crate::counters::{ChainCounters, Sum};
 use crate::journal::JournalFile;
 use crate::output::Output;
 use crate::sink::{Durable, Sink, to_u64};
+use crate::stage::FrameJob;
 use crate::sync::Watch;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
@@ -121,6 +122,8 @@ pub(crate) struct Complete {
     pub(crate) builder: SidecarBuilder,
     /// Packets that only the seal makes retrievable: the journal could not take them.
     pub(crate) unrecorded: Sum,
+    /// As many of them as no reader sees before the seal.
+    pub(crate) hidden: u64,
 }
 
 /// A segment that ended in a failed write: recovery makes of it what can be made.
@@ -188,6 +191,35 @@ impl Segment {
     /// Waits for a write to complete, at most `timeout`.
     pub(crate) fn wait(&mut self, timeout: Duration) {
         self.parts.sink.wait(timeout);
+    }
+
+    /// The first place in this segment from which on not every packet can be read or is counted as
+    /// lost; `waiting` are its frames that are not compressed yet, in order. The last part of the answer:
+    /// nothing that came for the segment stands behind that place.
+    pub(crate) fn readable<'a>(&self, waiting: impl Iterator<Item = &'a FrameJob>) -> (u32, usize, bool) {
+        if let Some(frame) = self.unrecorded.iter().find(|frame| frame.uncovered.packets > 0) {
+            return (frame.info.number, 0, false);
+        }
+        let covered = |number: u32| self.covered.get(&number).map_or(0, |covered| covered.bytes);
+        let mut next = self.next_number;
+        for job in waiting {
+            if covered(job.info.number) < job.raw.len() {
+                return (job.info.number, covered(job.info.number), false);
+            }
+            next = job.info.number.saturating_add(1);
+        }
+        (next, covered(next), true)
+    }
+
+    /// States in the journal that every packet of the chain up to `until` can be read.
+    pub(crate) fn settle(&mut self, until: Timestamp) {
+        if self.failed {
+            return;
+        }
+        self.parts.journal.settled(until);
+        if let Err(error) = self.parts.journal.commit() {
+            self.journal_failed(&error);
+        }
     }
 
     /// Whether this segment takes no more bytes.
@@ -378,6 +410,15 @@ impl Segment {
         }
         name.t0 = t0;
         let (durable, len, builder) = (sink.durable(), self.output.end(), self.builder);
-        Ended::Complete(Box::new(Complete { name, paths, durable, _lock: lock, len, builder, unrecorded }))
+        Ended::Complete(Box::new(Complete {
+            name,
+            paths,
+            durable,
+            _lock: lock,
+            len,
+            builder,
+            unrecorded,
+            hidden: unrecorded.packets,
+        }))
     }
 }

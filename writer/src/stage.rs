@@ -16,6 +16,7 @@ use crate::journal::JournalFile;
 use crate::level::{Effort, LevelPolicy};
 use crate::output::WRITE_BYTES;
 use crate::segment::{Ended, FrameInfo, Link, Paths, Segment, SegmentParts};
+use crate::settle::{Marks, Place};
 use crate::sink::to_u64;
 use crate::sinks::SinkMaker;
 use crate::sync::SyncJob;
@@ -94,6 +95,8 @@ pub(crate) struct StageParts {
     pub(crate) store: PathBuf,
     pub(crate) section: SectionInfo,
     pub(crate) interface: InterfaceInfo,
+    pub(crate) live: bool,
+    pub(crate) marks: Marks,
     pub(crate) segment_bytes: u64,
     pub(crate) sinks: Box<dyn SinkMaker>,
     pub(crate) jobs: Receiver<Job>,
@@ -111,6 +114,8 @@ pub(crate) struct Stage {
     ending: Vec<Segment>,
     work: VecDeque<Job>,
     next_tick: Instant,
+    /// The latest segment that was to be opened.
+    latest: Option<u32>,
 }
 
 impl Stage {
@@ -121,6 +126,7 @@ impl Stage {
             ending: Vec::new(),
             work: VecDeque::new(),
             next_tick: Instant::now() + TICK,
+            latest: None,
         }
     }
 
@@ -245,7 +251,10 @@ impl Stage {
             let seq = segment.seq();
             let returns = &self.parts.returns;
             let job = match segment.end(&self.parts.counters, &mut |rows| returns.rows(rows)) {
-                Ended::Complete(complete) => SyncJob::Seal(seq, complete),
+                Ended::Complete(complete) => {
+                    self.parts.counters.hidden.fetch_add(complete.hidden, Ordering::Relaxed);
+                    SyncJob::Seal(seq, complete)
+                }
                 Ended::Broken(broken) => SyncJob::Recover(seq, broken),
                 Ended::Empty(empty) => SyncJob::Discard(seq, empty),
             };
@@ -272,9 +281,44 @@ impl Stage {
         for segment in self.open.iter_mut().chain(&mut self.ending) {
             segment.tick(counters, &mut |rows| returns.rows(rows));
         }
+        self.settle();
+    }
+
+    /// States how far the chain is whole, in the journal of the segment that is being filled.
+    fn settle(&mut self) {
+        let Some(frontier) = self.frontier() else { return };
+        if let Some(until) = self.parts.marks.reached(frontier)
+            && let Some(segment) = self.open.last_mut()
+        {
+            segment.settle(until);
+        }
+    }
+
+    /// The first place of the chain from which on not every packet can be read or is counted as lost.
+    /// Segments of a live source follow each other; `None` where that cannot be told.
+    fn frontier(&self) -> Option<Place> {
+        if self.parts.counters.hidden.load(Ordering::Relaxed) > 0 {
+            return None;
+        }
+        // Nothing of a segment that has ended or could not be opened is left to wait for.
+        let mut frontier = Place { seq: self.latest?, frame: u32::MAX, bytes: usize::MAX };
+        for (segment, ended) in
+            self.open.iter().map(|s| (s, false)).chain(self.ending.iter().map(|s| (s, true)))
+        {
+            let frames = self.work.iter().filter_map(|job| match job {
+                Job::Frame(job) if job.seq == segment.seq() => Some(&**job),
+                _ => None,
+            });
+            let (frame, bytes, all) = segment.readable(frames);
+            if !(ended && all) {
+                frontier = frontier.min(Place { seq: segment.seq(), frame, bytes });
+            }
+        }
+        Some(frontier)
     }
 
     fn open_segment(&mut self, job: &OpenJob) {
+        self.latest = Some(job.name.seq);
         let folder = self.parts.store.join(hour_folder(job.hour));
         let paths = Paths {
             store: self.parts.store.clone(),
@@ -333,6 +377,7 @@ impl Stage {
             section: self.parts.section.clone(),
             interface: self.parts.interface.clone(),
             first_arrival: job.counters.delivered,
+            live: self.parts.live,
         });
         journal.commit().map_err(FileError::at("write", &paths.journal))?;
         Ok(Segment::new(SegmentParts {

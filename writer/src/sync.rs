@@ -133,6 +133,7 @@ impl Syncer {
             Ok(sealed) => {
                 if let Unsealed::Complete(complete) = &segment {
                     self.counters.store(complete.unrecorded);
+                    self.counters.hidden.fetch_sub(complete.hidden, Ordering::Relaxed);
                 }
                 if let Some(path) = sealed {
                     tracing::debug!(segment = %path.display(), "sealed");

@@ -3,7 +3,7 @@
 //! Whatever the filter, the range, the frames, the chains, sealed or open: the same packets in the same order.
 
 use crate::support::packets::{KINDS, LINK, chosen};
-use crate::support::{Left, Packet, Spec, Store, T, files};
+use crate::support::{Left, Packet, Spec, Store, T, Writer, files};
 use proptest::prelude::*;
 use std::path::PathBuf;
 use tapedeck_index::pcapng::PacketRecord;
@@ -53,8 +53,9 @@ fn packet() -> impl Strategy<Value = Packet> {
 }
 
 fn chain() -> impl Strategy<Value = Chain> {
-    let left =
-        prop_oneof![2 => Just(Left::Sealed), 1 => (0usize..6).prop_map(|recorded| Left::Open { recorded })];
+    let left = prop_oneof![2 => Just(Left::Sealed), 1 => (0usize..6).prop_map(Left::live), 1 => (0usize..6, 0usize..4).prop_map(|(recorded, more)| {
+        Left::Open { recorded, writer: Writer::Dead { whole: recorded + more } }
+    })];
     let place = (prop::sample::select(vec!["eth0", "eth1"]), 0u32..2, 1usize..5);
     (place, left, prop::collection::vec(packet(), 1..24)).prop_map(
         |((interface, queue, per_frame), left, packets)| Chain { interface, queue, per_frame, left, packets },

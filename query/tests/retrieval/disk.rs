@@ -16,10 +16,7 @@ fn two() -> Store {
     store.segment(&Spec::default(), &steady(9));
     let later: Vec<Packet> =
         steady(3).into_iter().map(|p| Packet { ts: p.ts + 3_600_000_000_000, ..p }).collect();
-    store.segment(
-        &Spec { interface: "eth2", left: Left::Open { recorded: 1 }, per_frame: 2, ..Spec::default() },
-        &later,
-    );
+    store.segment(&Spec { interface: "eth2", left: Left::live(1), per_frame: 2, ..Spec::default() }, &later);
     store
 }
 
@@ -131,7 +128,7 @@ fn a_segment_that_goes_while_reading_is_one_gap() {
 #[test]
 fn a_segment_that_is_sealed_while_reading_is_read_on() {
     let mut store = Store::new();
-    store.segment(&Spec { left: Left::Open { recorded: 2 }, ..Spec::default() }, &steady(9));
+    store.segment(&Spec { left: Left::live(2), ..Spec::default() }, &steady(9));
     let (open, journal) = (files(store.path(), ".open").remove(0), files(store.path(), ".journal").remove(0));
     let got = meanwhile(&store, || {
         fs::rename(&open, open.with_file_name("sealed")).unwrap();
@@ -146,7 +143,7 @@ fn an_open_and_a_sealed_name_of_one_segment_count_once() {
     store.segment(&Spec::default(), &steady(9));
     // The same run and number, still there as an open file: sealing renames, a reader may see both.
     let mut other = Store::new();
-    other.segment(&Spec { left: Left::Open { recorded: 2 }, ..Spec::default() }, &steady(9));
+    other.segment(&Spec { left: Left::live(2), ..Spec::default() }, &steady(9));
     let folder = files(store.path(), ".idx")[0].parent().unwrap().to_owned();
     for file in [files(other.path(), ".open"), files(other.path(), ".journal")].concat() {
         fs::copy(&file, folder.join(file.file_name().unwrap())).unwrap();
@@ -157,7 +154,7 @@ fn an_open_and_a_sealed_name_of_one_segment_count_once() {
 #[test]
 fn a_damaged_journal_is_a_gap_behind_what_it_told() {
     let mut store = Store::new();
-    store.segment(&Spec { left: Left::Open { recorded: 1 }, ..Spec::default() }, &steady(9));
+    store.segment(&Spec { left: Left::live(1), ..Spec::default() }, &steady(9));
     let journal = files(store.path(), ".journal").remove(0);
     let mut bytes = fs::read(&journal).unwrap();
     // Blocks of the last frame; zeros are what a power loss leaves.
@@ -168,7 +165,7 @@ fn a_damaged_journal_is_a_gap_behind_what_it_told() {
     insta::assert_snapshot!(answer.shown(store.path()), @r#"
     8
     --- stderr, exit 3
-    warning: STORE/packets/dt=2026-11-21/hr=18/.01795284000000000000-lab-eth1-q0-0000abcd-0.open: its journal is damaged at byte 1129: what came later is not known before 'tapedeck recover'
+    warning: STORE/packets/dt=2026-11-21/hr=18/.01795284000000000000-lab-eth1-q0-0000abcd-0.open: its journal is damaged at byte 1130: what came later is not known before 'tapedeck recover'
     8 packets; the answer is NOT WHOLE, 2026-11-21T18:00:00.000000000Z to 2026-11-21T19:00:02.000000001Z
       missing: 2026-11-21T18:00:07.000000000Z to 2026-11-21T19:00:02.000000001Z, damaged frame, packets unknown
     hint: 'tapedeck verify' lists all damage in a store
@@ -179,7 +176,7 @@ fn a_damaged_journal_is_a_gap_behind_what_it_told() {
 #[test]
 fn a_segment_just_made_is_no_trouble() {
     let mut store = Store::new();
-    store.segment(&Spec { left: Left::Open { recorded: 0 }, ..Spec::default() }, &steady(1));
+    store.segment(&Spec { left: Left::live(0), ..Spec::default() }, &steady(1));
     let journal = files(store.path(), ".journal").remove(0);
     fs::write(journal, b"").unwrap();
     let answer = store.taperead(&["packets", "--count"]);

@@ -14,3 +14,4 @@ mod exports;
 mod support;
 mod traces;
 mod trouble;
+mod unsealed;

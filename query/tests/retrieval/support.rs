@@ -1,12 +1,14 @@
 //! Stores built from synthetic packets with the index crate's encoders: what a recorder would have left,
 //! without a recorder. Every odd state (open, unsorted, many frames) can be asked for.
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tapedeck_index::catalog::StoreFile;
 use tapedeck_index::frame::Encoder;
-use tapedeck_index::journal::{Start, encode_frame, encode_open_blocks, encode_start, encode_tail};
+use tapedeck_index::journal::{
+    Start, encode_frame, encode_open_blocks, encode_settled, encode_start, encode_tail,
+};
 use tapedeck_index::name::{FileKind, SegmentName, hour_folder};
 use tapedeck_index::pcapng::{
     Counters, InterfaceInfo, PacketRecord, SectionInfo, encode_interface, encode_packet, encode_section,
@@ -49,7 +51,26 @@ pub(crate) enum Left {
     /// Being written: so many frames are recorded, the rest are blocks in the journal.
     Open {
         recorded: usize,
+        writer: Writer,
     },
+}
+
+/// Who writes an open segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Writer {
+    /// A recorder; its chain is whole up to this time.
+    Recorder(Option<u64>),
+    /// An import.
+    Import,
+    /// It has died; so many frames are whole in the file, and blocks of them in the journal too.
+    Dead { whole: usize },
+}
+
+impl Left {
+    /// Being recorded, and whole.
+    pub(crate) fn live(recorded: usize) -> Self {
+        Self::Open { recorded, writer: Writer::Recorder(Some(u64::MAX >> 1)) }
+    }
 }
 
 /// What a segment is like.
@@ -81,6 +102,8 @@ impl Default for Spec<'_> {
 pub(crate) struct Store {
     dir: TempDir,
     seq: u32,
+    /// The locks of the open segments whose writers live.
+    locks: Vec<File>,
 }
 
 /// A frame before it is placed.
@@ -95,7 +118,7 @@ impl Store {
     pub(crate) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         StoreFile::read_or_create(dir.path(), "lab").unwrap();
-        Self { dir, seq: 0 }
+        Self { dir, seq: 0, locks: Vec::new() }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -114,7 +137,15 @@ impl Store {
         let frames = frames(spec, packets);
         match spec.left {
             Left::Sealed => sealed(&folder, &name, &frames),
-            Left::Open { recorded } => open(&folder, &name, spec, &frames, recorded + 1),
+            Left::Open { recorded, writer } => {
+                let path = open(&folder, &name, spec, &frames, (recorded + 1, writer));
+                if !matches!(writer, Writer::Dead { .. }) {
+                    let file = File::open(&path).unwrap();
+                    file.lock().unwrap();
+                    self.locks.push(file);
+                }
+                path
+            }
         }
     }
 
@@ -224,10 +255,21 @@ fn sealed(folder: &Path, name: &SegmentName, frames: &[Frame]) -> PathBuf {
 }
 
 /// Whole 4 KiB blocks in the file, the rest and everything unrecorded in the journal.
-fn open(folder: &Path, name: &SegmentName, spec: &Spec<'_>, frames: &[Frame], recorded: usize) -> PathBuf {
+fn open(
+    folder: &Path,
+    name: &SegmentName,
+    spec: &Spec<'_>,
+    frames: &[Frame],
+    (recorded, writer): (usize, Writer),
+) -> PathBuf {
     let (mut journal, mut file) = (Vec::new(), Vec::new());
-    let start =
-        Start { name: name.clone(), section: section(), interface: interface(spec), first_arrival: 0 };
+    let start = Start {
+        name: name.clone(),
+        section: section(),
+        interface: interface(spec),
+        first_arrival: 0,
+        live: writer != Writer::Import,
+    };
     encode_start(&mut journal, &start);
     for (number, frame) in (0u32..).zip(frames) {
         if usize::try_from(number).unwrap() < recorded {
@@ -238,6 +280,16 @@ fn open(folder: &Path, name: &SegmentName, spec: &Spec<'_>, frames: &[Frame], re
         } else {
             encode_open_blocks(&mut journal, number, 0, &frame.raw);
         }
+    }
+    match writer {
+        Writer::Recorder(Some(until)) => encode_settled(&mut journal, Timestamp::from_nanos(until).unwrap()),
+        Writer::Dead { whole } if whole + 1 > recorded => {
+            let unrecorded = frames.iter().take(whole + 1).skip(recorded);
+            unrecorded.for_each(|frame| file.extend_from_slice(&frame.stored));
+            // The disk gets whole blocks only.
+            file.resize(file.len().next_multiple_of(4096), 0);
+        }
+        _ => {}
     }
     file.truncate(file.len() / 4096 * 4096);
     // Space is allocated ahead.

@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use tapedeck_index::journal::Replay;
 
 mod property;
+mod settled;
 mod trouble;
 
 const SECOND: u64 = NANOS_PER_SEC;

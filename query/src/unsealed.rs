@@ -1,0 +1,285 @@
+//! Open segments: how far they can be read, and how far they vouch.
+//!
+//! While its writer lives, a segment is read from its journal, up to the time to which the writer says
+//! that its chain is whole; so what is shown of a chain has no hole, and what the store vouches for ends
+//! there. When its writer is gone nothing more will come: then it is read as recovery reads it, with the
+//! whole frames behind the last one that the journal knows.
+
+use crate::filter::Expr;
+use crate::framewalk::ARRIVALS_PER_FRAME;
+use crate::gather::{Moved, distrusted, indexed, unindexed};
+use crate::plan::{Plan, PlannedSegment, Prologue};
+use crate::range::{Span, TimeRange};
+use crate::scan::{FrameReader, Piece, Task};
+use crate::segment::{Handle, len64};
+use std::collections::BTreeMap;
+use std::fs::{self, File, TryLockError};
+use std::io::{self, ErrorKind};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tapedeck_index::catalog::{Found, HOUR_SLACK_NANOS};
+use tapedeck_index::frame::{FrameLenError, RAW_BYTES_MAX, compress_bound, frame_len};
+use tapedeck_index::journal::{Replay, ReplayError, Stop};
+use tapedeck_index::name::SegmentName;
+use tapedeck_index::pcapng::{Block, Blocks};
+use tapedeck_index::sidecar::Sidecar;
+use tapedeck_packet::Timestamp;
+
+/// One queue of one interface in one run of one sensor.
+type Chain = (String, String, u32, u32);
+
+/// How far what is being written can be believed.
+#[derive(Debug, Default)]
+pub(crate) struct Edges {
+    /// Live chains: the last time up to which they are whole.
+    chains: BTreeMap<Chain, Timestamp>,
+    filling: Vec<Span>,
+    abandoned: Vec<PathBuf>,
+}
+
+impl Edges {
+    /// Puts all this into `plan`, whose segments are complete.
+    pub(crate) fn apply(self, plan: &mut Plan) {
+        for segment in plan.segments.iter_mut().filter(|segment| segment.until.is_some()) {
+            let until = self.chains.get(&chain(&segment.name)).copied().max(segment.until);
+            segment.tasks.retain(|task| until.is_none_or(|until| task.t_min <= until));
+            segment.until = until;
+        }
+        // Whole up to and with that time: the first one not vouched for is the next.
+        plan.edge = self.chains.values().min().map(|until| until.saturating_add(1));
+        plan.filling = self.filling;
+        plan.abandoned = self.abandoned;
+    }
+}
+
+fn chain(name: &SegmentName) -> Chain {
+    (name.sensor.clone(), name.interface.clone(), name.queue, name.run)
+}
+
+/// Whether someone holds the lock of an open segment: its writer, or a recovery.
+fn is_held(file: &File) -> bool {
+    match file.try_lock_shared() {
+        Ok(()) => {
+            // Closing the file would free it too, but the file stays open for reading.
+            let _ = file.unlock();
+            false
+        }
+        // A filesystem without locks cannot tell: then nothing is taken for granted.
+        Err(TryLockError::WouldBlock | TryLockError::Error(_)) => true,
+    }
+}
+
+/// Plans an open segment; `None` if no packet of it is inside `range`.
+pub(crate) fn look(
+    found: &Found,
+    expr: &Expr,
+    range: &TimeRange,
+    edges: &mut Edges,
+) -> Result<Option<PlannedSegment>, Moved> {
+    let path = found.packets_path();
+    let moved = |e: io::Error| if e.kind() == ErrorKind::NotFound { Err(Moved) } else { Ok(e) };
+    let file = match File::open(&path) {
+        Ok(file) => file,
+        Err(e) => {
+            return moved(e).map(|e| unindexed(found, &format!("it cannot be opened: {e}"), None, range));
+        }
+    };
+    // Before the journal is read: if the writer is gone by then, the journal has all there will be.
+    let held = is_held(&file);
+    let journal = match fs::read(found.index_path()) {
+        Ok(journal) => journal,
+        Err(e) => {
+            let why = |e| format!("its journal cannot be read: {e}");
+            return moved(e).map(|e| unindexed(found, &why(e), None, range));
+        }
+    };
+    let replay = match Replay::read(&journal) {
+        Ok(replay) => replay,
+        // Just made: nothing is in it yet.
+        Err(ReplayError::NoStart(Stop::End | Stop::Cut)) if held => return Ok(None),
+        Err(e) => return Ok(unindexed(found, &e.to_string(), None, range)),
+    };
+    let until = match (held, replay.stop()) {
+        (true, Stop::End | Stop::Cut) => note_live(found, &replay, range, edges),
+        // What the damage hides is a gap: the time stated before it says nothing of that.
+        (true, Stop::Damaged) => None,
+        (false, _) => {
+            edges.abandoned.push(path.clone());
+            None
+        }
+    };
+    let replay = Arc::new(replay);
+    let handle = Handle::Open { path, file: Arc::new(file), replay: Arc::clone(&replay) };
+    let recorded = replay.frames().len();
+    let (mut beyond, frames) = if held { (Vec::new(), recorded) } else { unrecorded(&handle, &replay) };
+    beyond.extend(pending_from(&replay, frames));
+    Ok(plan(found, expr, range, &replay, beyond).map(|segment| match segment.prologue {
+        // Something did not hold: then all of the file is walked.
+        Prologue::Walk => segment,
+        _ => PlannedSegment { handle, until, ..segment },
+    }))
+}
+
+/// Notes how far the chain of a live segment is whole; the time to which this segment may be shown.
+fn note_live(found: &Found, replay: &Replay, range: &TimeRange, edges: &mut Edges) -> Option<Timestamp> {
+    if !replay.start().live {
+        let whole = Span {
+            from: found.hour.start().saturating_sub(HOUR_SLACK_NANOS),
+            to: found.hour.end().saturating_add(HOUR_SLACK_NANOS),
+        };
+        edges.filling.extend(whole.within(range));
+        return None;
+    }
+    // A segment without such a statement is new: all before its first packet is in other segments.
+    let until = replay.settled().unwrap_or(replay.start().name.t0.saturating_sub(1));
+    let edge = edges.chains.entry(chain(&found.name)).or_insert(until);
+    *edge = until.max(*edge);
+    Some(until)
+}
+
+/// The plan of a segment whose frames the journal tells, with the pieces `beyond` them.
+fn plan(
+    found: &Found,
+    expr: &Expr,
+    range: &TimeRange,
+    replay: &Replay,
+    beyond: Vec<Task>,
+) -> Option<PlannedSegment> {
+    let sidecar = replay.builder().finish(&found.name).map_err(|e| e.to_string());
+    let sidecar = sidecar.and_then(|bytes| Sidecar::from_bytes(bytes).map_err(|e| e.to_string()));
+    let sidecar = match sidecar {
+        Ok(sidecar) => sidecar,
+        Err(e) => return unindexed(found, &e, None, range),
+    };
+    let recorded = sidecar.summary().times;
+    let times = recorded.into_iter().chain(beyond.iter().map(|t| (t.t_min, t.t_max)));
+    let times = times.reduce(|(min, max), (a, b)| (min.min(a), max.max(b)));
+    let torn = (replay.stop() == Stop::Damaged).then(|| torn(found, replay, times.map(|(_, max)| max)));
+    let times = match &torn {
+        Some(task) => Some((times.map_or(task.t_min, |(min, _)| min), task.t_max)),
+        None => times,
+    };
+    let (t_min, t_max) = times.filter(|(min, max)| range.overlaps(*min, *max))?;
+    let mut segment = match indexed(found, &sidecar, expr, range, Span::of_packets(t_min, t_max)) {
+        Ok(segment) => segment,
+        Err(e) => return distrusted(found, &e, None, range),
+    };
+    segment.prologue = Prologue::Known(Arc::new(replay.start().interface.clone()));
+    segment.frames += len64(beyond.len());
+    segment.tasks.extend(beyond.into_iter().chain(torn).filter(|t| range.overlaps(t.t_min, t.t_max)));
+    Some(segment)
+}
+
+/// What is missing behind the damage in a journal: anything from the last known packet to the hour's end.
+fn torn(found: &Found, replay: &Replay, last: Option<Timestamp>) -> Task {
+    Task {
+        segment: 0,
+        piece: Piece::TornJournal { at: len64(replay.good_len()) },
+        t_min: last.unwrap_or(found.hour.start().saturating_sub(HOUR_SLACK_NANOS)),
+        t_max: found.hour.end().saturating_add(HOUR_SLACK_NANOS),
+        packets: None,
+        first_arrival: u64::MAX,
+    }
+}
+
+/// The whole frames of a file behind those that its journal tells, up to the first that is not whole; and
+/// how many frames there are then in all.
+fn unrecorded(handle: &Handle, replay: &Replay) -> (Vec<Task>, usize) {
+    let mut tasks = Vec::new();
+    let (mut offset, mut number) = (replay.stored_len(), replay.frames().len());
+    let Ok(opened) = handle.open() else { return (tasks, number) };
+    let end = opened.file_len().unwrap_or_default();
+    let mut reader = FrameReader::default();
+    let frame_at = |offset: u64| {
+        let mut want = 64 * 1024;
+        loop {
+            let left = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
+            let mut bytes = vec![0; want.min(left)];
+            opened.read_at(&mut bytes, offset).ok()?;
+            match frame_len(&bytes) {
+                Ok(len) => return u32::try_from(len).ok(),
+                Err(FrameLenError::Incomplete) if want < left && want < compress_bound(RAW_BYTES_MAX) => {
+                    want = want.saturating_mul(4);
+                }
+                Err(_) => return None,
+            }
+        }
+    };
+    while let Some(stored_len) = frame_at(offset)
+        && let Ok(raw) = reader.read(handle, offset, stored_len)
+        && let (packets, times, whole) = contents(raw)
+        && whole == raw.len()
+    {
+        tasks.extend(times.map(|(t_min, t_max)| Task {
+            segment: 0,
+            piece: Piece::Frame { offset, stored_len },
+            t_min,
+            t_max,
+            packets: Some(packets),
+            first_arrival: len64(number).saturating_mul(ARRIVALS_PER_FRAME),
+        }));
+        offset = offset.saturating_add(stored_len.into());
+        number += 1;
+    }
+    (tasks, number)
+}
+
+/// Packets of a raw frame, their smallest and largest time, and the bytes up to the last whole block.
+fn contents(raw: &[u8]) -> (u32, Option<(Timestamp, Timestamp)>, usize) {
+    let mut walk = Blocks::new(raw);
+    let (mut packets, mut times) = (0u32, None);
+    for block in walk.by_ref() {
+        if let Ok((_, Block::Packet(packet))) = block {
+            packets = packets.saturating_add(1);
+            let (min, max) = times.unwrap_or((packet.ts, packet.ts));
+            times = Some((packet.ts.min(min), packet.ts.max(max)));
+        }
+    }
+    (packets, times, walk.offset())
+}
+
+/// The frames of an open segment that are not written yet, from its journal.
+pub(crate) fn pending(replay: &Replay) -> Vec<Task> {
+    pending_from(replay, replay.frames().len())
+}
+
+/// As [`pending`], without the first `frames` frames of the segment.
+fn pending_from(replay: &Replay, frames: usize) -> Vec<Task> {
+    let mut tasks = Vec::new();
+    for (frame, blocks) in replay.open_blocks() {
+        if usize::try_from(frame).is_ok_and(|frame| frame < frames) {
+            continue;
+        }
+        let (packets, times, whole) = contents(blocks);
+        // Behind the last whole block there is nothing to believe.
+        let whole = blocks.get(..whole).unwrap_or_default().to_vec();
+        if let Some((t_min, t_max)) = times {
+            tasks.push(Task {
+                segment: 0,
+                piece: Piece::Blocks(whole),
+                t_min,
+                t_max,
+                packets: Some(packets),
+                first_arrival: u64::from(frame).saturating_mul(ARRIVALS_PER_FRAME),
+            });
+        }
+    }
+    tasks
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_tells_whether_the_writer_lives() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let reader = File::open(file.path()).unwrap();
+        assert!(!is_held(&reader));
+        file.as_file().lock().unwrap();
+        assert!(is_held(&reader));
+        file.as_file().unlock().unwrap();
+        assert!(!is_held(&reader) && !is_held(&reader));
+        assert!(file.as_file().try_lock().is_ok(), "asking leaves no lock behind");
+    }
+}
