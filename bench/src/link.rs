@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 /// A namespace with two joined veth ends, `tx0` and `rx0`. Dropping it removes both.
 #[derive(Debug)]
@@ -49,7 +50,23 @@ impl Link {
             link.run(&["ethtool", "-K", end, "tx", "off", "rxvlan", "off", "txvlan", "off"])?;
             link.run(&["ip", "link", "set", end, "mtu", &mtu, "up"])?;
         }
+        link.wait_until_up()?;
         Ok(link)
+    }
+
+    /// Waits for the kernel to give both ends their queues. Until then what is sent is dropped, and
+    /// nobody counts it: the carrier's coming is told to them by a worker that may be late.
+    fn wait_until_up(&self) -> Result<()> {
+        for _ in 0..500 {
+            let output = self.command("ip".as_ref()).args(["-o", "link", "show", "type", "veth"]).output();
+            let text = output.context("`ip link show`")?.stdout;
+            let text = String::from_utf8_lossy(&text);
+            if text.lines().filter(|l| l.contains("state UP") && !l.contains("qdisc noop ")).count() == 2 {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        bail!("the veth pair in {} does not come up", self.namespace)
     }
 
     /// The file that names the namespace, for `setns` and `nsenter --net=`.

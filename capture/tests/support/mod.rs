@@ -60,7 +60,22 @@ impl Net {
             run("ip", &["link", "set", end, "mtu", &mtu.to_string(), "up"]);
         }
         net.vlan_offload(false);
+        net.wait_until_up();
         net
+    }
+
+    /// Waits for the kernel to give both ends their queues: until then what is sent is dropped in silence.
+    fn wait_until_up(&self) {
+        for _ in 0..500 {
+            let output =
+                Command::new("ip").args(["-o", "link", "show", "type", "veth"]).output().expect("ip");
+            let text = String::from_utf8_lossy(&output.stdout);
+            if text.lines().filter(|l| l.contains("state UP") && !l.contains("qdisc noop ")).count() == 2 {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("the veth pair {} does not come up", self.rx);
     }
 
     /// Switches the VLAN offloads of both ends.
