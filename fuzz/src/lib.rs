@@ -187,7 +187,7 @@ pub fn journal() -> Vec<u8> {
         hardware: None,
         speed_bps: None,
     };
-    let start = journal::Start { name: name(), section: SectionInfo::default(), interface, first_arrival: 0, live: true };
+    let start = journal::Start { name: name(), section: SectionInfo::default(), interface, first_arrival: 0 };
     journal::encode_start(&mut file, &start);
     for (number, (meta, rows)) in (0..).zip(frames()) {
         journal::encode_open_blocks(&mut file, number, 0, &[0; 32]);
@@ -195,6 +195,5 @@ pub fn journal() -> Vec<u8> {
     }
     journal::encode_tail(&mut file, 256, &[7; 44]);
     journal::encode_open_blocks(&mut file, 3, 0, &[0; 32]);
-    journal::encode_settled(&mut file, Timestamp::MAX);
     file
 }

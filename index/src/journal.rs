@@ -19,7 +19,7 @@ mod tests;
 pub use replay::{Replay, ReplayError};
 
 /// Version of the journal's format; a reader refuses every other one.
-pub const JOURNAL_VERSION: u32 = 2;
+pub const JOURNAL_VERSION: u32 = 1;
 
 /// Bytes of a record before its payload: payload length u32, kind u32, checksum u64.
 const HEAD: usize = 16;
@@ -28,7 +28,6 @@ const START: u32 = 1;
 const FRAME: u32 = 2;
 const TAIL: u32 = 3;
 const OPEN_BLOCKS: u32 = 4;
-const SETTLED: u32 = 5;
 
 /// What is needed to seal the segment without its writer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,9 +40,6 @@ pub struct Start {
     pub interface: InterfaceInfo,
     /// Arrival number, in its chain, of the segment's first packet.
     pub first_arrival: u64,
-    /// Its packets come from a live source, in order of time, and [`Record::Settled`] follows. Else they
-    /// come from files, in any order, and nothing tells how far they reach before the segment is sealed.
-    pub live: bool,
 }
 
 /// A record of a journal.
@@ -70,9 +66,6 @@ pub enum Record<'a> {
         /// Whole blocks.
         bytes: &'a [u8],
     },
-    /// Every packet of the chain up to this time, and with it, can be read: from this journal and its
-    /// segment, and from the segments of the chain before it; or the ledger says why it is lost.
-    Settled(Timestamp),
 }
 
 /// Appends the first record. Journal version and packed names of the segment.
@@ -85,7 +78,6 @@ pub fn encode_start(out: &mut Vec<u8>, start: &Start) {
             put_varint(out, number.into());
         }
         put_varint(out, start.first_arrival);
-        put_varint(out, start.live.into());
         for text in [&name.sensor, &name.interface] {
             put_varint(out, len32(text.len()).into());
             out.extend_from_slice(text.as_bytes());
@@ -129,11 +121,6 @@ pub fn encode_open_blocks(out: &mut Vec<u8>, frame: u32, offset: u32, bytes: &[u
         out.extend_from_slice(&offset.to_le_bytes());
         out.extend_from_slice(bytes);
     });
-}
-
-/// Appends the time up to which every packet of the chain can be read.
-pub fn encode_settled(out: &mut Vec<u8>, until: Timestamp) {
-    record(out, SETTLED, |out| out.extend_from_slice(&until.nanos().to_le_bytes()));
 }
 
 /// A record around what `payload` appends.
@@ -246,10 +233,6 @@ fn decode(kind: u32, mut payload: &[u8]) -> Option<Record<'_>> {
             let head = take(&mut payload, 8)?;
             Some(Record::OpenBlocks { frame: u32_at(head, 0)?, offset: u32_at(head, 4)?, bytes: payload })
         }
-        SETTLED => {
-            let until = u64_at(take(&mut payload, 8)?, 0)?;
-            payload.is_empty().then_some(Record::Settled(Timestamp::from_nanos(until)?))
-        }
         _ => None,
     }
 }
@@ -261,11 +244,6 @@ fn decode_start(mut payload: &[u8]) -> Option<Start> {
     let t0 = Timestamp::from_nanos(take_varint(&mut payload)?)?;
     let [queue, run, seq] = [(); 3].map(|()| take_varint32(&mut payload));
     let first_arrival = take_varint(&mut payload)?;
-    let live = match take_varint(&mut payload)? {
-        0 => false,
-        1 => true,
-        _ => return None,
-    };
     let [sensor, interface] = [(); 2].map(|()| {
         let len = crate::bytes::index(take_varint32(&mut payload)?);
         String::from_utf8(take(&mut payload, len)?.to_vec()).ok()
@@ -275,7 +253,7 @@ fn decode_start(mut payload: &[u8]) -> Option<Start> {
     let mut blocks = Blocks::new(payload);
     let (_, Block::Section(section)) = blocks.next()?.ok()? else { return None };
     let (_, Block::Interface(interface)) = blocks.next()?.ok()? else { return None };
-    Some(Start { name, section, interface, first_arrival, live })
+    Some(Start { name, section, interface, first_arrival })
 }
 
 /// Version a journal states, where its first record is whole; for saying which one is unknown.

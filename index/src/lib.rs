@@ -9,6 +9,7 @@ pub mod capture_file;
 pub mod catalog;
 pub mod frame;
 pub mod journal;
+pub mod live;
 pub mod mapped;
 pub mod name;
 pub mod pcapng;

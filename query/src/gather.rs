@@ -29,10 +29,10 @@ const LISTINGS_MAX: u32 = 5;
 pub fn gather(stores: &[PathBuf], filter: &Filter, range: TimeRange) -> Result<Plan, CatalogError> {
     let mut plan = Plan { filter: filter.to_string(), range, ..Plan::default() };
     for left in (0..LISTINGS_MAX).rev() {
+        let mut edges = Edges::read(stores);
         let listing = catalog::list(stores, range.from, range.to.unwrap_or(Timestamp::MAX))?;
         plan.segments.clear();
         plan.outside = 0;
-        let mut edges = Edges::default();
         let mut moved = false;
         for found in &listing.segments {
             match look(found, filter.expr(), &range, left == 0, &mut edges) {

@@ -288,7 +288,6 @@ fn journal(path: &Path, for_terminal: bool) -> io::Result<Report> {
                 "at {at:10}  blocks of frame {frame}, {} bytes at {offset} uncompressed",
                 bytes.len()
             )),
-            Record::Settled(until) => report.line(&format_args!("at {at:10}  whole up to {until}")),
         }
     }
     let good = len64(records.good_len());

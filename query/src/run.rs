@@ -23,9 +23,6 @@ use std::io::{self, Write};
 use std::path::Path;
 use tapedeck_packet::Timestamp;
 
-/// A packet can be read this long after its arrival, also the first one of a queue: docs/operations.md.
-const ARRIVAL_NANOS: u64 = 250_000_000;
-
 /// The streams of a command, and what is at their other ends.
 pub struct Console<'a> {
     /// Data.
@@ -296,15 +293,14 @@ pub(crate) fn print(out: &mut Sink<'_>, what: &dyn Display) -> Result<(), Failur
     }
 }
 
-/// The asked range without what lies before and behind all packets of the store. While it is recorded
-/// into, that is the time up to which every queue is whole; a queue whose first packet is on its way has
-/// not said so yet.
+/// The asked range without what lies before and behind the life of the store: from its first packet to
+/// its last or, while it is being recorded into, to the time up to which every queue is whole.
 fn cut_to_life(range: TimeRange, life: Option<Span>, edge: Option<Timestamp>, now: Timestamp) -> Span {
-    let edge = edge.map_or(Timestamp::MAX, |edge| edge.min(now.saturating_sub(ARRIVAL_NANOS)));
     let Some(life) = life else {
-        return Span { from: range.from, to: range.to.unwrap_or(now).max(range.from) };
+        let to = range.to.unwrap_or(now).min(edge.unwrap_or(Timestamp::MAX));
+        return Span { from: range.from, to: to.max(range.from) };
     };
-    let life = Span { from: life.from, to: life.to.min(edge).max(life.from) };
+    let life = Span { from: life.from, to: edge.unwrap_or(life.to).max(life.from) };
     let from = range.from.clamp(life.from, life.to);
     let to = range.to.unwrap_or(life.to).clamp(from, life.to.max(from));
     Span { from, to }

@@ -1,7 +1,7 @@
 //! Open segments: how far they can be read, and how far they vouch.
 //!
-//! While its writer lives, a segment is read from its journal, up to the time to which the writer says
-//! that its chain is whole; so what is shown of a chain has no hole, and what the store vouches for ends
+//! While its writer lives, a segment is read from its journal, up to the time to which its live file says
+//! that the chain is whole; so what is shown of a chain has no hole, and what the store vouches for ends
 //! there. When its writer is gone nothing more will come: then it is read as recovery reads it, with the
 //! whole frames behind the last one that the journal knows.
 
@@ -15,36 +15,49 @@ use crate::segment::{Handle, len64};
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, ErrorKind};
-use std::path::PathBuf;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tapedeck_index::catalog::{Found, HOUR_SLACK_NANOS};
 use tapedeck_index::frame::{FrameLenError, RAW_BYTES_MAX, compress_bound, frame_len};
 use tapedeck_index::journal::{Replay, ReplayError, Stop};
-use tapedeck_index::name::SegmentName;
+use tapedeck_index::live::{self, LIVE_BYTES, LIVE_SUFFIX, RUN_FOLDER};
 use tapedeck_index::pcapng::{Block, Blocks};
 use tapedeck_index::sidecar::Sidecar;
 use tapedeck_packet::Timestamp;
 
-/// One queue of one interface in one run of one sensor.
-type Chain = (String, String, u32, u32);
+/// Attempts to read a live file that is just being overwritten.
+const LIVE_READS: usize = 100;
 
 /// How far what is being written can be believed.
 #[derive(Debug, Default)]
 pub(crate) struct Edges {
-    /// Live chains: the last time up to which they are whole.
-    chains: BTreeMap<Chain, Timestamp>,
+    /// Live chains, by the name of their live files: the time up to which they are whole.
+    chains: BTreeMap<String, Timestamp>,
     filling: Vec<Span>,
     abandoned: Vec<PathBuf>,
 }
 
 impl Edges {
-    /// Puts all this into `plan`, whose segments are complete.
-    pub(crate) fn apply(self, plan: &mut Plan) {
-        for segment in plan.segments.iter_mut().filter(|segment| segment.until.is_some()) {
-            let until = self.chains.get(&chain(&segment.name)).copied().max(segment.until);
-            segment.tasks.retain(|task| until.is_none_or(|until| task.t_min <= until));
-            segment.until = until;
+    /// What the live files of the stores state; to be read before the stores are listed.
+    pub(crate) fn read(stores: &[PathBuf]) -> Self {
+        let mut this = Self::default();
+        for store in stores {
+            let Ok(entries) = fs::read_dir(store.join(RUN_FOLDER)) else { continue };
+            for entry in entries.flatten() {
+                let name = entry.file_name().to_string_lossy().into_owned();
+                if name.ends_with(LIVE_SUFFIX)
+                    && let Some(until) = stated(&entry.path())
+                {
+                    this.chains.insert(name, until);
+                }
+            }
         }
+        this
+    }
+
+    /// Puts all this into `plan`.
+    pub(crate) fn apply(self, plan: &mut Plan) {
         // Whole up to and with that time: the first one not vouched for is the next.
         plan.edge = self.chains.values().min().map(|until| until.saturating_add(1));
         plan.filling = self.filling;
@@ -52,8 +65,16 @@ impl Edges {
     }
 }
 
-fn chain(name: &SegmentName) -> Chain {
-    (name.sensor.clone(), name.interface.clone(), name.queue, name.run)
+/// The time that a live file states, if its recorder lives.
+fn stated(path: &Path) -> Option<Timestamp> {
+    let file = File::open(path).ok()?;
+    if !is_held(&file) {
+        return None;
+    }
+    let mut bytes = [0; LIVE_BYTES];
+    // Unreadable for good: nothing is vouched for.
+    let read = || file.read_exact_at(&mut bytes, 0).ok().and_then(|()| live::decode(&bytes));
+    Some(std::iter::repeat_with(read).take(LIVE_READS).flatten().next().unwrap_or_default())
 }
 
 /// Whether someone holds the lock of an open segment: its writer, or a recovery.
@@ -100,8 +121,8 @@ pub(crate) fn look(
         Err(e) => return Ok(unindexed(found, &e.to_string(), None, range)),
     };
     let until = match (held, replay.stop()) {
-        (true, Stop::End | Stop::Cut) => note_live(found, &replay, range, edges),
-        // What the damage hides is a gap: the time stated before it says nothing of that.
+        (true, Stop::End | Stop::Cut) => note_live(found, range, edges),
+        // What the damage hides is a gap, whatever its writer states.
         (true, Stop::Damaged) => None,
         (false, _) => {
             edges.abandoned.push(path.clone());
@@ -116,25 +137,28 @@ pub(crate) fn look(
     Ok(plan(found, expr, range, &replay, beyond).map(|segment| match segment.prologue {
         // Something did not hold: then all of the file is walked.
         Prologue::Walk => segment,
-        _ => PlannedSegment { handle, until, ..segment },
+        _ => PlannedSegment { handle, ..cut(segment, until) },
     }))
 }
 
-/// Notes how far the chain of a live segment is whole; the time to which this segment may be shown.
-fn note_live(found: &Found, replay: &Replay, range: &TimeRange, edges: &mut Edges) -> Option<Timestamp> {
-    if !replay.start().live {
-        let whole = Span {
-            from: found.hour.start().saturating_sub(HOUR_SLACK_NANOS),
-            to: found.hour.end().saturating_add(HOUR_SLACK_NANOS),
-        };
-        edges.filling.extend(whole.within(range));
-        return None;
+/// The time up to which a live segment may be shown. Without a live file nobody says how far it is whole:
+/// its hour is a gap.
+fn note_live(found: &Found, range: &TimeRange, edges: &mut Edges) -> Option<Timestamp> {
+    let name = live::file_name(&found.name);
+    if let Some(until) = edges.chains.get(&name) {
+        return Some(*until);
     }
-    // A segment without such a statement is new: all before its first packet is in other segments.
-    let until = replay.settled().unwrap_or(replay.start().name.t0.saturating_sub(1));
-    let edge = edges.chains.entry(chain(&found.name)).or_insert(until);
-    *edge = until.max(*edge);
-    Some(until)
+    let store = found.folder.ancestors().nth(3).unwrap_or(&found.folder);
+    if stated(&store.join(RUN_FOLDER).join(name)).is_some() {
+        // Its recorder began after we looked.
+        return Some(Timestamp::ZERO);
+    }
+    let whole = Span {
+        from: found.hour.start().saturating_sub(HOUR_SLACK_NANOS),
+        to: found.hour.end().saturating_add(HOUR_SLACK_NANOS),
+    };
+    edges.filling.extend(whole.within(range));
+    None
 }
 
 /// The plan of a segment whose frames the journal tells, with the pieces `beyond` them.
@@ -168,6 +192,12 @@ fn plan(
     segment.frames += len64(beyond.len());
     segment.tasks.extend(beyond.into_iter().chain(torn).filter(|t| range.overlaps(t.t_min, t.t_max)));
     Some(segment)
+}
+
+/// `segment` without what lies behind `until`.
+fn cut(mut segment: PlannedSegment, until: Option<Timestamp>) -> PlannedSegment {
+    segment.tasks.retain(|task| until.is_none_or(|until| task.t_min <= until));
+    PlannedSegment { until, ..segment }
 }
 
 /// What is missing behind the damage in a journal: anything from the last known packet to the hour's end.

@@ -17,6 +17,7 @@ use crate::config::{ChainConfig, WhenFull};
 use crate::counters::{ChainCounters, CounterSnapshot};
 use crate::error::WriteError;
 use crate::level::LevelPolicy;
+use crate::live::LiveFile;
 use crate::settle::{self, Mark, Marks, Place, Slot};
 use crate::sink::SinkKind;
 use crate::sinks::{self, SinkMaker};
@@ -80,6 +81,8 @@ pub struct Chain {
     copies: Receiver<Vec<u8>>,
     rows: Receiver<FrameRows>,
     marks: Slot,
+    /// The latest segment.
+    latest_seq: Option<u32>,
     /// Open segments; the last one takes the packets, the first one has been unused for longest.
     open: Vec<OpenSegment>,
     /// The frame being filled; of the last segment.
@@ -99,7 +102,7 @@ pub struct Chain {
 }
 
 struct Threads {
-    stage: JoinHandle<()>,
+    stage: JoinHandle<Option<LiveFile>>,
     sync: JoinHandle<SyncReport>,
 }
 
@@ -153,7 +156,7 @@ impl Chain {
         let press = Press::new(policy, config.frame_buffers, config.open_segments, sinks.block())?;
         let marks = Slot::default();
         let parts = StageParts {
-            live: config.live,
+            live: config.live.then(|| LiveFile::create(&config)).transpose()?,
             marks: Marks::new(Arc::clone(&marks)),
             store: config.store.clone(),
             section: config.section.clone(),
@@ -180,6 +183,7 @@ impl Chain {
             copies,
             rows,
             marks,
+            latest_seq: None,
             open: Vec::new(),
             frame: None,
             latest: Counters::default(),
@@ -265,10 +269,14 @@ impl Chain {
     /// before [`Chain::tick`]. Readers see packets of an open segment up to the time said last, once
     /// every packet appended before that call can be read: so what they see has no hole.
     pub fn settle(&mut self, until: Timestamp) {
-        let Some(segment) = self.open.last() else { return };
-        let (frame, bytes) =
-            self.frame.as_ref().map_or((segment.next_number, 0), |frame| (frame.number, frame.raw.len()));
-        settle::leave(&self.marks, Mark { until, place: Place { seq: segment.seq, frame, bytes } });
+        let place = match (self.open.last(), &self.frame) {
+            (Some(segment), Some(frame)) => {
+                Place { seq: segment.seq, frame: frame.number, bytes: frame.raw.len() }
+            }
+            (Some(segment), None) => Place { seq: segment.seq, frame: segment.next_number, bytes: 0 },
+            (None, _) => self.latest_seq.map_or(Place::START, Place::behind),
+        };
+        settle::leave(&self.marks, Mark { until, place });
     }
 
     /// The worker's clock: call it at least every 50 ms, also when no packet comes. `now` is UTC;
@@ -348,8 +356,9 @@ impl Chain {
         let counters = Arc::clone(&self.counters);
         // The stage ends when the worker hangs up, the sync thread when the stage does.
         drop(self);
-        threads.stage.join().map_err(|_| WriteError::Died("stage"))?;
+        let live = threads.stage.join().map_err(|_| WriteError::Died("stage"))?;
         let report = threads.sync.join().map_err(|_| WriteError::Died("sync"))?;
+        drop(live);
         Ok(ChainReport { counters: counters.snapshot(), unsealed: report.unsealed })
     }
 }
@@ -364,7 +373,7 @@ fn spawn(parts: StageParts, syncer: Syncer, cpu: Option<usize>) -> Result<Thread
     let sync = sync.map_err(|source| WriteError::Thread { name: "sync", source })?;
     let stage = thread("tapedeck-stage").spawn(move || {
         pin(cpu);
-        Stage::new(parts).run();
+        Stage::new(parts).run()
     });
     let stage = stage.map_err(|source| WriteError::Thread { name: "stage", source })?;
     Ok(Threads { stage, sync })

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use tapedeck_index::journal::{self, Start};
 use tapedeck_index::rows::FrameRows;
 use tapedeck_index::sidecar::FrameMeta;
-use tapedeck_packet::Timestamp;
 
 /// An append-only file of records.
 #[derive(Debug)]
@@ -53,11 +52,6 @@ impl JournalFile {
         // A raw frame has at most 16 MiB.
         let offset = u32::try_from(offset).unwrap_or(u32::MAX);
         journal::encode_open_blocks(&mut self.records, frame, offset, bytes);
-    }
-
-    /// Adds the time up to which every packet of the chain can be read.
-    pub(crate) fn settled(&mut self, until: Timestamp) {
-        journal::encode_settled(&mut self.records, until);
     }
 
     /// Forgets the collected records.

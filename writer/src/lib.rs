@@ -17,6 +17,7 @@ mod disk;
 pub mod error;
 mod journal;
 pub mod level;
+mod live;
 mod output;
 pub mod recover;
 pub mod reindex;

@@ -211,17 +211,6 @@ impl Segment {
         (next, covered(next), true)
     }
 
-    /// States in the journal that every packet of the chain up to `until` can be read.
-    pub(crate) fn settle(&mut self, until: Timestamp) {
-        if self.failed {
-            return;
-        }
-        self.parts.journal.settled(until);
-        if let Err(error) = self.parts.journal.commit() {
-            self.journal_failed(&error);
-        }
-    }
-
     /// Whether this segment takes no more bytes.
     pub(crate) fn failed(&self) -> bool {
         self.failed

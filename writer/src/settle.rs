@@ -3,8 +3,8 @@
 //! Packets of a chain become readable out of order: blocks of the frame being filled reach the journal
 //! while the frame before it still waits for the compressor. So the worker now and then leaves a
 //! [`Mark`] (nothing before this time will come any more, and all that came stands before this place),
-//! and the stage states its time in the journal once everything before the place can be read or is
-//! counted as lost. Readers show nothing of a live segment beyond the time stated last.
+//! and the stage states its time in the chain's live file once everything before the place can be read or
+//! is counted as lost. Readers show nothing of a live segment beyond the time stated last.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -22,6 +22,16 @@ pub(crate) struct Place {
     pub(crate) frame: u32,
     /// Bytes of the uncompressed frame.
     pub(crate) bytes: usize,
+}
+
+impl Place {
+    /// Before the first packet of a chain.
+    pub(crate) const START: Self = Self { seq: 0, frame: 0, bytes: 0 };
+
+    /// Behind the last packet of this segment.
+    pub(crate) const fn behind(seq: u32) -> Self {
+        Self { seq, frame: u32::MAX, bytes: usize::MAX }
+    }
 }
 
 /// What the worker knows of its source.

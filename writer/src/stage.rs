@@ -14,6 +14,7 @@ use crate::disk;
 use crate::error::{FileError, WriteError};
 use crate::journal::JournalFile;
 use crate::level::{Effort, LevelPolicy};
+use crate::live::LiveFile;
 use crate::output::WRITE_BYTES;
 use crate::segment::{Ended, FrameInfo, Link, Paths, Segment, SegmentParts};
 use crate::settle::{Marks, Place};
@@ -95,7 +96,8 @@ pub(crate) struct StageParts {
     pub(crate) store: PathBuf,
     pub(crate) section: SectionInfo,
     pub(crate) interface: InterfaceInfo,
-    pub(crate) live: bool,
+    /// Where a live chain states how far it is whole.
+    pub(crate) live: Option<LiveFile>,
     pub(crate) marks: Marks,
     pub(crate) segment_bytes: u64,
     pub(crate) sinks: Box<dyn SinkMaker>,
@@ -130,8 +132,8 @@ impl Stage {
         }
     }
 
-    /// Runs until the worker hangs up, then ends every segment.
-    pub(crate) fn run(mut self) {
+    /// Runs until the worker hangs up, then ends every segment. The live file must outlast the seals.
+    pub(crate) fn run(mut self) -> Option<LiveFile> {
         loop {
             let hung_up = self.intake();
             let worked = self.work_once();
@@ -150,6 +152,7 @@ impl Stage {
             }
             self.poll_ending();
         }
+        self.parts.live.take()
     }
 
     /// Takes in what has come; waits for something only if there is nothing to do.
@@ -284,13 +287,12 @@ impl Stage {
         self.settle();
     }
 
-    /// States how far the chain is whole, in the journal of the segment that is being filled.
+    /// States how far the chain is whole.
     fn settle(&mut self) {
         let Some(frontier) = self.frontier() else { return };
-        if let Some(until) = self.parts.marks.reached(frontier)
-            && let Some(segment) = self.open.last_mut()
-        {
-            segment.settle(until);
+        let Some(until) = self.parts.marks.reached(frontier) else { return };
+        if let Some(live) = &mut self.parts.live {
+            live.state(until);
         }
     }
 
@@ -301,7 +303,7 @@ impl Stage {
             return None;
         }
         // Nothing of a segment that has ended or could not be opened is left to wait for.
-        let mut frontier = Place { seq: self.latest?, frame: u32::MAX, bytes: usize::MAX };
+        let mut frontier = self.latest.map_or(Place::START, Place::behind);
         for (segment, ended) in
             self.open.iter().map(|s| (s, false)).chain(self.ending.iter().map(|s| (s, true)))
         {
@@ -377,7 +379,6 @@ impl Stage {
             section: self.parts.section.clone(),
             interface: self.parts.interface.clone(),
             first_arrival: job.counters.delivered,
-            live: self.parts.live,
         });
         journal.commit().map_err(FileError::at("write", &paths.journal))?;
         Ok(Segment::new(SegmentParts {

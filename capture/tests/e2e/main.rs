@@ -20,3 +20,4 @@ mod restart;
 mod roundtrip;
 mod standard;
 mod tools;
+mod whole;

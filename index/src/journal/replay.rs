@@ -4,7 +4,6 @@ use super::{JOURNAL_VERSION, Record, Records, Start, Stop, stated_version};
 use crate::bytes::{index, len32, len64};
 use crate::sidecar::{FrameMeta, SidecarBuilder};
 use std::collections::BTreeMap;
-use tapedeck_packet::Timestamp;
 
 /// A journal that says nothing of its segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +29,6 @@ pub struct Replay {
     tails: BTreeMap<u64, Vec<u8>>,
     /// Raw blocks by frame number, each from offset 0 on without a hole.
     open: BTreeMap<u32, Vec<u8>>,
-    settled: Option<Timestamp>,
     good_len: usize,
     stop: Stop,
 }
@@ -49,8 +47,8 @@ impl Replay {
         };
         let (tails, open) = (BTreeMap::new(), BTreeMap::new());
         let good_len = records.good_len();
-        let builder = SidecarBuilder::new();
-        let mut replay = Self { start, builder, tails, open, settled: None, good_len, stop: Stop::End };
+        let mut replay =
+            Self { start, builder: SidecarBuilder::new(), tails, open, good_len, stop: Stop::End };
         for record in records.by_ref() {
             if !replay.apply(record) {
                 replay.stop = Stop::Damaged;
@@ -92,10 +90,6 @@ impl Replay {
                 }
                 true
             }
-            Record::Settled(until) => {
-                self.settled = self.settled.max(Some(until));
-                true
-            }
         }
     }
 
@@ -128,12 +122,6 @@ impl Replay {
     /// on), ascending. They may end in the middle of a frame, never of a block the writer gave whole.
     pub fn open_blocks(&self) -> impl Iterator<Item = (u32, &[u8])> {
         self.open.iter().map(|(frame, blocks)| (*frame, blocks.as_slice()))
-    }
-
-    /// Time up to which every packet of the chain can be read, as the writer last stated it.
-    #[must_use]
-    pub fn settled(&self) -> Option<Timestamp> {
-        self.settled
     }
 
     /// Stored bytes of the recorded frames: what file and tails together must give.

@@ -3,6 +3,7 @@
 use tapedeck_index::catalog::{HOUR_SLACK_NANOS, STORE_VERSION};
 use tapedeck_index::frame::{FRAME_BYTES_MAX, RAW_BYTES_MAX};
 use tapedeck_index::journal::JOURNAL_VERSION;
+use tapedeck_index::live::LIVE_VERSION;
 use tapedeck_index::name::ESCAPED_MAX;
 use tapedeck_index::pcapng::PACKET_BYTES_MAX;
 use tapedeck_index::rows::ROWS_MAX;
@@ -20,6 +21,7 @@ fn the_document_states_our_constants() {
         format!("STORE_VERSION {STORE_VERSION}"),
         format!("FORMAT_VERSION {FORMAT_VERSION}"),
         format!("JOURNAL_VERSION {JOURNAL_VERSION}"),
+        format!("LIVE_VERSION {LIVE_VERSION}"),
         format!("FRAME_BYTES_MAX {FRAME_BYTES_MAX}"),
         format!("RAW_BYTES_MAX {RAW_BYTES_MAX}"),
         format!("PACKET_BYTES_MAX {PACKET_BYTES_MAX}"),

@@ -165,8 +165,8 @@ fn a_damaged_journal_is_a_gap_behind_what_it_told() {
     insta::assert_snapshot!(answer.shown(store.path()), @r#"
     8
     --- stderr, exit 3
-    warning: STORE/packets/dt=2026-11-21/hr=18/.01795284000000000000-lab-eth1-q0-0000abcd-0.open: its journal is damaged at byte 1130: what came later is not known before 'tapedeck recover'
-    8 packets; the answer is NOT WHOLE, 2026-11-21T18:00:00.000000000Z to 2026-11-21T19:00:02.000000001Z
+    warning: STORE/packets/dt=2026-11-21/hr=18/.01795284000000000000-lab-eth1-q0-0000abcd-0.open: its journal is damaged at byte 1129: what came later is not known before 'tapedeck recover'
+    8 packets; the answer is NOT WHOLE, 2026-11-21T18:00:00.000000000Z to 2026-11-21T22:00:00.000000001Z (being recorded: what came later is not vouched for yet)
       missing: 2026-11-21T18:00:07.000000000Z to 2026-11-21T19:00:02.000000001Z, damaged frame, packets unknown
     hint: 'tapedeck verify' lists all damage in a store
     "#);

@@ -6,9 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tapedeck_index::catalog::StoreFile;
 use tapedeck_index::frame::Encoder;
-use tapedeck_index::journal::{
-    Start, encode_frame, encode_open_blocks, encode_settled, encode_start, encode_tail,
-};
+use tapedeck_index::journal::{Start, encode_frame, encode_open_blocks, encode_start, encode_tail};
+use tapedeck_index::live;
 use tapedeck_index::name::{FileKind, SegmentName, hour_folder};
 use tapedeck_index::pcapng::{
     Counters, InterfaceInfo, PacketRecord, SectionInfo, encode_interface, encode_packet, encode_section,
@@ -58,8 +57,8 @@ pub(crate) enum Left {
 /// Who writes an open segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Writer {
-    /// A recorder; its chain is whole up to this time.
-    Recorder(Option<u64>),
+    /// A recorder, whose live file states this time.
+    Recorder(u64),
     /// An import.
     Import,
     /// It has died; so many frames are whole in the file, and blocks of them in the journal too.
@@ -69,7 +68,7 @@ pub(crate) enum Writer {
 impl Left {
     /// Being recorded, and whole.
     pub(crate) fn live(recorded: usize) -> Self {
-        Self::Open { recorded, writer: Writer::Recorder(Some(u64::MAX >> 1)) }
+        Self::Open { recorded, writer: Writer::Recorder(T + 4 * 3_600_000_000_000) }
     }
 }
 
@@ -103,7 +102,7 @@ pub(crate) struct Store {
     dir: TempDir,
     seq: u32,
     /// The locks of the open segments whose writers live.
-    locks: Vec<File>,
+    pub(crate) locks: Vec<File>,
 }
 
 /// A frame before it is placed.
@@ -140,13 +139,32 @@ impl Store {
             Left::Open { recorded, writer } => {
                 let path = open(&folder, &name, spec, &frames, (recorded + 1, writer));
                 if !matches!(writer, Writer::Dead { .. }) {
-                    let file = File::open(&path).unwrap();
-                    file.lock().unwrap();
-                    self.locks.push(file);
+                    self.lock(&path);
+                }
+                if let Writer::Recorder(until) = writer {
+                    self.live(&name, until);
                 }
                 path
             }
         }
+    }
+
+    /// The live file of the chain of `name`, with its lock.
+    pub(crate) fn live(&mut self, name: &SegmentName, until: u64) {
+        let folder = self.path().join(live::RUN_FOLDER);
+        fs::create_dir_all(&folder).unwrap();
+        let path = folder.join(live::file_name(name));
+        // All segments of a chain have one.
+        if !path.exists() {
+            fs::write(&path, live::encode(Timestamp::from_nanos(until).unwrap())).unwrap();
+            self.lock(&path);
+        }
+    }
+
+    fn lock(&mut self, path: &Path) {
+        let file = File::open(path).unwrap();
+        file.lock().unwrap();
+        self.locks.push(file);
     }
 
     /// Runs `taperead` with `args` and this store; nothing of the environment reaches it.
@@ -263,13 +281,8 @@ fn open(
     (recorded, writer): (usize, Writer),
 ) -> PathBuf {
     let (mut journal, mut file) = (Vec::new(), Vec::new());
-    let start = Start {
-        name: name.clone(),
-        section: section(),
-        interface: interface(spec),
-        first_arrival: 0,
-        live: writer != Writer::Import,
-    };
+    let start =
+        Start { name: name.clone(), section: section(), interface: interface(spec), first_arrival: 0 };
     encode_start(&mut journal, &start);
     for (number, frame) in (0u32..).zip(frames) {
         if usize::try_from(number).unwrap() < recorded {
@@ -282,7 +295,6 @@ fn open(
         }
     }
     match writer {
-        Writer::Recorder(Some(until)) => encode_settled(&mut journal, Timestamp::from_nanos(until).unwrap()),
         Writer::Dead { whole } if whole + 1 > recorded => {
             let unrecorded = frames.iter().take(whole + 1).skip(recorded);
             unrecorded.for_each(|frame| file.extend_from_slice(&frame.stored));

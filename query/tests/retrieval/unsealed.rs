@@ -4,11 +4,13 @@
 use crate::answers::{ports, steady};
 use crate::support::{Left, Packet, Spec, Store, T, Writer, files};
 use std::fs;
+use tapedeck_index::name::SegmentName;
+use tapedeck_packet::Timestamp;
 use tapedeck_writer::{RecoverOptions, recover};
 
 const SECOND: u64 = 1_000_000_000;
 
-fn recorded(recorded: usize, until: Option<u64>) -> Left {
+fn recorded(recorded: usize, until: u64) -> Left {
     Left::Open { recorded, writer: Writer::Recorder(until) }
 }
 
@@ -26,7 +28,7 @@ fn a_live_segment_is_shown_as_far_as_it_is_whole() {
     for frames in 0..3 {
         let mut store = Store::new();
         let until = T + 5 * SECOND;
-        store.segment(&Spec { left: recorded(frames, Some(until)), ..Spec::default() }, &steady(9));
+        store.segment(&Spec { left: recorded(frames, until), ..Spec::default() }, &steady(9));
         let (shown, verdict, code) = everything(&store);
         assert_eq!((shown, code), ((1000..=1005).collect(), 0), "{frames}");
         assert_eq!(verdict["range"]["to"], "2026-11-21T18:00:05.000000001Z");
@@ -45,18 +47,54 @@ fn a_live_segment_is_shown_as_far_as_it_is_whole() {
 }
 
 #[test]
-fn a_live_segment_without_a_statement_shows_nothing() {
+fn an_idle_queue_bounds_what_is_vouched_for_too() {
     let mut store = Store::new();
-    store.segment(&Spec { left: recorded(1, None), ..Spec::default() }, &steady(9));
+    store.segment(&Spec { left: recorded(1, T + 7 * SECOND), ..Spec::default() }, &steady(9));
+    let idle = SegmentName {
+        t0: Timestamp::ZERO,
+        sensor: "lab".into(),
+        interface: "eth2".into(),
+        queue: 0,
+        run: 0xabcd,
+        seq: 0,
+    };
+    store.live(&idle, T + 4 * SECOND);
     let (shown, verdict, code) = everything(&store);
-    assert_eq!((shown, code), (vec![], 1));
+    assert_eq!((shown.len(), code), (8, 0));
+    assert_eq!(verdict["range"]["to"], "2026-11-21T18:00:04.000000001Z");
+    // A live file that cannot be read vouches for nothing.
+    let path = files(store.path(), "eth2-q0-0000abcd.live").remove(0);
+    fs::write(path, b"tapelive").unwrap();
+    let verdict = everything(&store).1;
     assert_eq!(verdict["range"]["from"], verdict["range"]["to"]);
+}
+
+#[test]
+fn a_live_store_vouches_for_its_silence() {
+    let mut store = Store::new();
+    store.segment(&Spec { left: recorded(1, T + 100 * SECOND), ..Spec::default() }, &steady(9));
+    let (shown, verdict, code) = everything(&store);
+    assert_eq!((shown.len(), code), (9, 0));
+    assert_eq!(verdict["range"]["to"], "2026-11-21T18:01:40.000000001Z");
+    let silent = store.taperead(&["packets", "--count", "--json", "--from", "2026-11-21 18:00:30"]);
+    assert_eq!(silent.code, 1);
+    assert_eq!(silent.verdict()["range"]["from"], "2026-11-21T18:00:30.000000000Z");
+}
+
+#[test]
+fn the_live_file_of_a_dead_recorder_bounds_nothing() {
+    let mut store = Store::new();
+    store.segment(&Spec { left: recorded(1, T + SECOND), ..Spec::default() }, &steady(9));
+    store.locks.clear();
+    let (shown, verdict, code) = everything(&store);
+    assert_eq!((shown.len(), code), (9, 0));
+    assert_eq!(verdict["range"]["to"], "2026-11-21T18:00:08.000000001Z");
 }
 
 #[test]
 fn the_slowest_queue_bounds_what_is_vouched_for() {
     let mut store = Store::new();
-    let left = |until| recorded(1, Some(T + until * SECOND));
+    let left = |until| recorded(1, T + until * SECOND);
     store.segment(&Spec { left: left(7), ..Spec::default() }, &steady(9));
     store.segment(&Spec { left: left(3), queue: 1, ..Spec::default() }, &steady(9));
     let (shown, verdict, code) = everything(&store);
@@ -70,22 +108,6 @@ fn the_slowest_queue_bounds_what_is_vouched_for() {
     let answer = store.taperead(&["packets", "--json", "--from", "2026-11-21 18:00:30"]);
     assert_eq!((ports(answer.text()).len(), answer.code), (9, 0));
     assert_eq!(answer.verdict()["range"]["to"], "2026-11-21T18:00:50.000000001Z");
-}
-
-#[test]
-fn the_newest_segment_of_a_queue_speaks_for_those_before_it() {
-    let mut store = Store::new();
-    let (first, second) = (&steady(9)[..5], &steady(9)[5..]);
-    store.segment(&Spec { left: recorded(1, Some(T + SECOND)), ..Spec::default() }, first);
-    store.segment(&Spec { left: recorded(0, Some(T + 6 * SECOND)), ..Spec::default() }, second);
-    assert_eq!(everything(&store).0, (1000..=1006).collect::<Vec<_>>());
-    // One that has said nothing yet vouches for all before its first packet.
-    let mut store = Store::new();
-    store.segment(&Spec { left: recorded(1, Some(T + SECOND)), ..Spec::default() }, first);
-    store.segment(&Spec { left: recorded(0, None), ..Spec::default() }, second);
-    let (shown, verdict, _) = everything(&store);
-    assert_eq!(shown, (1000..=1004).collect::<Vec<_>>());
-    assert_eq!(verdict["range"]["to"], "2026-11-21T18:00:05.000000000Z");
 }
 
 #[test]

@@ -111,6 +111,7 @@ impl Chain {
     fn open_segment(&mut self, ts: Timestamp) {
         // Relaxed: only the uniqueness of each number matters.
         let seq = self.config.seq.fetch_add(1, Ordering::Relaxed);
+        self.latest_seq = Some(seq);
         let link = Arc::new(Link::default());
         let name = SegmentName {
             t0: ts,
