@@ -98,10 +98,15 @@ pub(crate) fn adopt(path: &Path) -> Result<Option<File>, FileError> {
         }
     }
     // Between open and lock the writer may have sealed and renamed it.
-    let held = file.metadata().map_err(FileError::at("stat", path))?;
-    match std::fs::symlink_metadata(path) {
-        Ok(now) if (now.dev(), now.ino()) == (held.dev(), held.ino()) => Ok(Some(file)),
-        _ => Ok(None),
+    Ok(is_at(&file, path).then_some(file))
+}
+
+/// Whether `path` names `file` and nothing else. A path that cannot be looked at counts as unchanged.
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::symlink_metadata(path)) {
+        (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
+        (_, Err(error)) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+        (Err(_), Ok(_)) => true,
     }
 }
 
