@@ -129,7 +129,8 @@ pub fn import(
 }
 
 fn unwritable(error: WriteError) -> Failure {
-    Failure::of(&error).hint("free the disk or name another --store, then import again")
+    let general = "free the disk or name another --store, then import again";
+    Failure::of(&error).hint(crate::hints::of(&error).unwrap_or(general))
 }
 
 fn open(path: &Path) -> std::io::Result<Box<dyn Read>> {
@@ -407,16 +408,27 @@ fn report(imported: &Imported, files: usize, say: &mut dyn FnMut(&str)) -> Resul
             say(&format!("hint: {hint}"));
         }
     }
+    if let Some(warning) = ledger.imbalance() {
+        say(&warning);
+    }
     let json = ledger.to_json().map_err(|e| Failure::of(&e))?;
     let whole = imported.problems.is_empty() && imported.unsealed.is_empty() && failed == 0;
     let code = match (whole, ledger.total.counts.stored) {
         (true, _) => 0,
         (false, 0) => {
-            return Err(Failure::new(format!("nothing stored: none of {files} files could be read")));
+            return Err(nothing_stored(failed, files));
         }
         (false, _) => 3,
     };
     Ok((json, code))
+}
+
+fn nothing_stored(failed: u64, files: usize) -> Failure {
+    if failed > 0 {
+        return Failure::new(format!("nothing stored: the store took none of {failed} packets"))
+            .hint("free the disk or name another --store, then import again");
+    }
+    Failure::new(format!("nothing stored: none of {files} files could be read"))
 }
 
 fn failure(problem: &FileProblem) -> Failure {

@@ -29,7 +29,8 @@ fn main() -> ExitCode {
         .with_target(false)
         .with_env_filter(filter)
         .init();
-    match run(cli).and_then(|(stdout, code)| print(&stdout).map(|()| code)) {
+    let ledger = matches!(cli.command, Command::Record(_) | Command::Import(_));
+    match run(cli).and_then(|(stdout, code)| print(&stdout, ledger).map(|()| code)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
             eprint!("{failure}");
@@ -51,14 +52,26 @@ fn run(cli: Cli) -> Result<(String, u8), Failure> {
     }
 }
 
-/// A reader that has gone away has had enough: that is no error.
-fn print(text: &str) -> Result<(), Failure> {
+/// Standard output did not take what it was given.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+struct Unwritten(#[source] io::Error);
+
+/// A reader that has gone away has had enough: that is no error. A ledger must not be lost with it.
+fn print(text: &str, ledger: bool) -> Result<(), Failure> {
     if text.is_empty() {
         return Ok(());
     }
     let mut out = io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::of(&error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let cannot = Unwritten(error);
+            if !ledger {
+                return Err(Failure::of(&cannot).hint("give standard output a place with room"));
+            }
+            eprintln!("{text}");
+            Err(Failure::of(&cannot).hint("the ledger is the line above this error; everything is sealed"))
+        }
         _ => Ok(()),
     }
 }

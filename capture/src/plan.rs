@@ -128,6 +128,8 @@ impl RecordPlan {
 fn expand(stores: &[PathBuf]) -> Result<Vec<PathBuf>, PlanError> {
     let mut found: Vec<PathBuf> = Vec::new();
     for store in stores {
+        // Absolute: others read them in the lock file and in the status, from other folders.
+        let store = &std::path::absolute(store).unwrap_or_else(|_| store.clone());
         let matches = if is_glob(store) { matches_of(store)? } else { vec![store.clone()] };
         for path in matches {
             if !found.contains(&path) {
