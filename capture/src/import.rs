@@ -125,6 +125,11 @@ pub fn import(
     for path in &options.files {
         importer.file(path, stop, progress)?;
     }
+    if stop.load(Ordering::Relaxed) {
+        tracing::warn!(
+            "stopping: what was read is being sealed; another signal ends at once, without sealing, and leaves that to `tapedeck recover`"
+        );
+    }
     importer.finish(now).map_err(unwritable)
 }
 
@@ -380,7 +385,9 @@ pub fn command(args: ImportArgs, say: &mut dyn FnMut(&str)) -> Result<(String, u
 fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))
+        // The second signal ends at once.
+        signal_hook::flag::register_conditional_shutdown(signal, 2, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
             .map_err(|e| Failure::new(format!("cannot watch for signals: {e}")))?;
     }
     Ok(stop)

@@ -9,7 +9,6 @@
 //! synced, renamed to its visible name. `import` is the same from the header walk on.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stderr, reason = "this is the program's voice")]
 
 use clap::Parser as _;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -28,12 +27,14 @@ fn main() -> ExitCode {
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .with_env_filter(filter)
+        // It would complain on stderr that stderr cannot be written to, and panic.
+        .log_internal_errors(false)
         .init();
     let ledger = matches!(cli.command, Command::Record(_) | Command::Import(_));
     match run(cli).and_then(|(stdout, code)| print(&stdout, ledger).map(|()| code)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprint!("{failure}");
+            speak(&failure.to_string());
             ExitCode::from(2)
         }
     }
@@ -41,7 +42,7 @@ fn main() -> ExitCode {
 
 /// What goes to stdout, and the exit code.
 fn run(cli: Cli) -> Result<(String, u8), Failure> {
-    let mut say = |line: &str| eprintln!("{line}");
+    let mut say = |line: &str| speak(&format!("{line}\n"));
     match cli.command {
         Command::Record(args) => supervisor::command(*args, &mut say),
         Command::Status(args) => status::command(&args),
@@ -50,6 +51,11 @@ fn run(cli: Cli) -> Result<(String, u8), Failure> {
         Command::Reindex(args) => maintain::reindex(&args.store, &args.segments, &mut say),
         Command::Verify(args) => maintain::verify(&args.store, &mut say),
     }
+}
+
+/// Says something on stderr. Nobody listening (a closed pipe) is no reason to end a recording.
+fn speak(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Standard output did not take what it was given.
@@ -69,8 +75,8 @@ fn print(text: &str, ledger: bool) -> Result<(), Failure> {
             if !ledger {
                 return Err(Failure::of(&cannot).hint("give standard output a place with room"));
             }
-            eprintln!("{text}");
-            Err(Failure::of(&cannot).hint("the ledger is the line above this error; everything is sealed"))
+            speak(&format!("{text}\n"));
+            Err(Failure::of(&cannot).hint("the ledger is the line above this error"))
         }
         _ => Ok(()),
     }

@@ -115,11 +115,26 @@ pub fn command(args: &StatusArgs) -> Result<(String, u8), Failure> {
     found.sort_by(|a, b| a.ledger.run.cmp(&b.ledger.run));
     found.dedup_by(|a, b| a.ledger.run == b.ledger.run);
     if found.is_empty() {
-        return Err(Failure::new("no recorder is running").hint("`tapedeck record` starts one"));
+        return Err(nobody(&args.store));
     }
     let text = |status: &Status| if args.json { status.ledger.to_json() } else { Ok(status_text(status)) };
     let texts = found.iter().map(text).collect::<Result<Vec<_>, _>>().map_err(|error| Failure::of(&error))?;
     Ok((texts.join("\n"), 0))
+}
+
+/// Why there is nothing to show: a recorder may be starting, or stuck.
+fn nobody(stores: &[PathBuf]) -> Failure {
+    let asked = |holder: &lock::Holder| {
+        stores.is_empty() || holder.stores.iter().any(|one| stores.iter().any(|other| same(one, other)))
+    };
+    match lock::holders().into_iter().find(asked) {
+        Some(holder) => Failure::new(format!(
+            "no recorder has reported within 5 s; process {} holds interface {}",
+            holder.pid, holder.interface
+        ))
+        .hint("it is starting, stopped, or waits for a disk that does not answer: see its log"),
+        None => Failure::new("no recorder is running").hint("`tapedeck record` starts one"),
+    }
 }
 
 /// The human form of a recorder's status.

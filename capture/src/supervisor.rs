@@ -1,6 +1,6 @@
 //! Runs a recording from start to end.
 //!
-//! Start: stores recovered, interfaces checked and locked, offloads off; then per interface down the
+//! Start: interfaces checked and locked, stores recovered, offloads off; then per interface down the
 //! ladder ([`start`]): sockets bound, chains and workers running, and only then the program attached.
 //! When all are in, the ready line. Run: each second the clock is sampled, the books are looked at and
 //! the status file is written ([`report`]). Stop, by signal, time, packet count or because no interface is
@@ -115,12 +115,14 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
         clock: Arc::new(Clock::new(clock::read().map_err(system("read the clock"))?)),
     };
     let mut signals = Signals::catch().map_err(system("catch signals"))?;
-    let stores = start::stores(plan, say)?;
-    let files = StatusFiles::new(&plan.stores, run.run, run.start);
     // Before the interfaces are looked up: one that leaves in between is noticed.
     let watch = LinkWatch::new().map_err(system("listen for interfaces that leave"))?;
+    // Before the stores: a recorder that may not start leaves none behind.
+    let locked = start::lock(plan, &run)?;
+    let stores = start::stores(plan, say)?;
+    let files = StatusFiles::new(&plan.stores, run.run, run.start);
     let mut active = Vec::new();
-    if let Err(error) = start::interfaces(plan, &run, &stores, &mut active) {
+    if let Err(error) = start::interfaces(plan, &run, &stores, locked, &mut active) {
         abandon(&mut active);
         return Err(error.into());
     }

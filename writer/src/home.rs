@@ -36,20 +36,28 @@ impl Home {
         match StoreFile::read(&self.store) {
             Ok(_) => return Ok(()),
             Err(StoreFileError::Absent { .. }) => {}
-            Err(error) => return Err(self.refuse("use", io::Error::other(error))),
+            Err(error) => return Err(self.refuse("use", cause(error))),
         }
         if device_of_nearest(&self.store)? != self.device {
             let why = "it is on another file system than at the start and holds no store: unmounted?";
             return Err(self.refuse("make anew", io::Error::other(why)));
         }
         StoreFile::read_or_create(&self.store, sensor)
-            .map_err(|error| self.refuse("make anew", io::Error::other(error)))?;
+            .map_err(|error| self.refuse("make anew", cause(error)))?;
         tracing::warn!(store = %self.store.display(), "the store was gone; it has been made anew");
         Ok(())
     }
 
     fn refuse(&self, act: &'static str, source: io::Error) -> FileError {
         FileError { act, path: self.store.clone(), source }
+    }
+}
+
+/// What the system said, where it is that.
+fn cause(error: StoreFileError) -> io::Error {
+    match error {
+        StoreFileError::Io { source, .. } => source,
+        other => io::Error::other(other),
     }
 }
 

@@ -48,19 +48,12 @@ fn recover(store: &Path, say: &mut dyn FnMut(&str)) {
     maintain::say_recovered(&tapedeck_writer::recover(store, &RecoverOptions::default()), say);
 }
 
-/// Starts all interfaces of the plan; those that run are in `active`, also after an error.
-pub(super) fn interfaces(
-    plan: &RecordPlan,
-    run: &Run,
-    stores: &[Store],
-    active: &mut Vec<Active>,
-) -> Result<(), RecordError> {
-    // All are looked at before the first is touched.
+/// Finds and locks all interfaces of the plan; nothing on them is touched yet.
+pub(super) fn lock(plan: &RecordPlan, run: &Run) -> Result<Vec<(Target, InterfaceLock)>, RecordError> {
+    // All are looked at before the first is locked.
     let find = |name: &String| Target::find(name, plan.force);
     let targets = plan.interfaces.iter().map(find).collect::<Result<Vec<_>, _>>()?;
-    let seq = Arc::new(AtomicU32::new(0));
-    let mut place = Place { plan, run, stores, seq, next: 0 };
-    for target in &targets {
+    let lock = |target: Target| {
         let holder = Holder {
             pid: std::process::id(),
             run: format!("{:08x}", run.run),
@@ -68,8 +61,24 @@ pub(super) fn interfaces(
             stores: plan.stores.clone(),
         };
         let lock = InterfaceLock::take(target.ifindex, &holder)?;
-        let claim = Claim::new(target, plan.rss.then(|| plan.rss_queues()))?;
-        active.push(down_the_ladder(target, &mut place, claim, lock)?);
+        Ok((target, lock))
+    };
+    targets.into_iter().map(lock).collect()
+}
+
+/// Starts all interfaces of the plan; those that run are in `active`, also after an error.
+pub(super) fn interfaces(
+    plan: &RecordPlan,
+    run: &Run,
+    stores: &[Store],
+    locked: Vec<(Target, InterfaceLock)>,
+    active: &mut Vec<Active>,
+) -> Result<(), RecordError> {
+    let seq = Arc::new(AtomicU32::new(0));
+    let mut place = Place { plan, run, stores, seq, next: 0 };
+    for (target, lock) in locked {
+        let claim = Claim::new(&target, plan.rss.then(|| plan.rss_queues()))?;
+        active.push(down_the_ladder(&target, &mut place, claim, lock)?);
     }
     Ok(())
 }
