@@ -218,7 +218,7 @@ impl Session<'_> {
             let gone = told.map(|(_, gone)| *gone).or_else(|| {
                 let answer = heard.missed.then(|| netlink::link(one.books.ifindex))?;
                 let error = answer.err()?;
-                (error.raw_os_error() == Some(libc::ENODEV)).then_some(Gone::Deleted)
+                (error.raw_os_error() == Some(libc::ENODEV)).then_some(Gone::Unseen)
             });
             let Some(gone) = gone else { continue };
             let interface = &one.books.interface;

@@ -12,7 +12,7 @@ use crate::error::FileError;
 use crate::home::Root;
 use crate::recover::{self, RecoverError};
 use crate::seal;
-use crate::segment::{Broken, Complete, Link, say_lost};
+use crate::segment::{Broken, Complete, Link, Paths, say_lost};
 use crate::sink::Durable;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::VecDeque;
@@ -63,11 +63,30 @@ enum Unsealed {
 }
 
 impl Unsealed {
+    fn paths(&self) -> (&File, &Paths) {
+        match self {
+            Self::Complete(complete) => (&complete.lock, &complete.paths),
+            Self::Broken(broken) => (&broken.lock, &broken.paths),
+        }
+    }
+
     /// Whether its files are no longer where they were made.
     fn is_gone(&self) -> bool {
+        let (file, paths) = self.paths();
+        !disk::is_at(file, &paths.open)
+    }
+
+    /// Its sealed name, if it has got that although the seal did not come to its end.
+    fn sealed(&self) -> Option<PathBuf> {
+        let (file, paths) = self.paths();
+        disk::sealed_name(file, &paths.folder)
+    }
+
+    /// Packets counted `stored`, and those that the seal makes retrievable.
+    fn sums(&self) -> (Sum, Sum) {
         match self {
-            Self::Complete(complete) => !disk::is_at(&complete.lock, &complete.paths.open),
-            Self::Broken(broken) => !disk::is_at(&broken.lock, &broken.paths.open),
+            Self::Complete(complete) => (complete.stored, complete.unrecorded),
+            Self::Broken(broken) => (broken.stored, Sum::default()),
         }
     }
 }
@@ -188,12 +207,10 @@ impl Syncer {
                     Unsealed::Broken(broken) => self.counters.settle(broken.stored, found),
                 }
                 if let Some(path) = sealed {
-                    tracing::debug!(segment = %path.display(), "sealed");
-                    self.counters.segments_sealed.fetch_add(1, Ordering::Relaxed);
-                    self.remember(path, found);
+                    self.count_sealed(path, found);
                 }
             }
-            Err(_) if segment.is_gone() => self.lose(&segment),
+            Err(error) if segment.is_gone() => self.end_gone(&segment, &error),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a segment cannot be sealed");
                 self.unsealed.push(match segment {
@@ -210,16 +227,31 @@ impl Syncer {
         }
     }
 
+    /// A seal that failed when the open file was no longer there: it has its sealed name, or is lost.
+    fn end_gone(&mut self, segment: &Unsealed, error: &RecoverError) {
+        let Some(path) = segment.sealed() else { return self.lose(segment) };
+        tracing::warn!(
+            error = error as &dyn std::error::Error,
+            "a segment is sealed, but not all of it is durable"
+        );
+        let (stored, unrecorded) = segment.sums();
+        self.counters.store(unrecorded);
+        self.count_sealed(path, stored.plus(unrecorded));
+    }
+
     /// A segment that had ended was taken away before it was sealed.
     fn lose(&mut self, segment: &Unsealed) {
-        let (open, stored, unrecorded) = match segment {
-            Unsealed::Complete(complete) => (&complete.paths.open, complete.stored, complete.unrecorded),
-            Unsealed::Broken(broken) => (&broken.paths.open, broken.stored, Sum::default()),
-        };
+        let (stored, unrecorded) = segment.sums();
         self.counters.fail(unrecorded);
         self.counters.lose(stored);
-        say_lost(open, stored.plus(unrecorded));
+        say_lost(&segment.paths().1.open, stored.plus(unrecorded));
         self.count_sealed_again();
+    }
+
+    fn count_sealed(&mut self, path: PathBuf, sum: Sum) {
+        tracing::debug!(segment = %path.display(), "sealed");
+        self.counters.segments_sealed.fetch_add(1, Ordering::Relaxed);
+        self.remember(path, sum);
     }
 
     fn remember(&mut self, path: PathBuf, sum: Sum) {

@@ -24,6 +24,8 @@ pub enum Gone {
     Deleted,
     /// It was moved to another network namespace.
     Moved,
+    /// It is not there any more; what was said of it was missed.
+    Unseen,
 }
 
 impl Gone {
@@ -33,6 +35,7 @@ impl Gone {
         match self {
             Self::Deleted => "was deleted",
             Self::Moved => "was moved to another network namespace",
+            Self::Unseen => "has left this network namespace",
         }
     }
 }
