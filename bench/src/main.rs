@@ -8,6 +8,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tapedeck_bench::latency::{AtRate, measure};
+use tapedeck_bench::recorder::check_balance;
 
 /// Measures what a box can record, with the recorder that will run on it.
 #[derive(Debug, Parser)]
@@ -23,7 +24,8 @@ enum Command {
     ///
     /// Sends numbered, stamped packets at each rate while `tapedeck record` runs, and asks `taperead`
     /// for them all the time. Prints, per rate, how far stamps stand from the sender's clock and how
-    /// long a packet takes from the wire until it is retrieved.
+    /// long a packet takes from the wire until it is retrieved. Fails if the recorder's ledger does not
+    /// balance.
     Line(Line),
 }
 
@@ -92,7 +94,8 @@ fn run(cli: Cli) -> Result<()> {
     } else {
         writeln!(out, "\n{ready}\nledger: {}", ledger.get("total").context("the ledger has no total")?)?;
     }
-    Ok(())
+    // Figures of a recorder that lost count are worth nothing.
+    check_balance(&ledger)
 }
 
 fn row(out: &mut impl std::io::Write, r: &AtRate) -> std::io::Result<()> {

@@ -88,6 +88,32 @@ impl Recorder {
     }
 }
 
+/// Checks that a ledger balances, per queue and in total: everything seen stands in one line, and nothing
+/// is unaccounted.
+///
+/// # Errors
+/// It does not; the error names the entry.
+pub fn check_balance(ledger: &serde_json::Value) -> Result<()> {
+    let queues =
+        ledger.get("queues").and_then(serde_json::Value::as_array).context("a ledger without queues")?;
+    let total = ledger.get("total").context("a ledger without a total")?;
+    for entry in queues.iter().chain([total]) {
+        let number = |key: &str| {
+            let value = entry.get(key).and_then(serde_json::Value::as_i64);
+            value.with_context(|| format!("the ledger has no number {key}: {entry}"))
+        };
+        let dropped = entry.get("dropped").and_then(serde_json::Value::as_object);
+        let dropped = dropped.context("a ledger entry without losses by cause")?;
+        let dropped: i64 = dropped.values().filter_map(serde_json::Value::as_i64).sum();
+        let known = number("filtered")? + number("stored")? + number("pending")? + dropped;
+        let unaccounted = number("unaccounted")?;
+        if unaccounted != 0 || number("seen")? != known {
+            bail!("the ledger does not balance ({unaccounted} unaccounted): {entry}");
+        }
+    }
+    Ok(())
+}
+
 impl Drop for Recorder {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
@@ -111,5 +137,30 @@ pub fn ask(store: &Path, filter: &str, from_ns: u64) -> Result<Vec<u8>> {
     match output.status.code() {
         Some(0 | 1) => Ok(output.stdout),
         code => bail!("taperead exits {code:?}: {}", String::from_utf8_lossy(&output.stderr)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_balance;
+    use serde_json::json;
+
+    #[test]
+    fn only_a_ledger_that_adds_up_passes() {
+        let entry = |seen: i64, stored: i64, unaccounted: i64| {
+            json!({ "seen": seen, "filtered": 1, "stored": stored, "pending": 0,
+                    "dropped": { "shed": 2, "nic": 3 }, "unaccounted": unaccounted })
+        };
+        let ledger = |queue, total| json!({ "queues": [queue], "total": total });
+        check_balance(&ledger(entry(10, 4, 0), entry(10, 4, 0))).unwrap();
+        for bad in [
+            ledger(entry(10, 3, 1), entry(10, 4, 0)),
+            ledger(entry(10, 4, 0), entry(10, 5, -1)),
+            ledger(entry(11, 4, 0), entry(10, 4, 0)),
+            json!({ "total": entry(10, 4, 0) }),
+            ledger(json!({ "seen": 1 }), entry(10, 4, 0)),
+        ] {
+            assert!(check_balance(&bad).is_err(), "{bad}");
+        }
     }
 }

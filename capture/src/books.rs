@@ -11,7 +11,7 @@ use crate::sys::netlink;
 use crate::worker::{Phase, Shared};
 use crate::xsk::Gauge;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tapedeck_ebpf::{Counts as ProgramCounts, ProgramError, QUEUES_MAX, Refusal};
 use tapedeck_writer::ChainCounters;
 
@@ -36,13 +36,18 @@ pub(crate) struct InterfaceBooks {
     pub(crate) queues: Vec<QueueBooks>,
     /// `rx_missed_errors` before the recording.
     pub(crate) missed_before: u64,
+    /// The same when it was last asked for.
+    pub(crate) missed: AtomicU64,
 }
 
 impl InterfaceBooks {
     /// What the card lost before any program. An interface that is gone has lost what it had lost.
     pub(crate) fn entry(&self) -> InterfaceEntry {
-        let missed = netlink::link(self.ifindex).map_or(self.missed_before, |link| link.rx_missed);
-        let nic = missed.saturating_sub(self.missed_before);
+        if let Ok(link) = netlink::link(self.ifindex) {
+            // Another interface with its number would begin anew: what was lost stays lost.
+            self.missed.fetch_max(link.rx_missed, Ordering::Relaxed);
+        }
+        let nic = self.missed.load(Ordering::Relaxed).saturating_sub(self.missed_before);
         InterfaceEntry { interface: self.interface.clone(), dropped: BeforeQueues { nic } }
     }
 

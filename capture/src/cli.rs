@@ -25,8 +25,9 @@ pub enum Command {
     /// Record the packets of one or more interfaces into a store.
     ///
     /// Prints `ready: ...` on stderr once every queue is open. SIGINT, SIGTERM, SIGHUP, --duration and --packets
-    /// end it: what has arrived is stored, and the ledger stands as JSON on stdout. Exit code 0: ended as
-    /// asked, also with drops; 2: could not start or go on.
+    /// end it: what has arrived is stored, and the ledger stands as JSON on stdout. A second signal ends it
+    /// without sealing. Exit code 0: ended as asked, also with drops; 2: could not start or go on, or ended by
+    /// a second signal.
     Record(Box<RecordArgs>),
     /// Show what running recorders do: packets, losses by cause, workers. Exit code 0: one runs; 2: none.
     Status(StatusArgs),
@@ -61,8 +62,8 @@ pub struct ImportArgs {
     /// Folder of the store; made if it is not there.
     #[arg(long, value_name = "DIR")]
     pub store: PathBuf,
-    /// Stored bytes at which a segment is cut, e.g. 256MiB.
-    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = units::size_bytes)]
+    /// Most stored bytes of a segment, e.g. 256MiB; at least 1MiB.
+    #[arg(long, value_name = "SIZE", default_value = "1GiB", value_parser = units::segment_bytes)]
     pub segment_size: u64,
     /// Compression: `auto`, `off`, or a zstd level from -7 to 19.
     #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = units::level, allow_hyphen_values = true)]
@@ -100,8 +101,8 @@ pub struct RecordArgs {
     /// other means that one or an error [default: auto]
     #[arg(long, value_name = "MODE", value_parser = mode)]
     pub mode: Option<ModeWish>,
-    /// Size at which a segment is closed, in stored bytes [default: 1GiB]
-    #[arg(long, value_name = "SIZE", value_parser = units::size_bytes)]
+    /// Most stored bytes of a segment, at least 1MiB [default: 1GiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::segment_bytes)]
     pub segment_size: Option<u64>,
     /// Age at which a segment is closed [default: 60s]
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]

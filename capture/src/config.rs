@@ -135,7 +135,7 @@ fn merge(typed: RecordArgs, path: &Path, text: &str) -> Result<RecordArgs, Confi
             path,
             "segment-size",
             file.segment_size,
-            units::size_bytes,
+            units::segment_bytes,
         )?),
         segment_age: typed.segment_age.or(value(path, "segment-age", file.segment_age, units::duration)?),
         level: typed.level.or(value(path, "level", file.level, units::level)?),
@@ -183,7 +183,7 @@ mod tests {
             ..RecordArgs::default()
         };
         let args =
-            merged(typed, "interface = 'eth1'\nmode = 'copy'\nsegment-size = 5\npackets = 2\n").unwrap();
+            merged(typed, "interface = 'eth1'\nmode = 'copy'\nsegment-size = '5MiB'\npackets = 2\n").unwrap();
         assert_eq!((args.interface, args.mode), (vec!["eth9".to_owned()], Some(ModeWish::Auto)));
         assert_eq!((args.segment_size, args.packets), (Some(1), Some(2)));
     }
@@ -192,6 +192,8 @@ mod tests {
     fn unknown_keys_and_bad_values_are_refused() {
         assert!(matches!(merged(RecordArgs::default(), "segmnt-size = 1\n"), Err(ConfigError::Parse { .. })));
         assert!(matches!(merged(RecordArgs::default(), "config = 'y'\n"), Err(ConfigError::Parse { .. })));
+        let error = merged(RecordArgs::default(), "segment-size = 4096\n").unwrap_err();
+        assert!(error.to_string().contains("segment-size: `4096` is not"), "{error}");
         let error = merged(RecordArgs::default(), "level = 'fast'\n").unwrap_err();
         assert!(error.to_string().contains("level: `fast` is not"), "{error}");
     }

@@ -3,6 +3,7 @@
 use crate::voice::Failure;
 use nix::sys::time::TimeValLike as _;
 use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{AccessFlags, access};
 use std::io::Read as _;
 use std::path::Path;
 use tapedeck_index::catalog::StoreFile;
@@ -49,11 +50,21 @@ pub fn open_store(store: &Path) -> Result<String, Failure> {
     let host = nix::unistd::gethostname().ok().map(|name| name.to_string_lossy().into_owned());
     let sensor = host.filter(|name| !name.is_empty()).unwrap_or_else(|| "sensor".into());
     match StoreFile::read_or_create(store, &sensor) {
-        Ok(file) => Ok(file.sensor),
+        Ok(file) => writable(store).map(|()| file.sensor),
         Err(error) => {
-            Err(Failure::of(&error).hint("name a folder that is a tapedeck store, or one that can be made"))
+            let general = "name a folder that is a tapedeck store, or one that can be made";
+            Err(Failure::of(&error).hint(crate::hints::of(&error).unwrap_or(general)))
         }
     }
+}
+
+/// A store that is full takes packets again once there is room. One that may not be written to does not.
+fn writable(store: &Path) -> Result<(), Failure> {
+    access(store, AccessFlags::W_OK | AccessFlags::X_OK).map_err(|errno| {
+        let failure =
+            Failure::new(format!("the store {} cannot be written: {}", store.display(), errno.desc()));
+        crate::hints::of(&std::io::Error::from(errno)).map_or(failure.clone(), |hint| failure.hint(hint))
+    })
 }
 
 /// Checks that a folder is a store.
@@ -64,7 +75,8 @@ pub fn existing_store(store: &Path) -> Result<(), Failure> {
     match StoreFile::read(store) {
         Ok(_) => Ok(()),
         Err(error) => {
-            Err(Failure::of(&error).hint("name the folder that was given to `tapedeck record` or `import`"))
+            let general = "name the folder that was given to `tapedeck record` or `import`";
+            Err(Failure::of(&error).hint(crate::hints::of(&error).unwrap_or(general)))
         }
     }
 }

@@ -125,11 +125,17 @@ pub fn import(
     for path in &options.files {
         importer.file(path, stop, progress)?;
     }
+    if stop.load(Ordering::Relaxed) {
+        tracing::warn!(
+            "stopping: what was read is being sealed; another signal ends at once, without sealing, and leaves that to `tapedeck recover`"
+        );
+    }
     importer.finish(now).map_err(unwritable)
 }
 
 fn unwritable(error: WriteError) -> Failure {
-    Failure::of(&error).hint("free the disk or name another --store, then import again")
+    let general = "free the disk or name another --store, then import again";
+    Failure::of(&error).hint(crate::hints::of(&error).unwrap_or(general))
 }
 
 fn open(path: &Path) -> std::io::Result<Box<dyn Read>> {
@@ -379,7 +385,9 @@ pub fn command(args: ImportArgs, say: &mut dyn FnMut(&str)) -> Result<(String, u
 fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        signal_hook::flag::register(signal, Arc::clone(&stop))
+        // The second signal ends at once.
+        signal_hook::flag::register_conditional_shutdown(signal, 2, Arc::clone(&stop))
+            .and_then(|_| signal_hook::flag::register(signal, Arc::clone(&stop)))
             .map_err(|e| Failure::new(format!("cannot watch for signals: {e}")))?;
     }
     Ok(stop)
@@ -407,16 +415,27 @@ fn report(imported: &Imported, files: usize, say: &mut dyn FnMut(&str)) -> Resul
             say(&format!("hint: {hint}"));
         }
     }
+    if let Some(warning) = ledger.imbalance() {
+        say(&warning);
+    }
     let json = ledger.to_json().map_err(|e| Failure::of(&e))?;
     let whole = imported.problems.is_empty() && imported.unsealed.is_empty() && failed == 0;
     let code = match (whole, ledger.total.counts.stored) {
         (true, _) => 0,
         (false, 0) => {
-            return Err(Failure::new(format!("nothing stored: none of {files} files could be read")));
+            return Err(nothing_stored(failed, files));
         }
         (false, _) => 3,
     };
     Ok((json, code))
+}
+
+fn nothing_stored(failed: u64, files: usize) -> Failure {
+    if failed > 0 {
+        return Failure::new(format!("nothing stored: the store took none of {failed} packets"))
+            .hint("free the disk or name another --store, then import again");
+    }
+    Failure::new(format!("nothing stored: none of {files} files could be read"))
 }
 
 fn failure(problem: &FileProblem) -> Failure {

@@ -203,6 +203,24 @@ impl Ledger {
         Self { version: 1, run: format!("{run:08x}"), start, end, total, interfaces, queues }
     }
 
+    /// What to say, loudly, of books that do not balance; `None` if they do.
+    #[must_use]
+    pub fn imbalance(&self) -> Option<String> {
+        let queues = self.queues.iter().filter(|queue| queue.unaccounted != 0);
+        let places: Vec<_> =
+            queues.map(|q| format!("{} queue {}: {}", q.interface, q.queue, q.unaccounted)).collect();
+        if places.is_empty() && self.total.unaccounted == 0 {
+            return None;
+        }
+        Some(format!(
+            "WARNING: the ledger does not balance: unaccounted {} ({}); negative means counted twice. \
+             This is a defect of tapedeck: please report it with the ledger of run {}",
+            self.total.unaccounted,
+            places.join(", "),
+            self.run
+        ))
+    }
+
     /// The JSON line that ends a run.
     ///
     /// # Errors
@@ -253,6 +271,11 @@ mod tests {
             Ledger::close(0x9f, Timestamp::ZERO, second, vec![nic], vec![queue(10, 7, 2), queue(4, 5, 0)]);
         assert_eq!(ledger.queues.iter().map(|q| q.unaccounted).collect::<Vec<_>>(), [1, -1]);
         assert_eq!((ledger.total.counts.seen, ledger.total.unaccounted), (17, 0));
+        // Two queues that cancel each other out are no balance.
+        let said = ledger.imbalance().unwrap();
+        assert!(said.contains("unaccounted 0 (eth1 queue 0: 1, eth1 queue 0: -1)"), "{said}");
+        let whole = Ledger::close(1, Timestamp::ZERO, second, Vec::new(), vec![queue(10, 8, 2)]);
+        assert_eq!(whole.imbalance(), None);
         let json = ledger.to_json().unwrap();
         let head = r#"{"version":1,"run":"0000009f","start":"1970-01-01T00:00:00.000000000Z","end":"1970-01-01T00:00:01.000000000Z","total":{"seen":17,"#;
         assert!(json.starts_with(head), "{json}");

@@ -5,15 +5,18 @@
 #![deny(unsafe_code)]
 
 mod books;
+mod claim;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod hints;
 pub mod identity;
 pub mod import;
 pub mod ladder;
 pub mod ledger;
 pub mod lock;
 pub mod maintain;
+mod originals;
 #[expect(unsafe_code, reason = "reads the blocks of a ring shared with the kernel")]
 pub mod packet_mmap;
 pub mod plan;

@@ -65,8 +65,8 @@ impl InterfaceLock {
     /// # Errors
     /// [`LockError::Held`] names the process that has it.
     pub fn take(ifindex: u32, holder: &Holder) -> Result<Self, LockError> {
-        let folder = make_folder()?;
-        let namespace = fs::metadata("/proc/thread-self/ns/net").map_or(0, |meta| meta.ino());
+        let folder = folder()?;
+        let namespace = namespace();
         let path = folder.join(format!("{namespace}-{ifindex}.lock"));
         let io = |act| {
             let path = path.clone();
@@ -108,6 +108,11 @@ impl Drop for InterfaceLock {
     }
 }
 
+/// Number of the caller's network namespace.
+pub(crate) fn namespace() -> u64 {
+    fs::metadata("/proc/thread-self/ns/net").map_or(0, |meta| meta.ino())
+}
+
 /// Whether the open file is the one that `path` names now.
 fn is_at(file: &File, path: &Path) -> bool {
     let numbers = |meta: fs::Metadata| (meta.dev(), meta.ino());
@@ -130,7 +135,7 @@ fn lock_patiently(mut file: File) -> Result<Flock<File>, (File, nix::errno::Errn
 /// All recorders of this machine that are alive: whoever holds a lock.
 #[must_use]
 pub fn holders() -> Vec<Holder> {
-    let folders = [PathBuf::from(FOLDER), fallback()];
+    let folders = folders();
     let files = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
     files.filter_map(|entry| alive(&entry.path())).collect()
 }
@@ -151,14 +156,19 @@ fn read_holder(file: &mut File) -> Option<Holder> {
     serde_json::from_str(&text).ok()
 }
 
+/// Where lock files may lie.
+pub(crate) fn folders() -> [PathBuf; 2] {
+    [PathBuf::from(FOLDER), fallback()]
+}
+
 fn fallback() -> PathBuf {
     std::env::temp_dir().join(format!("tapedeck-{}", nix::unistd::geteuid()))
 }
 
 /// The folder for lock files, made if need be, and ours.
-fn make_folder() -> Result<PathBuf, LockError> {
+pub(crate) fn folder() -> Result<PathBuf, LockError> {
     let mut last = None;
-    for path in [PathBuf::from(FOLDER), fallback()] {
+    for path in folders() {
         match own_folder(&path) {
             Ok(()) => return Ok(path),
             Err(source) => last = Some(LockError::Io { act: "make the folder of", path, source }),

@@ -9,7 +9,6 @@
 //! synced, renamed to its visible name. `import` is the same from the header walk on.
 
 #![forbid(unsafe_code)]
-#![expect(clippy::print_stderr, reason = "this is the program's voice")]
 
 use clap::Parser as _;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -28,11 +27,14 @@ fn main() -> ExitCode {
         .with_ansi(io::stderr().is_terminal())
         .with_target(false)
         .with_env_filter(filter)
+        // It would complain on stderr that stderr cannot be written to, and panic.
+        .log_internal_errors(false)
         .init();
-    match run(cli).and_then(|(stdout, code)| print(&stdout).map(|()| code)) {
+    let ledger = matches!(cli.command, Command::Record(_) | Command::Import(_));
+    match run(cli).and_then(|(stdout, code)| print(&stdout, ledger).map(|()| code)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
-            eprint!("{failure}");
+            speak(&failure.to_string());
             ExitCode::from(2)
         }
     }
@@ -40,7 +42,7 @@ fn main() -> ExitCode {
 
 /// What goes to stdout, and the exit code.
 fn run(cli: Cli) -> Result<(String, u8), Failure> {
-    let mut say = |line: &str| eprintln!("{line}");
+    let mut say = |line: &str| speak(&format!("{line}\n"));
     match cli.command {
         Command::Record(args) => supervisor::command(*args, &mut say),
         Command::Status(args) => status::command(&args),
@@ -51,14 +53,31 @@ fn run(cli: Cli) -> Result<(String, u8), Failure> {
     }
 }
 
-/// A reader that has gone away has had enough: that is no error.
-fn print(text: &str) -> Result<(), Failure> {
+/// Says something on stderr. Nobody listening (a closed pipe) is no reason to end a recording.
+fn speak(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+/// Standard output did not take what it was given.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot write to standard output")]
+struct Unwritten(#[source] io::Error);
+
+/// A reader that has gone away has had enough: that is no error. A ledger must not be lost with it.
+fn print(text: &str, ledger: bool) -> Result<(), Failure> {
     if text.is_empty() {
         return Ok(());
     }
     let mut out = io::stdout().lock();
     match writeln!(out, "{text}").and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::of(&error)),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            let cannot = Unwritten(error);
+            if !ledger {
+                return Err(Failure::of(&cannot).hint("give standard output a place with room"));
+            }
+            speak(&format!("{text}\n"));
+            Err(Failure::of(&cannot).hint("the ledger is the line above this error"))
+        }
         _ => Ok(()),
     }
 }

@@ -32,8 +32,22 @@ pub fn say_recovered(report: &RecoverReport, say: &mut dyn FnMut(&str)) {
     for path in &report.removed {
         say(&format!("{}: belonged to nothing any more; removed", path.display()));
     }
-    for error in &report.errors {
+    say_errors(&report.errors, say);
+}
+
+/// Each error in one line, each hint once.
+fn say_errors<E: std::error::Error + 'static>(errors: &[E], say: &mut dyn FnMut(&str)) {
+    let mut given = Vec::new();
+    for error in errors {
         say(&format!("warning: {}", with_causes(error)));
+        if let Some(hint) = crate::hints::of(error)
+            && !given.contains(&hint)
+        {
+            given.push(hint);
+        }
+    }
+    for hint in given {
+        say(&format!("hint: {hint}"));
     }
 }
 
@@ -70,9 +84,7 @@ pub fn reindex(
     for path in &report.written {
         say(&format!("wrote {}", path.display()));
     }
-    for error in &report.errors {
-        say(&format!("warning: {}", with_causes(error)));
-    }
+    say_errors(&report.errors, say);
     say(&format!(
         "{} written, {} right already, {} failed",
         report.written.len(),

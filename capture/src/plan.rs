@@ -24,6 +24,9 @@ pub enum PlanError {
     /// No store was named.
     #[error("no store to write to")]
     NoStore,
+    /// A store without a name.
+    #[error("--store: an empty name")]
+    Unnamed,
     /// A glob that matches nothing, or is none.
     #[error("--store {pattern}: {why}")]
     Glob {
@@ -51,7 +54,7 @@ impl PlanError {
                 Some("a glob spreads queues over folders that exist; a plain folder is made")
             }
             Self::Cpu(_) => Some("see `taskset -p $$` for those it may"),
-            Self::TwiceInterface(_) | Self::NoPackets => None,
+            Self::TwiceInterface(_) | Self::NoPackets | Self::Unnamed => None,
         }
     }
 }
@@ -128,6 +131,11 @@ impl RecordPlan {
 fn expand(stores: &[PathBuf]) -> Result<Vec<PathBuf>, PlanError> {
     let mut found: Vec<PathBuf> = Vec::new();
     for store in stores {
+        if store.as_os_str().is_empty() {
+            return Err(PlanError::Unnamed);
+        }
+        // Absolute: others read them in the lock file and in the status, from other folders.
+        let store = &std::path::absolute(store).unwrap_or_else(|_| store.clone());
         let matches = if is_glob(store) { matches_of(store)? } else { vec![store.clone()] };
         for path in matches {
             if !found.contains(&path) {
@@ -210,6 +218,8 @@ mod tests {
         assert!(matches!(RecordPlan::new(&args(&["a", "b", "a"], "/a")), Err(PlanError::TwiceInterface(_))));
         let no_store = RecordArgs { store: Vec::new(), ..args(&["a"], "/a") };
         assert!(matches!(RecordPlan::new(&no_store), Err(PlanError::NoStore)));
+        let unnamed = RecordArgs { store: vec![PathBuf::new()], ..args(&["a"], "/a") };
+        assert!(matches!(RecordPlan::new(&unnamed), Err(PlanError::Unnamed)));
         let cpu = RecordArgs { cpus: Some(CpuList(vec![1023])), ..args(&["a"], "/a") };
         assert!(matches!(RecordPlan::new(&cpu), Err(PlanError::Cpu(1023))));
     }

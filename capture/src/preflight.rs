@@ -1,13 +1,10 @@
-//! What must hold before an interface is recorded, and what is changed on it meanwhile.
+//! What must hold before an interface is recorded.
 //!
-//! Offloads that alter packets before the recorder sees them (VLAN tags taken out, packets merged) are
-//! switched off and, like everything changed here, put back when the recording ends; each change is
-//! said. It must never touch an interface that carries the default route unless told to.
+//! It only looks; what is changed for a recording is [`Claim`](crate::claim::Claim)'s. It must never let
+//! an interface through that carries the default route, unless told to.
 
-use crate::ladder::Mode;
-use crate::sys::ethtool::{Channels, Ethtool, Hashing, Offload};
+use crate::sys::ethtool::{Channels, Ethtool};
 use crate::sys::netlink::{self, LinkState};
-use crate::sys::packet::Promiscuous;
 use nix::net::if_::if_nametoindex;
 use std::fs;
 use std::io;
@@ -127,135 +124,6 @@ impl Target {
     pub(crate) fn queues(&self) -> u32 {
         // Drivers without channels have the queues they were made with.
         self.ethtool.channels().map_or(self.state.rx_queues, Channels::rx).max(1)
-    }
-
-    /// Prepares the interface for a recording; `rss_queues` asks for symmetric hashing over so many
-    /// queues.
-    ///
-    /// # Errors
-    /// [`PreflightError::Rss`], and [`PreflightError::Io`] where it does not go promiscuous.
-    pub(crate) fn claim(&self, rss_queues: Option<u32>) -> Result<Claim, PreflightError> {
-        let promiscuous = Promiscuous::on(self.ifindex).map_err(|source| PreflightError::Io {
-            interface: self.name.clone(),
-            act: "switch on promiscuous mode of",
-            source,
-        })?;
-        let ethtool = Ethtool::open(&self.name).map_err(|source| PreflightError::Io {
-            interface: self.name.clone(),
-            act: "open an ethtool socket for",
-            source,
-        })?;
-        let mut claim = Claim {
-            interface: self.name.clone(),
-            ethtool,
-            offloads: Vec::new(),
-            hashing: None,
-            channels: None,
-            _promiscuous: promiscuous,
-        };
-        if let Some(queues) = rss_queues {
-            claim.spread(queues)?;
-        }
-        Ok(claim)
-    }
-}
-
-/// An interface in use: whatever was changed on it is put back on drop.
-#[derive(Debug)]
-pub(crate) struct Claim {
-    interface: String,
-    ethtool: Ethtool,
-    offloads: Vec<Offload>,
-    hashing: Option<Hashing>,
-    channels: Option<Channels>,
-    _promiscuous: Promiscuous,
-}
-
-impl Claim {
-    /// Switches off what would falsify packets in `mode`.
-    ///
-    /// # Errors
-    /// [`PreflightError::Offload`]: tags would be lost and the driver does not let go of them.
-    pub(crate) fn offloads_off(&mut self, mode: Mode) -> Result<(), PreflightError> {
-        if mode != Mode::Packet {
-            // Without the dev-bound program nobody hands the tag over: it would be gone.
-            self.switch_off(Offload::RxVlan).map_err(|source| PreflightError::Offload {
-                interface: self.interface.clone(),
-                word: Offload::RxVlan.word(),
-                loss: "VLAN tags would be lost",
-                source,
-            })?;
-        }
-        // Merging happens before generic XDP and packet sockets, after native XDP.
-        let merging: &[Offload] = match mode {
-            Mode::ZeroCopy | Mode::Copy => &[Offload::Lro],
-            Mode::Skb | Mode::Packet => &[Offload::Lro, Offload::Gro],
-        };
-        for which in merging {
-            if let Err(error) = self.switch_off(*which) {
-                let (interface, word) = (&self.interface, which.word());
-                tracing::warn!(interface, %error, "{word} stays on: packets may be recorded merged");
-            }
-        }
-        Ok(())
-    }
-
-    fn switch_off(&mut self, which: Offload) -> io::Result<()> {
-        // A driver that does not know the offload has not got it.
-        if !self.ethtool.offload(which).unwrap_or(false) {
-            return Ok(());
-        }
-        self.ethtool.set_offload(which, false)?;
-        if self.ethtool.offload(which)? {
-            return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
-        }
-        tracing::info!(interface = self.interface, "{} switched off while recording", which.word());
-        self.offloads.push(which);
-        Ok(())
-    }
-
-    /// Symmetric hashing over `queues` queues.
-    fn spread(&mut self, queues: u32) -> Result<(), PreflightError> {
-        let fail = |act| {
-            let interface = self.interface.clone();
-            move |source| PreflightError::Rss { interface, act, source }
-        };
-        let hashing = self.ethtool.hashing().map_err(fail("read the receive hashing"))?;
-        if !hashing.is_settable() {
-            return Err(fail("read the receive hashing")(io::Error::from_raw_os_error(libc::EOPNOTSUPP)));
-        }
-        let channels = self.ethtool.channels().map_err(fail("read the queue count"))?;
-        let queues = queues.clamp(1, channels.rx_max().max(1));
-        let (set_channels, set_hashing) = (fail("set the queue count"), fail("set the receive hashing"));
-        if channels.rx() != queues {
-            self.ethtool.set_channels(channels.with_rx(queues)).map_err(set_channels)?;
-            self.channels = Some(channels);
-        }
-        self.ethtool.set_hashing(&hashing.symmetric(queues)).map_err(set_hashing)?;
-        self.hashing = Some(hashing);
-        tracing::info!(interface = self.interface, queues, "symmetric receive hashing set while recording");
-        Ok(())
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let interface = &self.interface;
-        for which in self.offloads.drain(..) {
-            if let Err(error) = self.ethtool.set_offload(which, true) {
-                tracing::warn!(interface, %error, "cannot switch {} on again", which.word());
-            }
-        }
-        if let Some(channels) = self.channels.take()
-            && let Err(error) = self.ethtool.set_channels(channels)
-        {
-            tracing::warn!(interface, %error, "cannot set the queue count back");
-        }
-        if let Some(hashing) = self.hashing.take()
-            && let Err(error) = self.ethtool.set_hashing(&hashing)
-        {
-            tracing::warn!(interface, %error, "cannot set the receive hashing back");
-        }
     }
 }
 

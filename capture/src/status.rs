@@ -1,8 +1,12 @@
-//! The status file: `STORE/.run/<run>.json`, written each second by the recorder, read by `status`.
+//! The status file: `STORE/.run/<run>.json`, written each second by the recorder ([`files`]), read by
+//! `status`.
 //!
-//! Hidden until whole: written beside and renamed. A file that has not been renewed for five seconds
-//! belongs to a recorder that does not run. It must never be believed for more than that: the ledger in
-//! it is a snapshot.
+//! A file that has not been renewed for five seconds belongs to a recorder that does not run. It must
+//! never be believed for more than that: the ledger in it is a snapshot.
+
+mod files;
+
+pub(crate) use files::StatusFiles;
 
 use crate::cli::StatusArgs;
 use crate::ledger::Ledger;
@@ -11,15 +15,14 @@ use crate::{identity, lock};
 use serde::{Deserialize, Serialize};
 use std::fmt::Write as _;
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use tapedeck_packet::Timestamp;
 use tapedeck_packet::time::NANOS_PER_SEC;
 
+/// Folder of the status files in a store.
+const RUN_FOLDER: &str = ".run";
 /// Age at which a status file says nothing any more.
 const STALE_NS: u64 = 5 * NANOS_PER_SEC;
-/// Age at which a new recorder clears it away.
-const DEAD_NS: u64 = 3600 * NANOS_PER_SEC;
 
 /// What the recorder says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,6 +33,9 @@ pub struct Status {
     pub pid: u32,
     /// When it was written, nanoseconds since the epoch.
     pub updated_ns: u64,
+    /// All stores the recorder writes to.
+    #[serde(default)]
+    pub stores: Vec<PathBuf>,
     /// The books so far.
     pub ledger: Ledger,
     /// One per worker.
@@ -61,59 +67,25 @@ pub struct WorkerStatus {
     pub segments: u64,
 }
 
-/// The status files of one run.
-#[derive(Debug)]
-pub(crate) struct StatusFiles {
-    paths: Vec<PathBuf>,
-}
-
-impl StatusFiles {
-    /// Makes the folders and clears away what dead recorders left.
-    pub(crate) fn new(stores: &[PathBuf], run: u32, now: Timestamp) -> io::Result<Self> {
-        let mut paths = Vec::with_capacity(stores.len());
-        for store in stores {
-            let folder = store.join(".run");
-            fs::create_dir_all(&folder)?;
-            for (path, status) in read_folder(&folder) {
-                if now.nanos().saturating_sub(status.updated_ns) > DEAD_NS {
-                    let _ = fs::remove_file(path);
-                }
-            }
-            paths.push(folder.join(format!("{run:08x}.json")));
-        }
-        Ok(Self { paths })
-    }
-
-    /// Writes the status to every store.
-    pub(crate) fn write(&self, status: &Status) -> io::Result<()> {
-        let text = serde_json::to_vec(status)?;
-        let mut result = Ok(());
-        for path in &self.paths {
-            let hidden = path.with_extension("new");
-            // One full store must not silence the others.
-            if let Err(error) = fs::write(&hidden, &text).and_then(|()| fs::rename(&hidden, path)) {
-                result = Err(error);
-            }
-        }
-        result
-    }
-}
-
-impl Drop for StatusFiles {
-    /// A recorder that has ended says so by having no file.
-    fn drop(&mut self) {
-        for path in &self.paths {
-            let _ = fs::remove_file(path);
-        }
-    }
-}
-
 /// The recorders that write to `store` and have said so within the last five seconds.
 #[must_use]
 pub fn running(store: &Path, now: Timestamp) -> Vec<Status> {
     let fresh = |status: &Status| now.nanos().saturating_sub(status.updated_ns) <= STALE_NS;
-    let files = read_folder(&store.join(".run"));
-    files.into_iter().map(|(_, status)| status).filter(fresh).collect()
+    let inside = read_folder(&store.join(RUN_FOLDER));
+    // Where it is written when the store takes nothing.
+    let outside = lock::folders().into_iter().flat_map(|folder| read_folder(&folder));
+    let outside = outside.filter(|(_, status)| status.stores.iter().any(|other| same(other, store)));
+    let mut found: Vec<_> =
+        inside.into_iter().chain(outside).map(|(_, status)| status).filter(fresh).collect();
+    found.sort_by(|a, b| (&a.ledger.run, b.updated_ns).cmp(&(&b.ledger.run, a.updated_ns)));
+    found.dedup_by(|a, b| a.ledger.run == b.ledger.run);
+    found
+}
+
+/// Whether two paths name one folder.
+fn same(one: &Path, other: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path));
+    matches!((real(one), real(other)), (Ok(one), Ok(other)) if one == other)
 }
 
 fn read_folder(folder: &Path) -> Vec<(PathBuf, Status)> {
@@ -143,11 +115,26 @@ pub fn command(args: &StatusArgs) -> Result<(String, u8), Failure> {
     found.sort_by(|a, b| a.ledger.run.cmp(&b.ledger.run));
     found.dedup_by(|a, b| a.ledger.run == b.ledger.run);
     if found.is_empty() {
-        return Err(Failure::new("no recorder is running").hint("`tapedeck record` starts one"));
+        return Err(nobody(&args.store));
     }
     let text = |status: &Status| if args.json { status.ledger.to_json() } else { Ok(status_text(status)) };
     let texts = found.iter().map(text).collect::<Result<Vec<_>, _>>().map_err(|error| Failure::of(&error))?;
     Ok((texts.join("\n"), 0))
+}
+
+/// Why there is nothing to show: a recorder may be starting, or stuck.
+fn nobody(stores: &[PathBuf]) -> Failure {
+    let asked = |holder: &lock::Holder| {
+        stores.is_empty() || holder.stores.iter().any(|one| stores.iter().any(|other| same(one, other)))
+    };
+    match lock::holders().into_iter().find(asked) {
+        Some(holder) => Failure::new(format!(
+            "no recorder has reported within 5 s; process {} holds interface {}",
+            holder.pid, holder.interface
+        ))
+        .hint("it is starting, stopped, or waits for a disk that does not answer: see its log"),
+        None => Failure::new("no recorder is running").hint("`tapedeck record` starts one"),
+    }
 }
 
 /// The human form of a recorder's status.
@@ -197,42 +184,4 @@ fn worker_text(worker: &WorkerStatus) -> String {
         worker.store.display(),
         worker.sink.as_deref().unwrap_or("not open yet")
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_status_is_believed_for_five_seconds() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = dir.path().to_path_buf();
-        let at = |seconds: u64| Timestamp::from_nanos_saturating(seconds * NANOS_PER_SEC);
-        let ledger = Ledger::close(7, at(1), at(100), Vec::new(), Vec::new());
-        let status = Status { version: 1, pid: 1, updated_ns: at(100).nanos(), ledger, workers: Vec::new() };
-        let files = StatusFiles::new(std::slice::from_ref(&store), 7, at(100)).unwrap();
-        assert!(running(&store, at(100)).is_empty());
-        files.write(&status).unwrap();
-        assert_eq!(running(&store, at(105)), [status]);
-        assert!(running(&store, at(106)).is_empty());
-        drop(files);
-        assert!(running(&store, at(100)).is_empty());
-    }
-
-    #[test]
-    fn files_of_the_dead_are_cleared_away() {
-        let dir = tempfile::tempdir().unwrap();
-        let store = dir.path().to_path_buf();
-        let at = |seconds: u64| Timestamp::from_nanos_saturating(seconds * NANOS_PER_SEC);
-        let ledger = Ledger::close(7, at(1), at(1), Vec::new(), Vec::new());
-        let status = Status { version: 1, pid: 1, updated_ns: at(1).nanos(), ledger, workers: Vec::new() };
-        let old = StatusFiles::new(std::slice::from_ref(&store), 7, at(1)).unwrap();
-        old.write(&status).unwrap();
-        std::mem::forget(old);
-        let path = store.join(".run/00000007.json");
-        drop(StatusFiles::new(std::slice::from_ref(&store), 8, at(3_600)).unwrap());
-        assert!(path.exists());
-        drop(StatusFiles::new(std::slice::from_ref(&store), 8, at(3_602)).unwrap());
-        assert!(!path.exists());
-    }
 }

@@ -1,7 +1,7 @@
 //! Sizes, durations, levels and CPU lists as operators write them. Pure text to number.
 
 use std::time::Duration;
-use tapedeck_writer::Level;
+use tapedeck_writer::{Level, SEGMENT_BYTES_MIN};
 
 /// A text that is not what was asked for.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +32,16 @@ pub fn size_bytes(text: &str) -> Result<u64, UnitError> {
     };
     let number: u64 = number.parse().map_err(|_| error())?;
     number.checked_mul(scale).filter(|bytes| *bytes > 0).ok_or_else(error)
+}
+
+/// Size of a segment: as [`size_bytes`], at least [`SEGMENT_BYTES_MIN`].
+///
+/// # Errors
+/// Anything else.
+pub fn segment_bytes(text: &str) -> Result<u64, UnitError> {
+    let wanted = "a segment size of 1MiB or more: a segment holds at least a whole frame";
+    let bytes = size_bytes(text)?;
+    if bytes < SEGMENT_BYTES_MIN { Err(UnitError { text: text.to_owned(), wanted }) } else { Ok(bytes) }
 }
 
 /// A duration: `90` (seconds), `500ms`, `60s`, `5m`, `2h`, `1d`, and sums such as `1h30m`.
@@ -123,6 +133,16 @@ mod tests {
         for text in ["", "0", "GiB", "1.5GiB", "-1", "1 GiB x", "99999999999TiB"] {
             assert!(size_bytes(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn segments_have_a_least_size() {
+        assert_eq!(segment_bytes("1MiB"), Ok(SEGMENT_BYTES_MIN));
+        for text in ["1048575", "64KiB", "1MB", "1"] {
+            let error = segment_bytes(text).unwrap_err().to_string();
+            assert!(error.contains(text) && error.contains("1MiB or more"), "{error}");
+        }
+        assert!(segment_bytes("big").unwrap_err().to_string().contains("a size such as"));
     }
 
     #[test]

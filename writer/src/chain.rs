@@ -16,12 +16,13 @@ mod tests;
 use crate::config::{ChainConfig, WhenFull};
 use crate::counters::{ChainCounters, CounterSnapshot};
 use crate::error::WriteError;
+use crate::home::{Home, Root};
 use crate::level::LevelPolicy;
 use crate::live::LiveFile;
 use crate::settle::{self, Mark, Marks, Place, Slot};
 use crate::sink::SinkKind;
 use crate::sinks::{self, SinkMaker};
-use crate::stage::{Job, Press, Returns, Stage, StageParts};
+use crate::stage::{self, Job, Press, Returns, Stage, StageParts};
 use crate::sync::{SyncReport, Syncer};
 use crossbeam_channel::{Receiver, Sender, bounded};
 use open::{OpenFrame, OpenSegment, fits_hour};
@@ -88,6 +89,8 @@ pub struct Chain {
     /// The frame being filled; of the last segment.
     frame: Option<OpenFrame>,
     spare_tables: Vec<RowTable>,
+    /// Most bytes the header of a segment takes.
+    header_bytes: u64,
     /// Counters of the latest tick, for statistics blocks.
     latest: Counters,
     /// Clock of the latest tick.
@@ -159,6 +162,7 @@ impl Chain {
             live: config.live.then(|| LiveFile::create(&config)).transpose()?,
             marks: Marks::new(Arc::clone(&marks)),
             store: config.store.clone(),
+            home: Home::of(&config.store)?,
             section: config.section.clone(),
             interface: config.interface.clone(),
             segment_bytes: config.segment_bytes,
@@ -169,7 +173,9 @@ impl Chain {
             counters: Arc::clone(&counters),
             press,
         };
-        let syncer = Syncer::new(sync_queue, Arc::clone(&counters), config.sync_interval);
+        let root = Root::of(&config.store);
+        let header_bytes = stage::header_bytes(&config.section, &config.interface);
+        let syncer = Syncer::new(sync_queue, Arc::clone(&counters), config.sync_interval, root);
         let threads = spawn(parts, syncer, config.stage_cpu)?;
         Ok(Self {
             spare_tables: vec![RowTable::new()],
@@ -186,6 +192,7 @@ impl Chain {
             latest_seq: None,
             open: Vec::new(),
             frame: None,
+            header_bytes,
             latest: Counters::default(),
             wall: Instant::now(),
             delivered: 0,
@@ -310,6 +317,10 @@ impl Chain {
         let room = |f: &OpenFrame| f.raw.len() + open::STATISTICS_BYTES <= FRAME_BYTES_MAX;
         if !self.frame.as_ref().is_some_and(room) {
             self.cut_frame();
+            self.end_full_segment(0);
+            if self.open.is_empty() {
+                return;
+            }
             // No buffer: the stage has more than enough to do; the next tick will do.
             let Some(raw) = self.spare_raw.take().or_else(|| self.raw.try_recv().ok()) else { return };
             self.begin_frame(raw);

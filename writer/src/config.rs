@@ -7,6 +7,10 @@ use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 use tapedeck_index::pcapng::{InterfaceInfo, SectionInfo};
 
+/// Least stored bytes of a segment that hold a header, a full frame and the end, whatever is in them: one
+/// write buffer.
+pub const SEGMENT_BYTES_MIN: u64 = 1 << 20;
+
 /// Which sink to use.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum SinkChoice {
@@ -45,7 +49,8 @@ pub struct ChainConfig {
     pub run: u32,
     /// Counts the segments of the run; shared by all its chains.
     pub seq: Arc<AtomicU32>,
-    /// A segment is cut when it has about this many stored bytes: at the frame that reaches it.
+    /// Most stored bytes of a segment: it is cut before a frame that could exceed them. Only a segment of
+    /// a single frame may be longer; from [`SEGMENT_BYTES_MIN`] on, only for a packet larger than a frame.
     pub segment_bytes: u64,
     /// A segment is cut at this age, also when no packet comes; `None` = never.
     pub segment_age: Option<Duration>,

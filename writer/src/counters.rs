@@ -31,6 +31,12 @@ impl Tally {
         self.bytes.fetch_add(sum.bytes, Ordering::Relaxed);
     }
 
+    /// Takes back what was added.
+    fn take(&self, sum: Sum) {
+        self.packets.fetch_sub(sum.packets, Ordering::Relaxed);
+        self.bytes.fetch_sub(sum.bytes, Ordering::Relaxed);
+    }
+
     pub(crate) fn sum(&self) -> Sum {
         Sum { packets: self.packets.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
     }
@@ -149,6 +155,20 @@ impl ChainCounters {
     pub(crate) fn fail(&self, sum: Sum) {
         self.failed.add(sum);
         self.left.add(sum);
+    }
+
+    /// Moves packets that were booked as retrievable, and are not any more, to those lost in writing.
+    pub(crate) fn lose(&self, sum: Sum) {
+        self.stored.take(sum);
+        self.failed.add(sum);
+    }
+
+    /// Of a segment, `counted` packets were booked as retrievable and `found` are: corrects the books.
+    pub(crate) fn settle(&self, counted: Sum, found: Sum) {
+        self.lose(counted.minus(found));
+        let back = found.minus(counted);
+        self.stored.add(back);
+        self.failed.take(back);
     }
 
     /// All counters; taken one after the other, so exact only when the chain is at rest.

@@ -8,7 +8,8 @@ use crate::error::FileError;
 use std::fs::{File, TryLockError};
 use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use tapedeck_index::name::{FileKind, SegmentName};
 
 /// Extension of an open segment that is not locked yet, whose name also begins with a dot.
 pub(crate) const NEW_EXTENSION: &str = "new";
@@ -64,6 +65,17 @@ pub(crate) fn write_synced(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
     File::options().write(true).open(path).and_then(|f| f.sync_data()).map_err(FileError::at("sync", path))
 }
 
+/// The name below which `file` is a sealed segment in `folder`, if it is one.
+pub(crate) fn sealed_name(file: &File, folder: &Path) -> Option<PathBuf> {
+    let entries = std::fs::read_dir(folder).ok()?;
+    let is_sealed = |path: &PathBuf| {
+        let name = path.file_name().and_then(std::ffi::OsStr::to_str).and_then(SegmentName::parse_file);
+        name.is_some_and(|(_, kind)| kind == FileKind::Sealed)
+    };
+    let mut sealed = entries.flatten().map(|entry| entry.path()).filter(is_sealed);
+    sealed.find(|path| path.try_exists().unwrap_or(false) && is_at(file, path))
+}
+
 /// A new empty file, locked for as long as it is open. `direct` opens it with O_DIRECT.
 pub(crate) fn create_locked(path: &Path, direct: bool) -> Result<File, FileError> {
     let mut options = File::options();
@@ -98,10 +110,15 @@ pub(crate) fn adopt(path: &Path) -> Result<Option<File>, FileError> {
         }
     }
     // Between open and lock the writer may have sealed and renamed it.
-    let held = file.metadata().map_err(FileError::at("stat", path))?;
-    match std::fs::symlink_metadata(path) {
-        Ok(now) if (now.dev(), now.ino()) == (held.dev(), held.ino()) => Ok(Some(file)),
-        _ => Ok(None),
+    Ok(is_at(&file, path).then_some(file))
+}
+
+/// Whether `path` names `file` and nothing else. A path that cannot be looked at counts as unchanged.
+pub(crate) fn is_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), std::fs::symlink_metadata(path)) {
+        (Ok(held), Ok(named)) => (held.dev(), held.ino()) == (named.dev(), named.ino()),
+        (_, Err(error)) => !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory),
+        (Err(_), Ok(_)) => true,
     }
 }
 
@@ -132,6 +149,30 @@ mod tests {
         remove(&b).unwrap();
         rename_new(&a, &b).unwrap();
         assert_eq!(std::fs::read(&b).unwrap(), b"a");
+    }
+
+    #[test]
+    fn a_sealed_segment_is_found_by_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let name = SegmentName {
+            t0: tapedeck_packet::Timestamp::ZERO,
+            sensor: "s".to_owned(),
+            interface: "eth1".to_owned(),
+            queue: 0,
+            run: 1,
+            seq: 2,
+        };
+        let path = dir.path().join(name.file(FileKind::Open));
+        let file = create_locked(&path, false).unwrap();
+        assert!(is_at(&file, &path));
+        assert_eq!(sealed_name(&file, dir.path()), None);
+        let sealed = dir.path().join(name.file(FileKind::Sealed));
+        rename_new(&path, &sealed).unwrap();
+        assert!(!is_at(&file, &path));
+        assert_eq!(sealed_name(&file, dir.path()), Some(sealed.clone()));
+        std::fs::remove_file(&sealed).unwrap();
+        std::fs::write(&sealed, b"").unwrap();
+        assert_eq!(sealed_name(&file, dir.path()), None);
     }
 
     #[test]

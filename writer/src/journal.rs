@@ -32,6 +32,16 @@ impl JournalFile {
         Arc::clone(&self.file)
     }
 
+    /// Nothing more goes into it: nobody would find it.
+    pub(crate) fn give_up(&mut self) {
+        self.dead = true;
+    }
+
+    /// Whether it takes no more records.
+    pub(crate) fn is_dead(&self) -> bool {
+        self.dead
+    }
+
     /// Adds the first record.
     pub(crate) fn start(&mut self, start: &Start) {
         journal::encode_start(&mut self.records, start);

@@ -15,6 +15,7 @@ pub mod config;
 pub mod counters;
 mod disk;
 pub mod error;
+mod home;
 mod journal;
 pub mod level;
 mod live;
@@ -33,7 +34,7 @@ mod sys;
 pub mod verify;
 
 pub use chain::{Appended, Chain, ChainReport};
-pub use config::{ChainConfig, SinkChoice, WhenFull};
+pub use config::{ChainConfig, SEGMENT_BYTES_MIN, SinkChoice, WhenFull};
 pub use counters::{ChainCounters, CounterSnapshot, Sum};
 pub use error::{FileError, WriteError};
 pub use level::Level;

@@ -100,6 +100,8 @@ pub struct Recovered {
     pub sealed: Option<PathBuf>,
     /// Packets in all.
     pub packets: u64,
+    /// Captured bytes of these packets.
+    pub bytes: u64,
     /// Packets among them that only the journal had.
     pub from_journal: u64,
     /// Offset of the first byte that was cut, and how many bytes up to the last that is not zero.
@@ -192,6 +194,7 @@ pub(crate) fn recover_locked(paths: &Paths, name: &SegmentName) -> Result<Recove
         open: paths.open.clone(),
         sealed: None,
         packets: facts.packets,
+        bytes: facts.bytes,
         from_journal: facts.packets - in_frames,
         cut: (lost > 0).then_some((whole, lost)),
         fault: fault.filter(|_| lost > 0),

@@ -164,6 +164,8 @@ pub(crate) struct Facts {
     /// Frames, the header frame included.
     pub(crate) frames: u32,
     pub(crate) packets: u64,
+    /// Captured bytes of these packets.
+    pub(crate) bytes: u64,
     /// Smallest and largest packet time.
     pub(crate) times: Option<(Timestamp, Timestamp)>,
     /// The last statistics block.
@@ -225,12 +227,14 @@ impl Scan {
             sorted: true,
         };
         let mut last = Timestamp::ZERO;
+        let mut bytes = 0;
         for (_, block) in Blocks::new(raw).flatten() {
             match block {
                 Block::Packet(packet) => {
                     self.walk.run(self.link, packet.bytes);
                     self.table.add(&self.walk);
                     meta.packets += 1;
+                    bytes += to_u64(packet.bytes.len());
                     meta.t_min = meta.t_min.min(packet.ts);
                     meta.t_max = meta.t_max.max(packet.ts);
                     meta.sorted &= packet.ts >= last;
@@ -245,6 +249,7 @@ impl Scan {
         self.builder.frame(meta, &self.rows);
         self.facts.frames += 1;
         self.facts.packets += u64::from(meta.packets);
+        self.facts.bytes += bytes;
         self.facts.stored_len += to_u64(stored_len);
         if meta.packets > 0 {
             let (low, high) = self.facts.times.unwrap_or((meta.t_min, meta.t_max));

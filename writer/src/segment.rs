@@ -10,6 +10,7 @@
 
 use crate::buffer::Pool;
 use crate::counters::{ChainCounters, Sum};
+use crate::disk;
 use crate::journal::JournalFile;
 use crate::output::Output;
 use crate::sink::{Durable, Sink, to_u64};
@@ -17,10 +18,11 @@ use crate::stage::FrameJob;
 use crate::sync::Watch;
 use std::collections::{HashMap, VecDeque};
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use tapedeck_index::frame::compress_bound;
 use tapedeck_index::name::SegmentName;
 use tapedeck_index::rows::FrameRows;
 use tapedeck_index::sidecar::{FrameMeta, SidecarBuilder};
@@ -31,10 +33,13 @@ use tapedeck_packet::Timestamp;
 pub(crate) struct Link {
     /// Set by stage or sync thread, read by the worker: start another segment. Relaxed: a hint.
     pub(crate) failed: AtomicBool,
-    /// Stored bytes of the frames compressed so far. Written by the stage.
+    /// Set by the stage before `failed`: not the disk failed, the files were taken away. Relaxed: a hint.
+    pub(crate) lost: AtomicBool,
+    /// Stored bytes of the frames compressed so far, the header included. Written by the stage.
     pub(crate) stored_bytes: AtomicU64,
-    /// Uncompressed bytes of these frames. Written by the stage.
-    pub(crate) raw_bytes: AtomicU64,
+    /// What these frames could have taken at most, without the header. Written by the stage after
+    /// `stored_bytes`, read by the worker before it (Release and Acquire): a frame is never in neither.
+    pub(crate) bound_bytes: AtomicU64,
 }
 
 /// Where the files of an open segment are.
@@ -109,6 +114,10 @@ pub(crate) struct Segment {
     t0: Option<Timestamp>,
     next_number: u32,
     failed: bool,
+    /// Its files are no longer where readers and recovery look.
+    lost: bool,
+    /// Its packets that were counted `stored`.
+    stored: Sum,
 }
 
 /// A segment whose bytes are all in its file.
@@ -116,22 +125,26 @@ pub(crate) struct Complete {
     pub(crate) name: SegmentName,
     pub(crate) paths: Paths,
     pub(crate) durable: Arc<dyn Durable>,
-    /// Held, never used: closing it gives the lock back.
-    pub(crate) _lock: Arc<File>,
+    /// The open file; closing it gives the lock back.
+    pub(crate) lock: Arc<File>,
     pub(crate) len: u64,
     pub(crate) builder: SidecarBuilder,
     /// Packets that only the seal makes retrievable: the journal could not take them.
     pub(crate) unrecorded: Sum,
     /// As many of them as no reader sees before the seal.
     pub(crate) hidden: u64,
+    /// Packets counted `stored`.
+    pub(crate) stored: Sum,
 }
 
 /// A segment that ended in a failed write: recovery makes of it what can be made.
 pub(crate) struct Broken {
     pub(crate) name: SegmentName,
     pub(crate) paths: Paths,
-    /// Held, never used: closing it gives the lock back.
-    pub(crate) _lock: Arc<File>,
+    /// The open file; closing it gives the lock back.
+    pub(crate) lock: Arc<File>,
+    /// Packets counted `stored`.
+    pub(crate) stored: Sum,
 }
 
 /// How a segment ended.
@@ -140,6 +153,8 @@ pub(crate) enum Ended {
     Broken(Broken),
     /// No packet ever came.
     Empty(Broken),
+    /// Its files were taken away; its packets are counted as lost.
+    Lost,
 }
 
 impl Segment {
@@ -154,6 +169,8 @@ impl Segment {
             t0: None,
             next_number: 0,
             failed: false,
+            lost: false,
+            stored: Sum::default(),
         }
     }
 
@@ -228,7 +245,7 @@ impl Segment {
     ) -> bool {
         let known = self.covered.get(&number).copied().unwrap_or_default();
         // A hole would hide what follows: once blocks are missing, the rest waits for the frame.
-        if known.bytes != offset {
+        if known.bytes != offset || self.parts.journal.is_dead() {
             return false;
         }
         self.parts.journal.open_blocks(number, offset, bytes);
@@ -238,7 +255,7 @@ impl Segment {
         }
         let covered = Covered { bytes: offset + bytes.len(), sum: known.sum.plus(sum) };
         self.covered.insert(number, covered);
-        counters.store(sum);
+        self.book(sum, counters);
         true
     }
 
@@ -259,6 +276,11 @@ impl Segment {
         self.next_number = info.number.saturating_add(1);
     }
 
+    fn book(&mut self, sum: Sum, counters: &ChainCounters) {
+        self.stored = self.stored.plus(sum);
+        counters.store(sum);
+    }
+
     fn note_packets(&mut self, info: &FrameInfo) {
         if info.sum.packets > 0 {
             let t_min = info.meta.t_min;
@@ -268,6 +290,7 @@ impl Segment {
 
     /// Takes a compressed frame.
     pub(crate) fn add(&mut self, mut info: FrameInfo, raw_len: usize, stored: &[u8], pool: &Pool) {
+        let number = info.number;
         info.meta.offset = self.output.end();
         info.meta.stored_len = u32::try_from(stored.len()).unwrap_or(u32::MAX);
         info.meta.raw_len = u32::try_from(raw_len).unwrap_or(u32::MAX);
@@ -278,14 +301,17 @@ impl Segment {
         let covered = self.covered.remove(&info.number).unwrap_or_default();
         let uncovered = info.sum.minus(covered.sum);
         self.unrecorded.push_back(Unrecorded { info, end: self.output.end(), uncovered, known: false });
-        // Relaxed: the worker only estimates the segment's size from them.
         self.parts.link.stored_bytes.store(self.output.end(), Ordering::Relaxed);
-        self.parts.link.raw_bytes.fetch_add(to_u64(raw_len), Ordering::Relaxed);
+        if number > 0 {
+            // Release: partner is the Acquire load in `OpenSegment::stored_at_most` (chain/open.rs).
+            self.parts.link.bound_bytes.fetch_add(to_u64(compress_bound(raw_len)), Ordering::Release);
+        }
     }
 
     /// The journal's turn: whole blocks go to the sink, what is in the file is recorded, and what has
     /// been waiting since the last tick is recorded with its bytes. Gives used rows to `done`.
     pub(crate) fn tick(&mut self, counters: &ChainCounters, done: &mut dyn FnMut(FrameRows)) {
+        self.look(counters, done);
         if self.failed {
             return;
         }
@@ -301,8 +327,44 @@ impl Segment {
         }
     }
 
+    /// Looks whether the files are still where readers and recovery look for them.
+    fn look(&mut self, counters: &ChainCounters, done: &mut dyn FnMut(FrameRows)) {
+        if self.lost {
+            return;
+        }
+        let Paths { open, journal, .. } = &self.parts.paths;
+        if !disk::is_at(&self.parts.lock, open) {
+            self.lose(counters, done);
+        } else if !self.parts.journal.is_dead() && !disk::is_at(&self.parts.journal.file(), journal) {
+            let path = journal.display();
+            tracing::warn!(journal = %path, "the journal is gone: deleted or replaced; the segment will be cut");
+            // What it alone had is in frames that are on their way to the segment.
+            self.parts.journal.give_up();
+            self.parts.link.failed.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The files are gone: nothing of this segment can be retrieved, now or later.
+    fn lose(&mut self, counters: &ChainCounters, done: &mut dyn FnMut(FrameRows)) {
+        (self.failed, self.lost) = (true, true);
+        self.parts.journal.give_up();
+        self.parts.link.lost.store(true, Ordering::Relaxed);
+        self.parts.link.failed.store(true, Ordering::Relaxed);
+        counters.segments_failed.fetch_add(1, Ordering::Relaxed);
+        for frame in self.unrecorded.drain(..) {
+            counters.fail(frame.uncovered);
+            done(frame.info.rows);
+        }
+        let stored = std::mem::take(&mut self.stored);
+        counters.lose(stored);
+        say_lost(&self.parts.paths.open, stored);
+    }
+
     /// Journals frames whose bytes can be had, and those that `reach` names with their bytes.
     fn record(&mut self, reach: Reach, counters: &ChainCounters, done: &mut dyn FnMut(FrameRows)) {
+        if self.parts.journal.is_dead() {
+            return;
+        }
         let in_file = self.parts.sink.completed().min(self.output.end());
         let mut end = in_file.max(self.tail_end);
         let reached = |frame: &Unrecorded| match reach {
@@ -329,10 +391,12 @@ impl Segment {
             return;
         }
         self.tail_end = self.tail_end.max(end);
+        let mut recorded = Sum::default();
         for frame in self.unrecorded.drain(..count) {
-            counters.store(frame.uncovered);
+            recorded = recorded.plus(frame.uncovered);
             done(frame.info.rows);
         }
+        self.book(recorded, counters);
     }
 
     fn journal_failed(&mut self, error: &std::io::Error) {
@@ -381,6 +445,10 @@ impl Segment {
 
     /// Takes the segment apart. Everything has been written or has failed.
     pub(crate) fn end(mut self, counters: &ChainCounters, done: &mut dyn FnMut(FrameRows)) -> Ended {
+        self.look(counters, done);
+        if self.lost {
+            return Ended::Lost;
+        }
         if self.parts.sink.failure().is_some() && !self.failed {
             self.fail(counters, done);
         }
@@ -393,9 +461,10 @@ impl Segment {
             done(frame.info.rows);
         }
         let SegmentParts { mut name, paths, sink, lock, .. } = self.parts;
-        let Some(t0) = self.t0 else { return Ended::Empty(Broken { name, paths, _lock: lock }) };
+        let stored = self.stored;
+        let Some(t0) = self.t0 else { return Ended::Empty(Broken { name, paths, lock, stored }) };
         if self.failed {
-            return Ended::Broken(Broken { name, paths, _lock: lock });
+            return Ended::Broken(Broken { name, paths, lock, stored });
         }
         name.t0 = t0;
         let (durable, len, builder) = (sink.durable(), self.output.end(), self.builder);
@@ -403,11 +472,22 @@ impl Segment {
             name,
             paths,
             durable,
-            _lock: lock,
+            lock,
             len,
             builder,
             unrecorded,
             hidden: unrecorded.packets,
+            stored,
         }))
     }
+}
+
+/// Says that a segment is gone, with what it held.
+pub(crate) fn say_lost(open: &Path, stored: Sum) {
+    let (path, packets) = (open.display(), stored.packets);
+    tracing::warn!(
+        %path,
+        packets,
+        "an open segment is gone: deleted, moved or replaced while it was written; its packets count as write_error"
+    );
 }

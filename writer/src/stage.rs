@@ -12,6 +12,7 @@ use crate::buffer::Pool;
 use crate::counters::{ChainCounters, Sum};
 use crate::disk;
 use crate::error::{FileError, WriteError};
+use crate::home::Home;
 use crate::journal::JournalFile;
 use crate::level::{Effort, LevelPolicy};
 use crate::live::LiveFile;
@@ -94,6 +95,7 @@ impl Returns {
 /// What a stage is made of.
 pub(crate) struct StageParts {
     pub(crate) store: PathBuf,
+    pub(crate) home: Home,
     pub(crate) section: SectionInfo,
     pub(crate) interface: InterfaceInfo,
     /// Where a live chain states how far it is whole.
@@ -260,6 +262,7 @@ impl Stage {
                 }
                 Ended::Broken(broken) => SyncJob::Recover(seq, broken),
                 Ended::Empty(empty) => SyncJob::Discard(seq, empty),
+                Ended::Lost => SyncJob::Lost(seq),
             };
             let _ = self.parts.sync.send(job);
         }
@@ -344,6 +347,7 @@ impl Stage {
 
     /// The files of a new segment, its journal with the header frame in it, and that frame.
     fn create(&mut self, job: &OpenJob, paths: &Paths) -> Result<Segment, FileError> {
+        self.parts.home.renew()?;
         disk::make_folder(&paths.folder)?;
         let new = paths.open.with_extension(disk::NEW_EXTENSION);
         let lock = Arc::new(disk::create_locked(&new, self.parts.sinks.direct())?);
@@ -355,7 +359,8 @@ impl Stage {
         }
         let mut segment = result?;
         let mut raw = Vec::new();
-        header_blocks(&mut raw, &self.parts.section, &self.parts.interface, job);
+        let (section, interface) = (&self.parts.section, &self.parts.interface);
+        header_blocks(&mut raw, section, interface, job.name.t0, &job.counters);
         let counters = &self.parts.counters;
         // From here on the journal alone makes a segment of what comes.
         segment.cover(0, 0, &raw, Sum::default(), counters);
@@ -463,10 +468,23 @@ fn compress(
 }
 
 /// Section, interface and first statistics: all of frame 0.
-fn header_blocks(raw: &mut Vec<u8>, section: &SectionInfo, interface: &InterfaceInfo, job: &OpenJob) {
+fn header_blocks(
+    raw: &mut Vec<u8>,
+    section: &SectionInfo,
+    interface: &InterfaceInfo,
+    ts: Timestamp,
+    counters: &Counters,
+) {
     pcapng::encode_section(raw, section);
     pcapng::encode_interface(raw, interface);
-    pcapng::encode_statistics(raw, job.name.t0, &job.counters);
+    pcapng::encode_statistics(raw, ts, counters);
+}
+
+/// Most stored bytes of frame 0.
+pub(crate) fn header_bytes(section: &SectionInfo, interface: &InterfaceInfo) -> u64 {
+    let mut raw = Vec::new();
+    header_blocks(&mut raw, section, interface, Timestamp::ZERO, &Counters::default());
+    to_u64(frame::compress_bound(raw.len()))
 }
 
 /// A frame without packets.

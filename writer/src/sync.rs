@@ -3,16 +3,19 @@
 //! Each interval it syncs every open segment, then its journal, so that a journal record durable
 //! speaks of bytes durable. Between, it seals what the stage hands over. A seal that fails is tried
 //! again; what still cannot be sealed when the chain ends stays hidden, with its journal, readable and
-//! ready for recovery. Must never: touch a file of another chain.
+//! ready for recovery. Before each attempt it looks whether the files are still there: what was taken away
+//! is taken back out of the books. Must never: touch a file of another chain.
 
-use crate::counters::ChainCounters;
+use crate::counters::{ChainCounters, Sum};
 use crate::disk;
 use crate::error::FileError;
+use crate::home::Root;
 use crate::recover::{self, RecoverError};
 use crate::seal;
-use crate::segment::{Broken, Complete, Link};
+use crate::segment::{Broken, Complete, Link, Paths, say_lost};
 use crate::sink::Durable;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
+use std::collections::VecDeque;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -21,6 +24,12 @@ use std::time::{Duration, Instant};
 
 /// Time between two attempts to seal what could not be sealed.
 const RETRY: Duration = Duration::from_secs(10);
+
+/// Sealed segments that are remembered: at one a minute, those of eleven days; about 3 MiB.
+const REMEMBERED: usize = 16 * 1024;
+
+/// Removed segments that are forgotten in one go.
+const REMOVED_AT_ONCE: usize = 256;
 
 /// What the stage sends; the number is the segment's, within the run.
 pub(crate) enum SyncJob {
@@ -32,6 +41,8 @@ pub(crate) enum SyncJob {
     Recover(u32, Broken),
     /// A segment held nothing.
     Discard(u32, Broken),
+    /// A segment's files were taken away.
+    Lost(u32),
 }
 
 /// An open segment to be kept durable.
@@ -51,6 +62,35 @@ enum Unsealed {
     Broken(Broken),
 }
 
+impl Unsealed {
+    fn paths(&self) -> (&File, &Paths) {
+        match self {
+            Self::Complete(complete) => (&complete.lock, &complete.paths),
+            Self::Broken(broken) => (&broken.lock, &broken.paths),
+        }
+    }
+
+    /// Whether its files are no longer where they were made.
+    fn is_gone(&self) -> bool {
+        let (file, paths) = self.paths();
+        !disk::is_at(file, &paths.open)
+    }
+
+    /// Its sealed name, if it has got that although the seal did not come to its end.
+    fn sealed(&self) -> Option<PathBuf> {
+        let (file, paths) = self.paths();
+        disk::sealed_name(file, &paths.folder)
+    }
+
+    /// Packets counted `stored`, and those that the seal makes retrievable.
+    fn sums(&self) -> (Sum, Sum) {
+        match self {
+            Self::Complete(complete) => (complete.stored, complete.unrecorded),
+            Self::Broken(broken) => (broken.stored, Sum::default()),
+        }
+    }
+}
+
 /// What is left when the thread ends.
 #[derive(Debug, Default)]
 pub(crate) struct SyncReport {
@@ -65,11 +105,22 @@ pub(crate) struct Syncer {
     interval: Duration,
     watched: Vec<(u32, Watch)>,
     unsealed: Vec<Unsealed>,
+    root: Root,
+    /// Segments sealed here and the packets in them, the oldest first.
+    sealed: VecDeque<(PathBuf, Sum)>,
+    /// The oldest of them was not there at the last look.
+    oldest_gone: bool,
 }
 
 impl Syncer {
-    pub(crate) fn new(jobs: Receiver<SyncJob>, counters: Arc<ChainCounters>, interval: Duration) -> Self {
-        Self { jobs, counters, interval, watched: Vec::new(), unsealed: Vec::new() }
+    pub(crate) fn new(
+        jobs: Receiver<SyncJob>,
+        counters: Arc<ChainCounters>,
+        interval: Duration,
+        root: Root,
+    ) -> Self {
+        let (watched, unsealed, sealed) = (Vec::new(), Vec::new(), VecDeque::new());
+        Self { jobs, counters, interval, watched, unsealed, root, sealed, oldest_gone: false }
     }
 
     /// Runs until the stage hangs up.
@@ -83,6 +134,10 @@ impl Syncer {
             }
             if Instant::now() >= next_sync {
                 self.sync_all();
+                if self.root.was_replaced() {
+                    self.count_sealed_again();
+                }
+                self.forget_removed();
                 next_sync = Instant::now() + self.interval;
             }
             if Instant::now() >= next_retry {
@@ -91,6 +146,9 @@ impl Syncer {
             }
         }
         self.retry();
+        if self.root.was_replaced() {
+            self.count_sealed_again();
+        }
         let unsealed = self.unsealed.iter().map(|segment| match segment {
             Unsealed::Complete(complete) => complete.paths.open.clone(),
             Unsealed::Broken(broken) => broken.paths.open.clone(),
@@ -115,6 +173,10 @@ impl Syncer {
                     warn(&error);
                 }
             }
+            SyncJob::Lost(seq) => {
+                self.forget(seq);
+                self.count_sealed_again();
+            }
         }
     }
 
@@ -123,34 +185,126 @@ impl Syncer {
     }
 
     fn end(&mut self, segment: Unsealed) {
+        if segment.is_gone() {
+            return self.lose(&segment);
+        }
         let result = match &segment {
-            Unsealed::Complete(complete) => seal::seal(complete).map(Some).map_err(RecoverError::from),
+            Unsealed::Complete(complete) => {
+                let all = complete.stored.plus(complete.unrecorded);
+                seal::seal(complete).map(|path| (Some(path), all)).map_err(RecoverError::from)
+            }
             Unsealed::Broken(broken) => {
-                recover::recover_locked(&broken.paths, &broken.name).map(|recovered| recovered.sealed)
+                recover::recover_locked(&broken.paths, &broken.name).map(|recovered| {
+                    let found = Sum { packets: recovered.packets, bytes: recovered.bytes };
+                    (recovered.sealed, found)
+                })
             }
         };
         match result {
-            Ok(sealed) => {
-                if let Unsealed::Complete(complete) = &segment {
-                    self.counters.store(complete.unrecorded);
-                    self.counters.hidden.fetch_sub(complete.hidden, Ordering::Relaxed);
+            Ok((sealed, found)) => {
+                self.no_longer_hidden(&segment);
+                match &segment {
+                    Unsealed::Complete(complete) => self.counters.store(complete.unrecorded),
+                    Unsealed::Broken(broken) => self.counters.settle(broken.stored, found),
                 }
                 if let Some(path) = sealed {
-                    tracing::debug!(segment = %path.display(), "sealed");
-                    self.counters.segments_sealed.fetch_add(1, Ordering::Relaxed);
+                    self.count_sealed(path, found);
                 }
             }
+            Err(error) if segment.is_gone() => self.end_gone(&segment, &error),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a segment cannot be sealed");
                 self.unsealed.push(match segment {
                     Unsealed::Complete(mut complete) => {
                         // The file is whole: recovery will find these packets.
-                        self.counters.store(std::mem::take(&mut complete.unrecorded));
+                        let unrecorded = std::mem::take(&mut complete.unrecorded);
+                        self.counters.store(unrecorded);
+                        complete.stored = complete.stored.plus(unrecorded);
                         Unsealed::Complete(complete)
                     }
                     broken => broken,
                 });
             }
+        }
+    }
+
+    /// A seal that failed when the open file was no longer there: it has its sealed name, or is lost.
+    fn end_gone(&mut self, segment: &Unsealed, error: &RecoverError) {
+        let Some(path) = segment.sealed() else { return self.lose(segment) };
+        tracing::warn!(
+            error = error as &dyn std::error::Error,
+            "a segment is sealed, but not all of it is durable"
+        );
+        self.no_longer_hidden(segment);
+        let (stored, unrecorded) = segment.sums();
+        self.counters.store(unrecorded);
+        self.count_sealed(path, stored.plus(unrecorded));
+    }
+
+    /// A segment that had ended was taken away before it was sealed.
+    fn lose(&mut self, segment: &Unsealed) {
+        self.no_longer_hidden(segment);
+        let (stored, unrecorded) = segment.sums();
+        self.counters.fail(unrecorded);
+        self.counters.lose(stored);
+        say_lost(&segment.paths().1.open, stored.plus(unrecorded));
+        self.count_sealed_again();
+    }
+
+    /// What no reader saw before the seal is seen now, or lost.
+    fn no_longer_hidden(&self, segment: &Unsealed) {
+        if let Unsealed::Complete(complete) = segment {
+            self.counters.hidden.fetch_sub(complete.hidden, Ordering::Relaxed);
+        }
+    }
+
+    fn count_sealed(&mut self, path: PathBuf, sum: Sum) {
+        tracing::debug!(segment = %path.display(), "sealed");
+        self.counters.segments_sealed.fetch_add(1, Ordering::Relaxed);
+        self.remember(path, sum);
+    }
+
+    fn remember(&mut self, path: PathBuf, sum: Sum) {
+        if self.sealed.len() >= REMEMBERED {
+            self.sealed.pop_front();
+        }
+        self.sealed.push_back((path, sum));
+    }
+
+    /// Segments are removed on purpose from the oldest on: these were stored, and stay counted. Only what
+    /// is gone at two looks, so that a store that is being deleted has been noticed in between.
+    fn forget_removed(&mut self) {
+        for _ in 0..REMOVED_AT_ONCE {
+            let gone = self.sealed.front().is_some_and(|(path, _)| !path.try_exists().unwrap_or(true));
+            if gone && self.oldest_gone {
+                self.sealed.pop_front();
+            } else {
+                self.oldest_gone = gone;
+                return;
+            }
+        }
+    }
+
+    /// The store was taken away, or a part of it: sealed segments that went with it are not retrievable
+    /// either.
+    fn count_sealed_again(&mut self) {
+        let (mut segments, mut gone) = (0, Sum::default());
+        self.sealed.retain(|(path, sum)| {
+            let there = path.try_exists().unwrap_or(true);
+            if !there {
+                segments += 1;
+                gone = gone.plus(*sum);
+            }
+            there
+        });
+        if segments > 0 {
+            self.counters.lose(gone);
+            let packets = gone.packets;
+            tracing::warn!(
+                segments,
+                packets,
+                "sealed segments of this run are gone from the store; their packets count as write_error"
+            );
         }
     }
 
@@ -161,7 +315,8 @@ impl Syncer {
     }
 
     fn sync_all(&mut self) {
-        for (_, watch) in &mut self.watched {
+        let there = |watch: &&mut (u32, Watch)| !watch.1.link.lost.load(Ordering::Relaxed);
+        for (_, watch) in self.watched.iter_mut().filter(there) {
             let synced = watch.durable.sync().and_then(|()| watch.journal.sync_data());
             let named = if watch.fresh { disk::sync_folders(&watch.store, &watch.folder) } else { Ok(()) };
             watch.fresh = watch.fresh && named.is_err();

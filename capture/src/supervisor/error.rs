@@ -3,6 +3,7 @@
 use crate::ladder::{Mode, RungError};
 use crate::lock::LockError;
 use crate::preflight::PreflightError;
+use crate::sys::link_watch::Gone;
 use crate::voice::Failure;
 use std::io;
 use tapedeck_ebpf::ProgramError;
@@ -47,6 +48,17 @@ pub enum RecordError {
         /// Queue.
         queue: u32,
     },
+    /// Every interface has left.
+    #[error("no interface is left to record: {}", departures(.0))]
+    Gone(Vec<(String, Gone)>),
+    /// A second signal ended the drain.
+    #[error(
+        "ended by a second signal before everything was sealed; up to {pending} packets in memory are lost"
+    )]
+    Cut {
+        /// Packets that were in memory only.
+        pending: u64,
+    },
     /// The counters cannot be read.
     #[error("cannot read the counters")]
     Counters(#[from] ProgramError),
@@ -70,9 +82,23 @@ impl RecordError {
             Self::Lock(LockError::Held { pid, .. }) => {
                 Some(format!("`tapedeck status` shows it; `kill {pid}` ends it cleanly"))
             }
+            Self::Gone(_) => {
+                Some("start again when it is back; a recording follows no interface that leaves".into())
+            }
+            Self::Cut { .. } => Some(
+                "what is stored waits in hidden files: `tapedeck recover`, or the next start, seals it"
+                    .into(),
+            ),
+            Self::Writer { source, .. } => crate::hints::of(source).map(str::to_owned),
             _ => None,
         }
     }
+}
+
+/// Who has left, and how.
+fn departures(list: &[(String, Gone)]) -> String {
+    let texts: Vec<_> = list.iter().map(|(interface, gone)| format!("{interface} {}", gone.text())).collect();
+    texts.join(", ")
 }
 
 impl From<RecordError> for Failure {

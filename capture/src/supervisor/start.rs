@@ -3,22 +3,24 @@
 //! Workers run before the intake opens, so that nothing is counted as lost while they start. A mode that
 //! fails takes its workers with it before the next one is tried.
 
+use super::ending::Stage;
 use super::{Active, Crew, RecordError, Run};
 use crate::books::{InterfaceBooks, QueueBooks};
+use crate::claim::Claim;
 use crate::cli::ModeWish;
 use crate::identity;
 use crate::ladder::{Mode, Prepared, Rung, RungError, Sources};
 use crate::lock::{Holder, InterfaceLock};
 use crate::maintain;
 use crate::plan::RecordPlan;
-use crate::preflight::{Claim, PreflightError, Target};
+use crate::preflight::{PreflightError, Target};
 use crate::source::Source;
 use crate::voice::Failure as Fault;
 use crate::worker::{self, Phase, Post, Shared};
 use crate::xsk::{Gauge, Pages};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 use tapedeck_index::pcapng::InterfaceInfo;
 use tapedeck_packet::LinkType;
 use tapedeck_writer::{Chain, ChainConfig, RecoverOptions};
@@ -46,19 +48,12 @@ fn recover(store: &Path, say: &mut dyn FnMut(&str)) {
     maintain::say_recovered(&tapedeck_writer::recover(store, &RecoverOptions::default()), say);
 }
 
-/// Starts all interfaces of the plan; those that run are in `active`, also after an error.
-pub(super) fn interfaces(
-    plan: &RecordPlan,
-    run: &Run,
-    stores: &[Store],
-    active: &mut Vec<Active>,
-) -> Result<(), RecordError> {
-    // All are looked at before the first is touched.
+/// Finds and locks all interfaces of the plan; nothing on them is touched yet.
+pub(super) fn lock(plan: &RecordPlan, run: &Run) -> Result<Vec<(Target, InterfaceLock)>, RecordError> {
+    // All are looked at before the first is locked.
     let find = |name: &String| Target::find(name, plan.force);
     let targets = plan.interfaces.iter().map(find).collect::<Result<Vec<_>, _>>()?;
-    let seq = Arc::new(AtomicU32::new(0));
-    let mut place = Place { plan, run, stores, seq, next: 0 };
-    for target in &targets {
+    let lock = |target: Target| {
         let holder = Holder {
             pid: std::process::id(),
             run: format!("{:08x}", run.run),
@@ -66,8 +61,24 @@ pub(super) fn interfaces(
             stores: plan.stores.clone(),
         };
         let lock = InterfaceLock::take(target.ifindex, &holder)?;
-        let claim = target.claim(plan.rss.then(|| plan.rss_queues()))?;
-        active.push(down_the_ladder(target, &mut place, claim, lock)?);
+        Ok((target, lock))
+    };
+    targets.into_iter().map(lock).collect()
+}
+
+/// Starts all interfaces of the plan; those that run are in `active`, also after an error.
+pub(super) fn interfaces(
+    plan: &RecordPlan,
+    run: &Run,
+    stores: &[Store],
+    locked: Vec<(Target, InterfaceLock)>,
+    active: &mut Vec<Active>,
+) -> Result<(), RecordError> {
+    let seq = Arc::new(AtomicU32::new(0));
+    let mut place = Place { plan, run, stores, seq, next: 0 };
+    for (target, lock) in locked {
+        let claim = Claim::new(&target, plan.rss.then(|| plan.rss_queues()))?;
+        active.push(down_the_ladder(&target, &mut place, claim, lock)?);
     }
     Ok(())
 }
@@ -128,7 +139,9 @@ fn down_the_ladder(
         match try_mode(target, place, &rung, *mode) {
             Ok(started) => {
                 let Started { intake, books, workers } = started;
-                return Ok(Active { intake, books, workers, _claim: claim, _lock: lock });
+                let (stage, gone) = (Stage::Running, None);
+                let (claim, lock) = (Some(claim), Some(lock));
+                return Ok(Active { intake, books, workers, stage, gone, claim, lock });
             }
             Err(Failure::Step(source)) => match next {
                 Some(next) => step_down(interface, *mode, *next, &source),
@@ -179,6 +192,7 @@ fn try_mode(target: &Target, place: &mut Place<'_>, rung: &Rung, mode: Mode) -> 
         mode,
         queues: Vec::new(),
         missed_before: target.state.rx_missed,
+        missed: AtomicU64::new(target.state.rx_missed),
     };
     let mut crew = Gang { target, mode, books, workers: Vec::new() };
     let first = place.next;
@@ -242,7 +256,7 @@ impl Gang<'_> {
         let shared = Arc::new(Shared::default());
         let (sink, why_plain) = chain.sink();
         let on = cpu.map_or_else(|| "any".to_owned(), |cpu| cpu.to_string());
-        tracing::info!(interface, queue, cpu = on, store = %store.path.display(), sink = super::sink_name(sink), "worker");
+        tracing::info!(interface, queue, cpu = on, store = %store.path.display(), sink = super::report::sink_name(sink), "worker");
         if let Some(reason) = why_plain {
             tracing::warn!(interface, queue, reason, "no io_uring with O_DIRECT here: plain writes");
         }

@@ -3,6 +3,7 @@
 //! The older of the two ethtool interfaces: it needs no generic netlink and every driver answers it.
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use serde::{Deserialize, Serialize};
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
@@ -21,7 +22,8 @@ const FLAG_RXVLAN: u32 = 1 << 8;
 const FLAG_LRO: u32 = 1 << 15;
 
 /// An offload that changes packets before they are recorded.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub(crate) enum Offload {
     /// VLAN tags are taken out.
     RxVlan,
@@ -52,8 +54,24 @@ impl Offload {
 
 /// `struct ethtool_channels`, without its command word: max rx, tx, other, combined; rx, tx, other,
 /// combined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Channels([u32; 8]);
+
+#[cfg(test)]
+impl Channels {
+    /// So many combined ones, for tests.
+    pub(crate) fn of(combined: u32) -> Self {
+        Self([0, 0, 0, 64, 0, 0, 0, combined])
+    }
+}
+
+#[cfg(test)]
+impl Hashing {
+    /// One made of the same byte throughout, for tests.
+    pub(crate) fn of_bytes(byte: u8, len: usize) -> Self {
+        Self { function: [byte, 0, 0, 0], table: vec![u32::from(byte); len], key: vec![byte; len] }
+    }
+}
 
 impl Channels {
     /// Queues packets arrive on.
@@ -80,7 +98,7 @@ impl Channels {
 }
 
 /// Receive hashing: `struct ethtool_rxfh` as words, as the kernel gave it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Hashing {
     function: [u8; 4],
     table: Vec<u32>,

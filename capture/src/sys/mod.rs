@@ -5,6 +5,7 @@
 
 #[expect(unsafe_code, reason = "the ethtool ioctl")]
 pub(crate) mod ethtool;
+pub(crate) mod link_watch;
 #[expect(unsafe_code, reason = "mmap and munmap")]
 pub(crate) mod mapping;
 pub(crate) mod netlink;

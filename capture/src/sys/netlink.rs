@@ -14,6 +14,7 @@ const NLMSG_ERROR: u16 = 2;
 const HEADER: usize = 16;
 const IFINFOMSG: usize = 16;
 
+const IFLA_ADDRESS: u16 = 1;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
@@ -32,6 +33,8 @@ pub(crate) struct LinkState {
     pub(crate) hardware: u16,
     /// Administratively up.
     pub(crate) up: bool,
+    /// Hardware address.
+    pub(crate) address: Vec<u8>,
     /// Largest payload of a packet, bytes.
     pub(crate) mtu: u32,
     /// RX queues the device was made with; it may use fewer.
@@ -85,6 +88,7 @@ fn parse(answer: &[u8]) -> io::Result<LinkState> {
     for (name, value) in Attributes(message.get(IFINFOMSG..).ok_or_else(misfit)?) {
         let word = || number::<4>(value, 0).map(u32::from_ne_bytes);
         match name {
+            IFLA_ADDRESS => state.address = value.to_vec(),
             IFLA_MTU => state.mtu = word().ok_or_else(misfit)?,
             IFLA_NUM_RX_QUEUES => state.rx_queues = word().ok_or_else(misfit)?,
             IFLA_STATS64 => {
@@ -106,8 +110,20 @@ fn parse(answer: &[u8]) -> io::Result<LinkState> {
     Ok(state)
 }
 
+/// The messages of a datagram, (type, payload); stops at the first that does not fit.
+pub(super) fn messages(datagram: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    let mut rest = datagram;
+    std::iter::from_fn(move || {
+        let len = usize::try_from(number::<4>(rest, 0).map(u32::from_ne_bytes)?).ok()?;
+        let kind = number::<2>(rest, 4).map(u16::from_ne_bytes)?;
+        let message = rest.get(HEADER..len)?;
+        rest = rest.get(len.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind, message))
+    })
+}
+
 /// Attributes (`struct rtattr`) one after the other; stops at the first that does not fit.
-struct Attributes<'a>(&'a [u8]);
+pub(super) struct Attributes<'a>(pub(super) &'a [u8]);
 
 impl<'a> Iterator for Attributes<'a> {
     type Item = (u16, &'a [u8]);
@@ -122,7 +138,7 @@ impl<'a> Iterator for Attributes<'a> {
     }
 }
 
-fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
+pub(super) fn number<const N: usize>(bytes: &[u8], at: usize) -> Option<[u8; N]> {
     bytes.get(at..)?.first_chunk().copied()
 }
 

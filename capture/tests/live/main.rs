@@ -4,6 +4,8 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic in a test is its report")]
 
+mod departure;
+mod disk;
 mod operator;
 mod record;
 #[path = "../support/mod.rs"]

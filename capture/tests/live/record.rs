@@ -268,23 +268,6 @@ fn an_interface_that_goes_down_and_comes_back_is_recorded_on() {
 }
 
 #[test]
-fn an_interface_that_is_deleted_ends_nothing() {
-    live!();
-    for mode in ["copy", "skb", "packet"] {
-        let net = Net::new(2, 1500);
-        let dir = tempfile::tempdir().unwrap();
-        let recorder = Recorder::start(&net, dir.path(), &["--mode", mode]);
-        send_paced(&net, 4, 25, 60, &[]);
-        std::thread::sleep(Duration::from_millis(100));
-        run("ip", &["link", "del", &net.tx]);
-        std::thread::sleep(Duration::from_millis(300));
-        let ended = recorder.stop();
-        books_balance(&ended, dir.path(), 0);
-        assert_eq!(ended.total("stored"), 100, "{mode}: {ended:?}");
-    }
-}
-
-#[test]
 fn a_killed_recorder_is_recovered_by_the_next() {
     live!();
     let net = Net::new(1, 1500);

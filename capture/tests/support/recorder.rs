@@ -18,7 +18,12 @@ pub(crate) struct Recorder {
 impl Recorder {
     /// Starts the recorder on the receiving end, with more arguments, and waits until it is ready.
     pub(crate) fn start(net: &Net, store: &Path, args: &[&str]) -> Self {
-        let mut child = record_command(net, store, args).spawn().expect("start the recorder");
+        Self::spawn(&mut record_command(net, store, args))
+    }
+
+    /// Starts a recorder by a command of the caller's and waits until it is ready.
+    pub(crate) fn spawn(command: &mut Command) -> Self {
+        let mut child = command.spawn().expect("start the recorder");
         let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
         let mut said = String::new();
         while !said.lines().last().unwrap_or_default().starts_with("ready: ") {
@@ -42,6 +47,23 @@ impl Recorder {
     pub(crate) fn stop(self) -> Ended {
         self.signal(Signal::SIGTERM);
         self.wait()
+    }
+
+    /// Reads what it says on stderr until a line holds `text`.
+    pub(crate) fn wait_for_words(&mut self, text: &str) {
+        let mut line = String::new();
+        while !line.contains(text) {
+            line.clear();
+            let len = self.stderr.read_line(&mut line).expect("stderr of the recorder");
+            self.said.push_str(&line);
+            assert!(len > 0, "it never said `{text}`:\n{}", self.said);
+        }
+    }
+
+    /// Kills it as `kill -9` does.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().expect("kill the recorder");
+        self.child.wait().expect("exit status");
     }
 
     /// Waits for its end.

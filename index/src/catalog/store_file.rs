@@ -101,16 +101,20 @@ impl StoreFile {
     fn create(&self, store: &Path, path: &Path) -> io::Result<()> {
         fs::create_dir_all(store)?;
         let hidden = store.join(format!(".{FILE}.{}", std::process::id()));
-        let mut file = File::create(&hidden)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        file.write_all(b"\n")?;
-        file.sync_all()?;
-        let linked = match fs::hard_link(&hidden, path) {
+        let linked = self.write(&hidden).and_then(|()| match fs::hard_link(&hidden, path) {
             Err(error) if error.kind() == ErrorKind::AlreadyExists => Ok(()),
             linked => linked,
-        };
-        fs::remove_file(&hidden)?;
-        linked?;
+        });
+        // Also what a full disk has left of it.
+        let removed = fs::remove_file(&hidden);
+        linked.and(removed)?;
         File::open(store)?.sync_all()
+    }
+
+    fn write(&self, path: &Path) -> io::Result<()> {
+        let mut file = File::create(path)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        file.write_all(b"\n")?;
+        file.sync_all()
     }
 }

@@ -3,16 +3,24 @@
 use crate::counters::Sum;
 use crate::segment::FrameInfo;
 use crate::segment::Link;
+use crate::sink::to_u64;
 use crate::stage::FrameJob;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 use tapedeck_index::catalog::HOUR_SLACK_NANOS;
+use tapedeck_index::frame::compress_bound;
 use tapedeck_index::rows::{FrameRows, RowTable};
 use tapedeck_index::sidecar::FrameMeta;
 use tapedeck_packet::{Timestamp, UtcHour};
 
 /// Bytes of a statistics block with its four counters.
 pub(super) const STATISTICS_BYTES: usize = 76;
+
+/// Most bytes the frame with the last statistics takes.
+pub(super) fn end_bytes() -> u64 {
+    to_u64(compress_bound(STATISTICS_BYTES))
+}
 
 /// Whether a packet of time `ts` may stand in a segment of `hour`.
 pub(super) fn fits_hour(hour: UtcHour, ts: Timestamp) -> bool {
@@ -36,18 +44,19 @@ pub(super) struct OpenSegment {
     /// Greatest packet time.
     pub(super) last_packet: Timestamp,
     pub(super) opened: Instant,
-    /// Uncompressed bytes sent to the stage.
-    pub(super) raw_sent: u64,
+    /// Most bytes that the frames sent to the stage can take, without the header.
+    pub(super) bound_sent: u64,
 }
 
 impl OpenSegment {
-    /// Stored bytes once everything sent is compressed: what is known, and the rest by its ratio.
-    pub(super) fn stored_estimate(&self) -> u64 {
-        use std::sync::atomic::Ordering::Relaxed;
-        let (stored, raw) = (self.link.stored_bytes.load(Relaxed), self.link.raw_bytes.load(Relaxed));
-        let waiting = u128::from(self.raw_sent.saturating_sub(raw));
-        let estimate = waiting * u128::from(stored) / u128::from(raw.max(1));
-        stored.saturating_add(u64::try_from(estimate).unwrap_or(u64::MAX))
+    /// Most stored bytes that the segment has once everything sent is compressed: what is known, and the
+    /// rest as if nothing of it could be compressed.
+    pub(super) fn stored_at_most(&self) -> u64 {
+        // Acquire: partner is the Release in `Segment::add` (segment.rs). A frame compressed in between is
+        // in both numbers, never in neither.
+        let known = self.link.bound_bytes.load(Ordering::Acquire);
+        let stored = self.link.stored_bytes.load(Ordering::Relaxed);
+        stored.saturating_add(self.bound_sent.saturating_sub(known))
     }
 }
 

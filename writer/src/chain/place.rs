@@ -1,6 +1,6 @@
 //! Where a packet goes, when frames and segments end: the slow path of the worker, once a frame.
 
-use super::open::{OpenFrame, OpenSegment, fits_hour, hour_over};
+use super::open::{OpenFrame, OpenSegment, end_bytes, fits_hour, hour_over};
 use super::{BACK_OFF, BACK_OFF_MAX, Chain, Refused};
 use crate::config::WhenFull;
 use crate::segment::Link;
@@ -9,7 +9,7 @@ use crate::stage::{Job, OpenJob};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
-use tapedeck_index::frame::FRAME_BYTES_MAX;
+use tapedeck_index::frame::{FRAME_BYTES_MAX, compress_bound};
 use tapedeck_index::name::SegmentName;
 use tapedeck_index::pcapng::{self, PacketRecord};
 use tapedeck_packet::Timestamp;
@@ -26,7 +26,7 @@ impl Chain {
         }
         self.cut_frame();
         self.end_failed_segments();
-        self.end_full_segment();
+        self.end_full_segment(need);
         // The buffer before the segment: a segment without a frame would be a job without a bound.
         let raw = self.take_buffer()?;
         match self.choose_segment(packet.ts) {
@@ -64,7 +64,7 @@ impl Chain {
         let Some(segment) = self.open.last_mut() else { return };
         let mut rows = self.rows.try_recv().unwrap_or_default();
         segment.rows.cut_frame(&mut rows);
-        segment.raw_sent += to_u64(frame.raw.len());
+        segment.bound_sent += to_u64(compress_bound(frame.raw.len()));
         let sum = frame.sum;
         let job = Job::Frame(Box::new(frame.into_job(segment.seq, rows)));
         if self.jobs.send(job).is_err() {
@@ -134,7 +134,7 @@ impl Chain {
             last_statistics: ts,
             last_packet: ts,
             opened: self.wall,
-            raw_sent: 0,
+            bound_sent: 0,
         });
     }
 
@@ -151,7 +151,10 @@ impl Chain {
         let _ = self.jobs.send(Job::Seal { seq: segment.seq, ts, counters: self.statistics() });
         segment.rows.clear();
         self.spare_tables.push(segment.rows);
-        if segment.link.failed.load(Ordering::Relaxed) {
+        if segment.link.lost.load(Ordering::Relaxed) && self.back_off == BACK_OFF {
+            // The disk is not at fault: the next one is tried at once, and only the one after it waits.
+            self.back_off = BACK_OFF * 2;
+        } else if segment.link.failed.load(Ordering::Relaxed) {
             self.retry_at = Some(Instant::now() + self.back_off);
             self.back_off = (self.back_off * 2).min(BACK_OFF_MAX);
         } else {
@@ -166,9 +169,15 @@ impl Chain {
         }
     }
 
-    /// Ends the last segment if what has been sent fills it.
-    fn end_full_segment(&mut self) {
-        let full = |segment: &OpenSegment| segment.stored_estimate() >= self.config.segment_bytes;
+    /// Ends the last segment if a further frame, which begins with `need` bytes, could make it too long.
+    pub(super) fn end_full_segment(&mut self, need: usize) {
+        let frame = to_u64(compress_bound(need.max(FRAME_BYTES_MAX)));
+        let rest = self.header_bytes.saturating_add(frame).saturating_add(end_bytes());
+        let full = |segment: &OpenSegment| {
+            // A segment without a frame takes the first one, however long it is.
+            let some = segment.bound_sent > 0;
+            some && segment.stored_at_most().saturating_add(rest) > self.config.segment_bytes
+        };
         if self.open.last().is_some_and(full) {
             self.end_segment(self.open.len() - 1);
         }

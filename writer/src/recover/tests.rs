@@ -36,7 +36,7 @@ fn open_store(count: u64, len: usize) -> Snapshot {
     let dir = tempfile::tempdir_in("/dev/shm").unwrap();
     let base = config(dir.path(), SinkChoice::Plain);
     let mut chain =
-        Chain::start(ChainConfig { frame_age: Duration::from_secs(1), segment_bytes: 4 << 20, ..base })
+        Chain::start(ChainConfig { frame_age: Duration::from_secs(1), segment_bytes: 16 << 20, ..base })
             .unwrap();
     let (counters, start) = (chain.counters(), Instant::now());
     for id in 0..count {

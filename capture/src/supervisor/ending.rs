@@ -1,0 +1,157 @@
+//! The end of one interface's recording, in steps that never wait: intake closed, rings drained until the
+//! books say that everything delivered was read, workers finished, which seals.
+//!
+//! The interface stays in the books afterwards. It must never end with packets in a ring.
+
+use super::{Active, Crew, RecordError};
+use crate::books;
+use crate::worker::Phase;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+use tapedeck_ebpf::ProgramError;
+
+/// A drain that gets nowhere for this long is over.
+const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
+/// The books must stand still over this time before the rings count as empty: AF_PACKET hands a block
+/// over after 20 ms.
+pub(super) const DRAIN_LOOK: Duration = Duration::from_millis(30);
+
+/// How far an interface is.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// It is being recorded.
+    Running,
+    /// Its intake is closed, its rings are being emptied.
+    Draining(Drain),
+    /// Its workers seal.
+    Finishing,
+    /// Its workers have ended.
+    Over,
+}
+
+/// A drain under way.
+#[derive(Debug)]
+pub(super) struct Drain {
+    progress: Instant,
+    received: u64,
+    /// Looks in a row at which nothing was outstanding.
+    quiet: u32,
+}
+
+/// What a look at a drain says.
+enum Look {
+    Busy,
+    Empty,
+    /// Packets that were counted as delivered and do not come.
+    Stuck(u64),
+}
+
+impl Active {
+    /// Begins the end, unless it has begun.
+    pub(super) fn begin_end(&mut self) {
+        if !matches!(self.stage, Stage::Running) {
+            return;
+        }
+        // An interface that is gone lets nothing in any more.
+        if let Err(error) = self.intake.close()
+            && self.gone.is_none()
+        {
+            tracing::warn!(interface = self.books.interface, %error, "cannot close the intake");
+        }
+        self.tell(Phase::Drain);
+        self.stage = Stage::Draining(Drain { progress: Instant::now(), received: 0, quiet: 0 });
+    }
+
+    /// Takes the next step of the end. Returns what went wrong with it, if anything did; the end goes on.
+    pub(super) fn step(&mut self) -> Option<RecordError> {
+        match &mut self.stage {
+            Stage::Running | Stage::Over => None,
+            Stage::Draining(drain) => {
+                let look = drain.look(&self.books.queues, &self.intake);
+                if matches!(look, Ok(Look::Busy)) {
+                    return None;
+                }
+                self.tell(Phase::Finish);
+                self.stage = Stage::Finishing;
+                match look {
+                    Ok(Look::Stuck(outstanding)) => {
+                        let interface = &self.books.interface;
+                        tracing::warn!(
+                            interface,
+                            outstanding,
+                            "packets counted as delivered never came out of the ring"
+                        );
+                        None
+                    }
+                    Ok(_) => None,
+                    Err(error) => Some(error.into()),
+                }
+            }
+            Stage::Finishing => {
+                if !self.workers.iter().all(|crew| crew.thread.is_finished()) {
+                    return None;
+                }
+                self.stage = Stage::Over;
+                if self.gone.is_some() {
+                    // Should it come back, others may have it.
+                    (self.claim, self.lock) = (None, None);
+                }
+                let workers = std::mem::take(&mut self.workers);
+                let ended = workers.into_iter().filter_map(|crew| join(&self.books.interface, crew));
+                // All are joined, the first to fail is told of.
+                ended.reduce(|first, _| first)
+            }
+        }
+    }
+
+    pub(super) fn tell(&self, phase: Phase) {
+        for books in &self.books.queues {
+            books.shared.advance(phase);
+        }
+    }
+}
+
+impl Drain {
+    /// Compares what each worker has taken with what was delivered to its ring, as counted by those who
+    /// delivered it. Looks must be [`DRAIN_LOOK`] apart.
+    fn look(
+        &mut self,
+        queues: &[books::QueueBooks],
+        intake: &crate::ladder::Intake,
+    ) -> Result<Look, ProgramError> {
+        let (mut received, mut outstanding) = (0u64, 0u64);
+        for books in queues {
+            let got = books.shared.received.load(Ordering::Relaxed);
+            let expected = books::expected(books, intake)?;
+            received += got;
+            outstanding += expected.saturating_sub(got);
+            books::tell_worker(books, intake)?;
+        }
+        if received != self.received {
+            (self.received, self.progress, self.quiet) = (received, Instant::now(), 0);
+        }
+        // Twice the same, a pause apart: nothing was on its way either.
+        self.quiet = if outstanding == 0 { self.quiet + 1 } else { 0 };
+        if self.quiet >= 2 {
+            return Ok(Look::Empty);
+        }
+        let stuck = self.progress.elapsed() > DRAIN_PATIENCE;
+        Ok(if stuck { Look::Stuck(outstanding) } else { Look::Busy })
+    }
+}
+
+/// Ends one worker and says what it could not seal.
+fn join(interface: &str, crew: Crew) -> Option<RecordError> {
+    let (interface, queue) = (interface.to_owned(), crew.queue);
+    match crew.thread.join() {
+        Ok(Ok(report)) => {
+            for path in report.unsealed {
+                let path = path.display();
+                tracing::warn!(%path, "a segment could not be sealed; the next start recovers it");
+            }
+            None
+        }
+        Ok(Err(source)) => Some(RecordError::Writer { interface, queue, source }),
+        Err(_) => Some(RecordError::Worker { interface, queue }),
+    }
+}

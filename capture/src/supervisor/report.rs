@@ -1,0 +1,108 @@
+//! What is done each second of a recording: the clock sampled, the books looked at, the status written.
+//!
+//! It must never stop a recording for a status that cannot be written.
+
+use super::{Active, Crew, RecordError, Run};
+use crate::books;
+use crate::clock::{self, Change};
+use crate::identity;
+use crate::ledger::Ledger;
+use crate::status::{Status, StatusFiles, WorkerStatus};
+use std::path::PathBuf;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tapedeck_writer::SinkKind;
+
+/// Samples the clock and says when it jumps.
+pub(super) fn sample_clock(run: &Run, active: &[Active], quarantined: &mut bool) {
+    let change = match clock::read() {
+        Ok(reading) => run.clock.sample(reading),
+        Err(error) => {
+            tracing::warn!(%error, "cannot read the clock; the last offset stays");
+            return;
+        }
+    };
+    match change {
+        Change::Slewed => *quarantined = false,
+        Change::Stepped { from_ns, to_ns } => {
+            let seconds = Duration::from_nanos(to_ns.abs_diff(from_ns)).as_secs_f64();
+            let way = if to_ns > from_ns { "forward" } else { "back" };
+            tracing::warn!("the system clock was stepped {way} by {seconds:.3} s; packet times follow");
+        }
+        Change::Quarantined { from_ns, to_ns } if !*quarantined => {
+            *quarantined = true;
+            let hours = Duration::from_nanos(to_ns.abs_diff(from_ns)).as_secs() / 3600;
+            tracing::warn!(
+                "clock: quarantined: the system clock jumped by {hours} h; packet times do not follow"
+            );
+        }
+        Change::Quarantined { .. } => {}
+    }
+    let offset = run.clock.conversion().offset_ns();
+    for program in active.iter().filter_map(|one| one.intake.program()) {
+        if let Err(error) = program.set_utc_offset(offset) {
+            tracing::warn!(%error, "the program counts in seconds of the old offset");
+        }
+    }
+}
+
+/// Tells workers what they cannot count themselves, and writes the status.
+pub(super) fn report(
+    run: &Run,
+    active: &[Active],
+    stores: &[PathBuf],
+    files: &mut StatusFiles,
+) -> Result<(), RecordError> {
+    let ledger = ledger(run, active)?;
+    let mut workers = Vec::new();
+    for one in active {
+        for (books, crew) in one.books.queues.iter().zip(&one.workers) {
+            books::tell_worker(books, &one.intake)?;
+            workers.push(worker_status(&one.books.interface, books, crew));
+        }
+    }
+    let updated_ns = identity::now().nanos();
+    let status =
+        Status { version: 1, pid: std::process::id(), updated_ns, stores: stores.to_vec(), ledger, workers };
+    if let Err(error) = files.write(&status) {
+        // A full disk is no reason to stop looking.
+        tracing::debug!(%error, "cannot write the status anywhere");
+    }
+    Ok(())
+}
+
+fn worker_status(interface: &str, books: &books::QueueBooks, crew: &Crew) -> WorkerStatus {
+    let chain = books.chain.snapshot();
+    let shared = &books.shared;
+    let read = |number: &std::sync::atomic::AtomicU64| number.load(Ordering::Relaxed);
+    WorkerStatus {
+        interface: interface.to_owned(),
+        queue: crew.queue,
+        cpu: crew.cpu,
+        store: crew.store.clone(),
+        sink: chain.sink.map(|sink| sink_name(sink).to_owned()),
+        level: chain.level,
+        regressions: read(&shared.regressions),
+        oddities: read(&shared.unstamped) + read(&shared.misfits),
+        missing: read(&shared.missing),
+        segments: chain.segments_sealed,
+    }
+}
+
+/// Its name in messages and status.
+pub(super) fn sink_name(sink: SinkKind) -> &'static str {
+    match sink {
+        SinkKind::Uring => "io_uring",
+        SinkKind::Plain => "plain",
+    }
+}
+
+/// The books as they stand.
+pub(super) fn ledger(run: &Run, active: &[Active]) -> Result<Ledger, RecordError> {
+    let mut queues = Vec::new();
+    for one in active {
+        queues.extend(one.books.queues(&one.intake)?);
+    }
+    let interfaces = active.iter().map(|one| one.books.entry()).collect();
+    Ok(Ledger::close(run.run, run.start, identity::now(), interfaces, queues))
+}
