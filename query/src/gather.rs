@@ -5,6 +5,7 @@
 
 use crate::filter::{Expr, Filter};
 use crate::framewalk::ARRIVALS_PER_FRAME;
+use crate::lost::{self, Told, possible, whole};
 use crate::plan::{Choice, Plan, PlannedSegment, Prologue};
 use crate::prune::{Pruned, prune};
 use crate::range::{Span, TimeRange};
@@ -18,7 +19,7 @@ use tapedeck_index::catalog::{self, CatalogError, Found, HOUR_SLACK_NANOS, State
 use tapedeck_index::journal::{Replay, ReplayError, Stop};
 use tapedeck_index::mapped;
 use tapedeck_index::pcapng::{Block, Blocks};
-use tapedeck_index::sidecar::{FrameMeta, Sidecar, SidecarError};
+use tapedeck_index::sidecar::{FrameMeta, Head, Sidecar, SidecarError};
 use tapedeck_packet::Timestamp;
 
 /// How often the store is listed again because a segment moved.
@@ -36,8 +37,10 @@ pub fn gather(stores: &[PathBuf], filter: &Filter, range: TimeRange) -> Result<P
         plan.segments.clear();
         plan.outside = 0;
         let mut moved = false;
-        for found in &listing.segments {
-            match look(found, filter.expr(), &range, left == 0) {
+        let there = listing.segments.iter().map(|found| look(found, filter.expr(), &range, left == 0));
+        let looks = there.chain(listing.missing.iter().map(|found| looked(lost::missing(found, &range))));
+        for look in looks {
+            match look {
                 Look::Planned(segment) => plan.segments.push(*segment),
                 Look::Outside => plan.outside += 1,
                 Look::Moved => moved = true,
@@ -47,6 +50,10 @@ pub fn gather(stores: &[PathBuf], filter: &Filter, range: TimeRange) -> Result<P
             break;
         }
     }
+    plan.segments.sort_by(|x, y| {
+        let key = |s: &PlannedSegment| (s.name.t0, s.name.queue, s.name.run, s.name.seq);
+        (key(x), &x.name.interface).cmp(&(key(y), &y.name.interface))
+    });
     plan.life = life(stores, &plan)?;
     Ok(plan)
 }
@@ -67,19 +74,22 @@ fn look(found: &Found, expr: &Expr, range: &TimeRange, last: bool) -> Look {
         State::Open => open(found, expr, range),
     };
     match planned {
+        // The answer will find that it is gone, and say so.
+        Err(Moved) if last => looked(Ok(unindexed(found, "it has no index", Told::default(), range))),
+        planned => looked(planned),
+    }
+}
+
+fn looked(planned: Result<Option<PlannedSegment>, Moved>) -> Look {
+    match planned {
         Ok(Some(segment)) => Look::Planned(Box::new(segment)),
         Ok(None) => Look::Outside,
-        Err(Moved) if last => match unindexed(found, "it has no index", None, range) {
-            // The answer will find that it is gone, and say so.
-            Some(segment) => Look::Planned(Box::new(segment)),
-            None => Look::Outside,
-        },
         Err(Moved) => Look::Moved,
     }
 }
 
 /// The segment is not where the listing saw it.
-struct Moved;
+pub(crate) struct Moved;
 
 fn sealed(found: &Found, expr: &Expr, range: &TimeRange) -> Result<Option<PlannedSegment>, Moved> {
     let path = found.packets_path();
@@ -88,26 +98,47 @@ fn sealed(found: &Found, expr: &Expr, range: &TimeRange) -> Result<Option<Planne
         Err(mapped::OpenError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
             return match fs::metadata(&path) {
                 Err(e) if e.kind() == ErrorKind::NotFound => Err(Moved),
-                _ => Ok(unindexed(found, "it has no index", None, range)),
+                _ => Ok(unindexed(found, "it has no index", Told::default(), range)),
             };
         }
         Err(mapped::OpenError::Io { source, .. }) => {
-            return Ok(unindexed(found, &format!("its index cannot be opened: {source}"), None, range));
+            let why = format!("its index cannot be opened: {source}");
+            return Ok(unindexed(found, &why, Told::default(), range));
         }
-        Err(mapped::OpenError::Sidecar { source, .. }) => return Ok(distrusted(found, &source, None, range)),
+        Err(mapped::OpenError::Sidecar { source, .. }) => {
+            return Ok(distrusted(found, &source, Told::default(), range));
+        }
     };
+    if !lost::belongs(&sidecar, found) {
+        return Ok(unindexed(found, "its index belongs to another segment", Told::default(), range));
+    }
     let summary = sidecar.summary();
-    if (summary.run, summary.seq) != (found.name.run, found.name.seq) {
-        return Ok(unindexed(found, "its index belongs to another segment", None, range));
+    let len = match fs::metadata(&path) {
+        Ok(metadata) => metadata.len(),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Err(Moved),
+        // Whoever has to read it will say why that cannot be.
+        Err(_) => summary.segment_len,
+    };
+    if len > summary.segment_len {
+        let why = format!("it has {len} bytes, its index knows of {}", summary.segment_len);
+        let interface = Told::by(&sidecar).interface;
+        return Ok(unindexed(found, &why, Told { interface, metas: Vec::new() }, range));
     }
     let Some((t_min, t_max)) = summary.times.filter(|(min, max)| range.overlaps(*min, *max)) else {
         return Ok(None);
     };
     let span = Span::of_packets(t_min, t_max);
-    match indexed(found, &sidecar, expr, range, span) {
-        Ok(segment) => Ok(Some(segment)),
-        Err(error) => Ok(distrusted(found, &error, sidecar.frames().ok(), range)),
+    let mut segment = match indexed(found, &sidecar, expr, range, span) {
+        Ok(segment) => segment,
+        Err(error) => match distrusted(found, &error, Told::by(&sidecar), range) {
+            Some(segment) => segment,
+            None => return Ok(None),
+        },
+    };
+    if len < summary.segment_len {
+        lost::cut_off(&mut segment, &Told::by(&sidecar).metas, len, summary.segment_len, range);
     }
+    Ok(Some(segment))
 }
 
 /// Plans a segment by its sidecar; the handle is that of a sealed one.
@@ -119,6 +150,7 @@ fn indexed(
     span: Span,
 ) -> Result<PlannedSegment, SidecarError> {
     let metas = sidecar.frames()?;
+    let interface = sidecar.head()?.map(|head| Arc::new(head.interface));
     let inside = |meta: &FrameMeta| meta.packets > 0 && range.overlaps(meta.t_min, meta.t_max);
     let pruned = if metas.iter().any(inside) { prune(sidecar, expr)? } else { Pruned::default() };
     let wanted = metas.iter().zip(&pruned.frames).filter(|(meta, wanted)| **wanted && inside(meta));
@@ -127,20 +159,13 @@ fn indexed(
         name: found.name.clone(),
         state: found.state,
         handle: Handle::Sealed(found.packets_path()),
-        prologue: prologue(&metas),
+        prologue: interface.map_or(Prologue::FirstFrame, Prologue::Known),
         span,
         tasks: wanted.map(|(meta, _)| task(meta)).collect(),
         choice: Choice::Index { rows_tested, rows_matched, looked_up },
         frames: len64(metas.iter().filter(|m| m.packets > 0).count()),
         stored_bytes: sidecar.summary().segment_len,
     })
-}
-
-fn prologue(metas: &[FrameMeta]) -> Prologue {
-    match metas.first() {
-        Some(first) => Prologue::Frame { offset: first.offset, stored_len: first.stored_len },
-        None => Prologue::Walk,
-    }
 }
 
 fn task(meta: &FrameMeta) -> Task {
@@ -154,38 +179,27 @@ fn task(meta: &FrameMeta) -> Task {
     }
 }
 
-fn distrusted(
-    found: &Found,
-    error: &SidecarError,
-    metas: Option<Vec<FrameMeta>>,
-    range: &TimeRange,
-) -> Option<PlannedSegment> {
-    unindexed(found, &format!("its index cannot be believed: {error}"), metas, range)
+fn distrusted(found: &Found, error: &SidecarError, told: Told, range: &TimeRange) -> Option<PlannedSegment> {
+    unindexed(found, &format!("its index cannot be believed: {error}"), told, range)
 }
 
 /// Plans to read all of a segment, by its frames if the sidecar still tells them. `None` if it cannot
 /// hold packets inside the range.
-fn unindexed(
-    found: &Found,
-    why: &str,
-    metas: Option<Vec<FrameMeta>>,
-    range: &TimeRange,
-) -> Option<PlannedSegment> {
-    let from = match found.state {
-        State::Sealed => found.name.t0,
-        // Provisional in an open segment: an earlier packet may have come later.
-        State::Open => found.hour.start().saturating_sub(HOUR_SLACK_NANOS),
-    };
-    let span = Span { from, to: found.hour.end().saturating_add(HOUR_SLACK_NANOS) };
+fn unindexed(found: &Found, why: &str, told: Told, range: &TimeRange) -> Option<PlannedSegment> {
+    let span = possible(found);
     span.within(range)?;
     let path = found.packets_path();
-    let metas = metas.unwrap_or_default();
-    let tasks: Vec<Task> =
-        metas.iter().filter(|m| m.packets > 0 && range.overlaps(m.t_min, m.t_max)).map(task).collect();
+    let (prologue, metas) = (told.prologue(), told.metas);
+    let tasks = match metas.as_slice() {
+        [] => vec![whole(span)],
+        metas => {
+            metas.iter().filter(|m| m.packets > 0 && range.overlaps(m.t_min, m.t_max)).map(task).collect()
+        }
+    };
     Some(PlannedSegment {
         name: found.name.clone(),
         state: found.state,
-        prologue: prologue(&metas),
+        prologue,
         span,
         frames: len64(metas.iter().filter(|m| m.packets > 0).count()),
         stored_bytes: fs::metadata(&path).map_or(0, |m| m.len()),
@@ -201,28 +215,30 @@ fn open(found: &Found, expr: &Expr, range: &TimeRange) -> Result<Option<PlannedS
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(e) => {
-            return moved(e).map(|e| unindexed(found, &format!("it cannot be opened: {e}"), None, range));
+            let why = |e| format!("it cannot be opened: {e}");
+            return moved(e).map(|e| unindexed(found, &why(e), Told::default(), range));
         }
     };
     let journal = match fs::read(found.index_path()) {
         Ok(journal) => journal,
         Err(e) => {
             let why = |e| format!("its journal cannot be read: {e}");
-            return moved(e).map(|e| unindexed(found, &why(e), None, range));
+            return moved(e).map(|e| unindexed(found, &why(e), Told::default(), range));
         }
     };
     let replay = match Replay::read(&journal) {
         Ok(replay) => replay,
         // Just made: nothing is in it yet.
         Err(ReplayError::NoStart(Stop::End | Stop::Cut)) => return Ok(None),
-        Err(e) => return Ok(unindexed(found, &e.to_string(), None, range)),
+        Err(e) => return Ok(unindexed(found, &e.to_string(), Told::default(), range)),
     };
     let pending = pending(&replay);
-    let sidecar = replay.builder().finish(&found.name).map_err(|e| e.to_string());
+    let head = Head::encode(&replay.start().section, &replay.start().interface);
+    let sidecar = replay.builder().finish(&found.name, &head).map_err(|e| e.to_string());
     let sidecar = sidecar.and_then(|bytes| Sidecar::from_bytes(bytes).map_err(|e| e.to_string()));
     let sidecar = match sidecar {
         Ok(sidecar) => sidecar,
-        Err(e) => return Ok(unindexed(found, &e, None, range)),
+        Err(e) => return Ok(unindexed(found, &e, Told::default(), range)),
     };
     let recorded = sidecar.summary().times;
     let times = recorded.into_iter().chain(pending.iter().map(|t| (t.t_min, t.t_max)));
@@ -238,7 +254,7 @@ fn open(found: &Found, expr: &Expr, range: &TimeRange) -> Result<Option<PlannedS
     let span = Span::of_packets(t_min, t_max);
     let mut segment = match indexed(found, &sidecar, expr, range, span) {
         Ok(segment) => segment,
-        Err(e) => return Ok(distrusted(found, &e, None, range)),
+        Err(e) => return Ok(distrusted(found, &e, Told::default(), range)),
     };
     segment.prologue = Prologue::Known(Arc::new(replay.start().interface.clone()));
     segment.frames += len64(pending.len());
@@ -300,20 +316,20 @@ fn life(stores: &[PathBuf], plan: &Plan) -> Result<Option<Span>, CatalogError> {
         // The store reaches beyond the range on both sides; how far makes no difference.
         return Ok(Some(Span { from: plan.range.from, to }));
     }
-    let all = catalog::all(stores)?.segments;
+    let listing = catalog::all(stores)?;
+    let all: Vec<&Found> = listing.segments.iter().chain(&listing.missing).collect();
     let Some(last_hour) = all.iter().map(|f| f.hour).max() else { return Ok(None) };
     let from = all.iter().map(|f| f.name.t0).chain(spans().map(|s| s.from)).min().unwrap_or_default();
     // Packets up to two seconds into the next hour may lie in the hour before.
-    let late = all.iter().filter(|f| f.hour.hours().saturating_add(1) >= last_hour.hours());
-    let to = late.filter_map(last_time).chain(spans().map(|s| s.to)).max().unwrap_or(from);
-    Ok(Some(Span { from, to: to.max(from) }))
-}
-
-/// The time behind the last packet of a segment, as far as it can be told without reading it.
-fn last_time(found: &Found) -> Option<Timestamp> {
-    let everything = TimeRange::ALL;
-    match look(found, &Expr::All, &everything, false) {
+    let late = |f: &&Found| f.hour.hours().saturating_add(1) >= last_hour.hours();
+    let there = listing.segments.iter().filter(late);
+    let looks = there.map(|found| look(found, &Expr::All, &TimeRange::ALL, false));
+    let missing = listing.missing.iter().filter(late);
+    let looks = looks.chain(missing.map(|found| looked(lost::missing(found, &TimeRange::ALL))));
+    let last_time = |look| match look {
         Look::Planned(segment) => Some(segment.span.to),
         Look::Outside | Look::Moved => None,
-    }
+    };
+    let to = looks.filter_map(last_time).chain(spans().map(|s| s.to)).max().unwrap_or(from);
+    Ok(Some(Span { from, to: to.max(from) }))
 }

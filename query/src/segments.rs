@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use tapedeck_index::catalog::{self, Found, State};
 use tapedeck_index::journal::Replay;
 use tapedeck_index::mapped::{self, OpenError};
-use tapedeck_index::sidecar::Sidecar;
+use tapedeck_index::sidecar::{Head, Sidecar};
 use tapedeck_packet::Timestamp;
 
 /// A segment as the list shows it; what its index does not tell is left out.
@@ -116,7 +116,8 @@ fn known(found: &Found) -> Result<Known, String> {
         State::Open => {
             let journal = fs::read(found.index_path()).map_err(|e| format!("journal: {e}"))?;
             let replay = Replay::read(&journal).map_err(|e| e.to_string())?;
-            let bytes = replay.builder().finish(&found.name).map_err(|e| e.to_string())?;
+            let head = Head::encode(&replay.start().section, &replay.start().interface);
+            let bytes = replay.builder().finish(&found.name, &head).map_err(|e| e.to_string())?;
             (Sidecar::from_bytes(bytes).map_err(|e| e.to_string())?, pending(&replay))
         }
     };

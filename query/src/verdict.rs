@@ -11,6 +11,10 @@ use tapedeck_packet::Timestamp;
 pub enum Cause {
     /// A frame does not decompress to what was written.
     CorruptFrame,
+    /// A segment is not there; its index still is.
+    SegmentMissing,
+    /// A segment is shorter than it was when it was sealed.
+    SegmentCut,
     /// A segment that was there when the answer began is gone.
     Vanished,
     /// The operating system does not let us open a segment.
@@ -21,6 +25,8 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::CorruptFrame => "damaged frame",
+            Self::SegmentMissing => "missing segment",
+            Self::SegmentCut => "cut segment",
             Self::Vanished => "segment gone while reading",
             Self::Unreadable => "segment that cannot be opened",
         })
@@ -45,6 +51,8 @@ pub struct Verdict {
     pub range: Option<Span>,
     /// Stopped early: `--limit` was reached or the reader of stdout went away.
     pub limited: bool,
+    /// Where it was stopped: what lies at or behind this time was not looked at.
+    pub until: Option<Timestamp>,
     /// Spans of the segments that were asked.
     pub asked: Vec<Span>,
     /// Where packets may be missing.
@@ -85,7 +93,7 @@ impl Verdict {
         }
     }
 
-    /// The intervals the answer vouches for: what was asked for and is in no gap.
+    /// The intervals the answer vouches for: what was asked for, was looked at and is in no gap.
     #[must_use]
     pub fn coverage(&self) -> Vec<Span> {
         let inside = self.within_range(self.asked.iter().copied());
@@ -95,7 +103,8 @@ impl Verdict {
 
     fn within_range(&self, spans: impl Iterator<Item = Span>) -> Vec<Span> {
         let Some(range) = self.range else { return Vec::new() };
-        let range = TimeRange { from: range.from, to: Some(range.to) };
+        let to = self.until.map_or(range.to, |until| until.clamp(range.from, range.to));
+        let range = TimeRange { from: range.from, to: Some(to) };
         spans.filter_map(|s| s.within(&range)).collect()
     }
 
@@ -181,6 +190,7 @@ mod tests {
         let verdict = Verdict {
             range: Some(span(0, 3_000_000_000)),
             limited: true,
+            until: Some(Timestamp::from_nanos_saturating(2_000_000_000)),
             asked: vec![span(0, 1_000_000_000), span(500_000_000, 9_000_000_000)],
             gaps: vec![Gap { span: span(7, 9), cause: Cause::Vanished, packets: None }],
             matched: 2,
@@ -188,6 +198,6 @@ mod tests {
             scanned_bytes: 4,
             elapsed_ms: 5,
         };
-        insta::assert_snapshot!(verdict.to_json(), @r#"{"version":1,"complete":false,"limited":true,"range":{"from":"1970-01-01T00:00:00.000000000Z","to":"1970-01-01T00:00:03.000000000Z"},"coverage":[{"from":"1970-01-01T00:00:00.000000000Z","to":"1970-01-01T00:00:00.000000007Z"},{"from":"1970-01-01T00:00:00.000000009Z","to":"1970-01-01T00:00:03.000000000Z"}],"gaps":[{"from":"1970-01-01T00:00:00.000000007Z","to":"1970-01-01T00:00:00.000000009Z","cause":"vanished","packets":null}],"matched":2,"scanned_frames":3,"scanned_bytes":4,"elapsed_ms":5}"#);
+        insta::assert_snapshot!(verdict.to_json(), @r#"{"version":1,"complete":false,"limited":true,"range":{"from":"1970-01-01T00:00:00.000000000Z","to":"1970-01-01T00:00:03.000000000Z"},"coverage":[{"from":"1970-01-01T00:00:00.000000000Z","to":"1970-01-01T00:00:00.000000007Z"},{"from":"1970-01-01T00:00:00.000000009Z","to":"1970-01-01T00:00:02.000000000Z"}],"gaps":[{"from":"1970-01-01T00:00:00.000000007Z","to":"1970-01-01T00:00:00.000000009Z","cause":"vanished","packets":null}],"matched":2,"scanned_frames":3,"scanned_bytes":4,"elapsed_ms":5}"#);
     }
 }

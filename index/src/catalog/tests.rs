@@ -71,6 +71,32 @@ fn sealed_replaces_open_and_foreign_is_reported() {
 }
 
 #[test]
+fn a_sidecar_alone_tells_of_missing_packets() {
+    let dir = TempDir::new().unwrap();
+    let hour = 473_000;
+    let stores = [dir.path().to_path_buf()];
+    let lost = name(at(hour, 40), "eth0", 1);
+    put(dir.path(), hour, &lost.file(FileKind::Index));
+    // Being sealed: the sidecar is there before its packets, whose open file has another t0.
+    put(dir.path(), hour, &name(at(hour, 50), "eth0", 2).file(FileKind::Open));
+    put(dir.path(), hour, &name(at(hour, 45), "eth0", 2).file(FileKind::Index));
+    let listing = all(&stores).unwrap();
+    assert_eq!(seqs(&listing), [(2, State::Open)]);
+    let [missing] = listing.missing.as_slice() else { panic!("{:?}", listing.missing) };
+    assert_eq!(missing.name, lost);
+    assert!(missing.index_path().exists() && !missing.packets_path().exists());
+    assert!(list(&stores, at(hour + 9, 0), at(hour + 10, 0)).unwrap().missing.is_empty());
+    // The other half of a removal comes a moment later.
+    let index = missing.index_path();
+    let late = std::thread::spawn(move || {
+        std::thread::sleep(CONFIRM_PAUSE / 5);
+        fs::remove_file(index).unwrap();
+    });
+    assert!(all(&stores).unwrap().missing.is_empty());
+    late.join().unwrap();
+}
+
+#[test]
 fn every_day_of_the_calendar_parses() {
     for day in (0..106_751).step_by(7) {
         let hour = UtcHour::from_hours(day * 24);

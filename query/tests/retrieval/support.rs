@@ -5,15 +5,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tapedeck_index::catalog::StoreFile;
-use tapedeck_index::frame::Encoder;
+use tapedeck_index::frame::{Encoder, store_raw};
 use tapedeck_index::journal::{Start, encode_frame, encode_open_blocks, encode_start, encode_tail};
+use tapedeck_index::mapped;
 use tapedeck_index::name::{FileKind, SegmentName, hour_folder};
 use tapedeck_index::pcapng::{
     Counters, InterfaceInfo, PacketRecord, SectionInfo, encode_interface, encode_packet, encode_section,
     encode_statistics,
 };
 use tapedeck_index::rows::{FrameRows, RowTable};
-use tapedeck_index::sidecar::{FrameMeta, SidecarBuilder};
+use tapedeck_index::sidecar::{FrameMeta, Head, SidecarBuilder};
 use tapedeck_packet::{LinkType, Timestamp, Walk};
 use tempfile::TempDir;
 
@@ -113,7 +114,7 @@ impl Store {
         fs::create_dir_all(&folder).unwrap();
         let frames = frames(spec, packets);
         match spec.left {
-            Left::Sealed => sealed(&folder, &name, &frames),
+            Left::Sealed => sealed(&folder, &name, spec, &frames),
             Left::Open { recorded } => open(&folder, &name, spec, &frames, recorded + 1),
         }
     }
@@ -210,14 +211,21 @@ fn frames(spec: &Spec<'_>, packets: &[Packet]) -> Vec<Frame> {
     frames
 }
 
-fn sealed(folder: &Path, name: &SegmentName, frames: &[Frame]) -> PathBuf {
+fn sealed(folder: &Path, name: &SegmentName, spec: &Spec<'_>, frames: &[Frame]) -> PathBuf {
     let mut builder = SidecarBuilder::new();
     let mut file = Vec::new();
     for frame in frames {
         builder.frame(frame.meta, &frame.rows);
         file.extend_from_slice(&frame.stored);
     }
-    fs::write(folder.join(name.file(FileKind::Index)), builder.finish(name).unwrap()).unwrap();
+    let (mut end, offset) = (Vec::new(), u64::try_from(file.len()).unwrap());
+    encode_statistics(&mut end, name.t0, &Counters::default());
+    let stored_len = u32::try_from(store_raw(&end, &mut file).unwrap()).unwrap();
+    let raw_len = u32::try_from(end.len()).unwrap();
+    let last = frames.last().unwrap().meta;
+    builder.frame(FrameMeta { offset, stored_len, raw_len, packets: 0, ..last }, &FrameRows::default());
+    let head = Head::encode(&section(), &interface(spec));
+    fs::write(folder.join(name.file(FileKind::Index)), builder.finish(name, &head).unwrap()).unwrap();
     let path = folder.join(name.file(FileKind::Sealed));
     fs::write(&path, file).unwrap();
     path
@@ -246,6 +254,16 @@ fn open(folder: &Path, name: &SegmentName, spec: &Spec<'_>, frames: &[Frame], re
     let path = folder.join(name.file(FileKind::Open));
     fs::write(&path, file).unwrap();
     path
+}
+
+/// Flips a bit in the checksum of a frame of a sealed segment.
+pub(crate) fn damage(path: &Path, frame: usize) {
+    let sidecar = PathBuf::from(path.to_str().unwrap().replace(".pcapng.zst", ".idx"));
+    let meta = mapped::open(&sidecar).unwrap().frames().unwrap()[frame];
+    let mut bytes = fs::read(path).unwrap();
+    let end = usize::try_from(meta.offset + u64::from(meta.stored_len)).unwrap();
+    bytes[end - 1] ^= 0x10;
+    fs::write(path, bytes).unwrap();
 }
 
 /// All files below `folder` whose names end in `suffix`, sorted.

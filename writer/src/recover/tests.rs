@@ -3,11 +3,12 @@
 use super::*;
 use crate::chain::{Appended, Chain};
 use crate::config::{ChainConfig, SinkChoice};
-use crate::testing::{T18, append, clean, config, files, ids, sealed, wait_for};
-use crate::verify::verify;
+use crate::testing::{Sealed, T18, append, clean, config, files, ids, sealed, wait_for};
+use crate::verify::{Damage, Fault, verify};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
+use tapedeck_index::frame::frame_len;
 use tapedeck_index::pcapng::Counters;
 
 mod kill;
@@ -160,16 +161,75 @@ fn leftovers_of_a_dead_writer_are_removed() {
     let leftovers = [
         folder.join(segment.name.file(FileKind::Journal)),
         folder.join(format!(".{}", segment.name.file(FileKind::Index))),
-        folder.join(other.file(FileKind::Index)),
+        folder.join(SegmentName { t0: Timestamp::ZERO, ..segment.name.clone() }.file(FileKind::Index)),
         folder.join(other.file(FileKind::Journal)),
         folder.join(other.file(FileKind::Open)).with_extension("new"),
     ];
     leftovers.iter().for_each(|path| std::fs::write(path, b"left").unwrap());
     let report = recover(dir.path(), &RecoverOptions::default());
     assert_eq!(report.removed.len(), 4, "{report:?}");
+    assert!(leftovers.iter().all(|path| !path.exists()));
     assert_eq!(ids(dir.path()).len(), 50);
     recover_twice(dir.path());
     clean(dir.path());
+}
+
+#[test]
+fn the_sidecar_of_lost_packets_is_kept_and_reported() {
+    let dir = lay_down(&open_store(50, 100));
+    recover_clean(dir.path());
+    let packets = sealed(dir.path())[0].path.clone();
+    std::fs::remove_file(&packets).unwrap();
+    let report = recover(dir.path(), &RecoverOptions::default());
+    assert!(report.removed.is_empty() && report.errors.is_empty(), "{report:?}");
+    let report = verify(dir.path()).unwrap();
+    let [Damage { path, what: Fault::Missing { packets: Some(50), .. } }] = report.damage.as_slice() else {
+        panic!("{report:?}");
+    };
+    assert!(path.exists());
+    // Without a sidecar that can be read nothing is known but that something is lost.
+    std::fs::write(path, b"").unwrap();
+    let report = verify(dir.path()).unwrap();
+    assert!(matches!(report.damage[0].what, Fault::Missing { packets: None, .. }), "{report:?}");
+}
+
+/// What verification and reindexing say of a segment that is cut at `len`, with and without its sidecar.
+fn cut_at(len: impl Fn(&Sealed, usize) -> usize) -> (Vec<String>, Vec<String>, usize) {
+    let dir = lay_down(&open_store(3000, 1400));
+    recover_clean(dir.path());
+    let segment = &sealed(dir.path())[0];
+    let bytes = std::fs::read(&segment.path).unwrap();
+    std::fs::write(&segment.path, &bytes[..len(segment, bytes.len())]).unwrap();
+    let said = || verify(dir.path()).unwrap().damage.iter().map(|d| d.what.to_string()).collect::<Vec<_>>();
+    let with = said();
+    std::fs::remove_file(segment.path.with_file_name(segment.name.file(FileKind::Index))).unwrap();
+    let without = said();
+    let refused = crate::reindex::reindex(dir.path(), &[]).errors.len();
+    (with, without, refused)
+}
+
+#[test]
+fn a_cut_segment_is_never_whole() {
+    let (with, without, refused) = cut_at(|_, _| 0);
+    assert!(with.iter().any(|what| what.contains("0 bytes are there")), "{with:?}");
+    assert!(without.contains(&Fault::Empty.to_string()), "{without:?}");
+    assert_eq!(refused, 1);
+    // Anywhere inside a frame.
+    let (with, without, refused) = cut_at(|_, len| len / 2);
+    assert!(with.len() == 1 && without.len() == 1 && refused == 1, "{with:?} {without:?}");
+    // Where a frame ends: only the statistics that a seal writes last are missing.
+    let frame_ends = |segment: &Sealed, len: usize| {
+        let bytes = std::fs::read(&segment.path).unwrap();
+        let mut ends = vec![0];
+        while *ends.last().unwrap() < len {
+            ends.push(ends.last().unwrap() + frame_len(&bytes[*ends.last().unwrap()..]).unwrap());
+        }
+        ends[ends.len() - 2]
+    };
+    let (with, without, refused) = cut_at(frame_ends);
+    assert!(with.iter().any(|what| what.contains("are there, its index knows of")), "{with:?}");
+    assert!(without.contains(&Fault::NoEnd.to_string()), "{without:?}");
+    assert_eq!(refused, 1);
 }
 
 /// Every state that a recovery passes through on disk, by its steps.
