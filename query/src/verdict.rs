@@ -57,6 +57,8 @@ pub struct Verdict {
     pub asked: Vec<Span>,
     /// Where packets may be missing.
     pub gaps: Vec<Gap>,
+    /// Why there is no answer.
+    pub error: Option<String>,
     /// Packets in the answer.
     pub matched: u64,
     /// Frames read.
@@ -80,13 +82,14 @@ impl Verdict {
     /// Is nothing missing?
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.gaps.is_empty()
+        self.gaps.is_empty() && self.error.is_none()
     }
 
     /// The exit status of `taperead packets`.
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match (self.is_complete(), self.matched) {
+            (false, _) if self.error.is_some() => EXIT_ERROR,
             (false, _) => EXIT_NOT_WHOLE,
             (true, 0) => EXIT_NONE,
             (true, _) => EXIT_MATCHES,
@@ -123,6 +126,7 @@ impl Verdict {
             scanned_frames: self.scanned_frames,
             scanned_bytes: self.scanned_bytes,
             elapsed_ms: self.elapsed_ms,
+            error: self.error.as_deref(),
         };
         // Plain strings and numbers: serialising them cannot fail.
         serde_json::to_string(&json).unwrap_or_default()
@@ -156,7 +160,7 @@ impl From<&Gap> for GapJson {
 }
 
 #[derive(Serialize)]
-struct VerdictJson {
+struct VerdictJson<'a> {
     version: u32,
     complete: bool,
     limited: bool,
@@ -167,6 +171,9 @@ struct VerdictJson {
     scanned_frames: u64,
     scanned_bytes: u64,
     elapsed_ms: u64,
+    /// An addition to the keys of every verdict: only where there is no answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
 }
 
 #[cfg(test)]
@@ -186,6 +193,13 @@ mod tests {
     }
 
     #[test]
+    fn an_error_is_no_answer() {
+        let verdict = Verdict { error: Some("no \"store\"".into()), ..Verdict::default() };
+        assert_eq!(verdict.exit_status(), EXIT_ERROR);
+        insta::assert_snapshot!(verdict.to_json(), @r#"{"version":1,"complete":false,"limited":false,"range":{"from":"1970-01-01T00:00:00.000000000Z","to":"1970-01-01T00:00:00.000000000Z"},"coverage":[],"gaps":[],"matched":0,"scanned_frames":0,"scanned_bytes":0,"elapsed_ms":0,"error":"no \"store\""}"#);
+    }
+
+    #[test]
     fn json_is_the_contracts() {
         let verdict = Verdict {
             range: Some(span(0, 3_000_000_000)),
@@ -193,6 +207,7 @@ mod tests {
             until: Some(Timestamp::from_nanos_saturating(2_000_000_000)),
             asked: vec![span(0, 1_000_000_000), span(500_000_000, 9_000_000_000)],
             gaps: vec![Gap { span: span(7, 9), cause: Cause::Vanished, packets: None }],
+            error: None,
             matched: 2,
             scanned_frames: 3,
             scanned_bytes: 4,

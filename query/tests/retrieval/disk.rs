@@ -27,9 +27,9 @@ fn two() -> Store {
 fn segments_are_listed_in_order_of_time() {
     let store = two();
     insta::assert_snapshot!(store.taperead(&["segments"]).shown(store.path()), @r#"
-    state   from                            to                                 packets           raw        stored   ratio      rows       index  segment
-    sealed  2026-11-21T18:00:00.000000000Z  2026-11-21T18:00:08.000000000Z           9          1060           538    1.97         9        1018  STORE/packets/dt=2026-11-21/hr=18/01795284000000000000-lab-eth1-q0-0000abcd-0.pcapng.zst
-    open    2026-11-21T19:00:00.000000000Z  2026-11-21T19:00:02.000000000Z           3           368           227    1.62         2         649  STORE/packets/dt=2026-11-21/hr=19/.01795287600000000000-lab-eth2-q0-0000abcd-1.open
+    state    from                            to                                 packets           raw        stored   ratio      rows       index  segment
+    sealed   2026-11-21T18:00:00.000000000Z  2026-11-21T18:00:08.000000000Z           9          1060           538    1.97         9        1018  STORE/packets/dt=2026-11-21/hr=18/01795284000000000000-lab-eth1-q0-0000abcd-0.pcapng.zst
+    open     2026-11-21T19:00:00.000000000Z  2026-11-21T19:00:02.000000000Z           3           368           227    1.62         2         649  STORE/packets/dt=2026-11-21/hr=19/.01795287600000000000-lab-eth2-q0-0000abcd-1.open
     --- stderr, exit 0
     "#);
     let answer = store.taperead(&["segments", "--from", "2026-11-21 18:30", "--json"]);
@@ -39,8 +39,8 @@ fn segments_are_listed_in_order_of_time() {
     "#);
     fs::remove_file(files(store.path(), ".idx").remove(0)).unwrap();
     insta::assert_snapshot!(store.taperead(&["segments", "--to", "2026-11-21 19:00"]).shown(store.path()), @r#"
-    state   from                            to                                 packets           raw        stored   ratio      rows       index  segment
-    sealed                                                                                                     538                                STORE/packets/dt=2026-11-21/hr=18/01795284000000000000-lab-eth1-q0-0000abcd-0.pcapng.zst  (index: No such file or directory (os error 2))
+    state    from                            to                                 packets           raw        stored   ratio      rows       index  segment
+    sealed                                                                                                      538                                STORE/packets/dt=2026-11-21/hr=18/01795284000000000000-lab-eth1-q0-0000abcd-0.pcapng.zst  (index: No such file or directory (os error 2))
     --- stderr, exit 0
     "#);
 }

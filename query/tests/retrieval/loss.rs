@@ -1,7 +1,7 @@
 //! Segments that are cut, empty or not there at all: a gap with what is known of it, never a whole answer.
 
 use crate::answers::steady;
-use crate::support::{Answer, Packet, Spec, Store, damage, files};
+use crate::support::{Answer, Packet, Spec, Store, damage, files, taperead};
 use std::fs;
 use std::path::PathBuf;
 
@@ -184,4 +184,46 @@ fn a_limit_walks_no_file_that_it_does_not_need() {
     assert_eq!(told(&store.taperead(&["packets", "--json", "--limit", "10"])).0, 3);
     fs::write(&first, b"").unwrap();
     assert_eq!(told(&store.taperead(&["packets", "--json", "--limit", "1"])).0, 3);
+}
+
+#[test]
+fn segments_marks_what_is_lost() {
+    let (mut store, [first, second]) = store();
+    let latest = steady(1).into_iter().map(|p| Packet { ts: p.ts + 120_000_000_000, ..p });
+    let third = store.segment(&Spec::default(), &latest.collect::<Vec<_>>());
+    fs::remove_file(&first).unwrap();
+    fs::write(&second, b"").unwrap();
+    fs::write(&third, b"").unwrap();
+    fs::remove_file(files(store.path(), ".idx").remove(2)).unwrap();
+    insta::assert_snapshot!(store.taperead(&["segments"]).shown(store.path()), @r#"
+    state    from                            to                                 packets           raw        stored   ratio      rows       index  segment
+    missing  2026-11-21T18:00:00.000000000Z  2026-11-21T18:00:07.000000000Z           8           972             0       -         8        1011  STORE/packets/dt=2026-11-21/hr=18/01795284000000000000-lab-eth1-q0-0000abcd-0.pcapng.zst  (the segment is missing; only its index is left)
+    sealed   2026-11-21T18:01:00.000000000Z  2026-11-21T18:01:07.000000000Z           8           972             0       -         8        1011  STORE/packets/dt=2026-11-21/hr=18/01795284060000000000-lab-eth1-q0-0000abcd-1.pcapng.zst  (cut: 0 of 621 bytes are there)
+    sealed                                                                                                        0                                STORE/packets/dt=2026-11-21/hr=18/01795284120000000000-lab-eth1-q0-0000abcd-2.pcapng.zst  (cut: the segment is empty)
+    --- stderr, exit 0
+    warning: STORE/packets/dt=2026-11-21/hr=18/01795284000000000000-lab-eth1-q0-0000abcd-0.pcapng.zst: the segment is missing; only its index is left
+    warning: STORE/packets/dt=2026-11-21/hr=18/01795284060000000000-lab-eth1-q0-0000abcd-1.pcapng.zst: cut: 0 of 621 bytes are there
+    warning: STORE/packets/dt=2026-11-21/hr=18/01795284120000000000-lab-eth1-q0-0000abcd-2.pcapng.zst: cut: the segment is empty
+    "#);
+    let answer = store.taperead(&["segments", "--json", "--to", "2026-11-21 18:01"]);
+    let listed: serde_json::Value = serde_json::from_str(answer.text().lines().next().unwrap()).unwrap();
+    assert_eq!((&listed["state"], &listed["packets"]), (&"missing".into(), &8.into()));
+    // The missing one is in no other range.
+    assert!(!store.taperead(&["segments", "--from", "2026-11-21 18:00:30"]).text().contains("missing"));
+}
+
+#[test]
+fn inspect_tells_of_losses() {
+    let (store, [first, second]) = store();
+    let inspect = |path: &std::path::Path| taperead(&["inspect", path.to_str().unwrap()]);
+    let [idx, second_idx] = files(store.path(), ".idx").try_into().unwrap();
+    assert!(inspect(&idx).text().contains("interface  eth1, EN10MB"));
+    fs::remove_file(&first).unwrap();
+    assert!(inspect(&idx).text().contains("MISSING: only this index is left"));
+    let answer = inspect(&first);
+    assert!(answer.code == 2 && answer.stderr.contains("its index is there"), "{}", answer.stderr);
+    fs::write(&second, b"").unwrap();
+    assert!(inspect(&second_idx).text().contains("CUT: 0 of 621 bytes are there"));
+    let answer = inspect(&second);
+    assert!(answer.code == 3 && answer.text().contains("its end is missing"), "{}", answer.text());
 }

@@ -216,7 +216,9 @@ fn misuse_is_answered_with_what_to_do() {
     $ taperead packets -w /nowhere/at/all.pcapng
     --- stderr, exit 2
     error: cannot write '/nowhere/at/all.pcapng'
-    Caused by: entity not found
+    Caused by: No such file or directory (os error 2)
+
+    hint: -w makes the file, not the folder it is in: make that first
     "#);
 }
 
@@ -284,4 +286,63 @@ fn a_failed_export_leaves_nothing_and_keeps_what_was_there() {
         store.taperead(&["packets", "ether", "src", "02:00:00:00:00:01", "-w", file.to_str().unwrap()]).code,
         0
     );
+}
+
+#[test]
+fn an_answer_that_cannot_be_written_says_why_and_what_to_do() {
+    let (store, _) = store();
+    let dir = tempfile::tempdir().unwrap();
+    let folder = dir.path().to_str().unwrap();
+    let mut shown = String::new();
+    for target in [folder, "/dev/full"] {
+        let answer = store.taperead(&["packets", "-w", target]);
+        assert_eq!(answer.code, 2);
+        shown.push_str(&answer.shown(dir.path()));
+    }
+    insta::assert_snapshot!(shown, @r#"
+    --- stderr, exit 2
+    error: cannot write 'STORE'
+    Caused by: is a directory
+
+    hint: -w names the file itself, such as case17.pcapng in that folder
+    --- stderr, exit 2
+    error: cannot write '/dev/full'
+    Caused by: No space left on device (os error 28)
+
+    hint: make room there, or write to a place that has some
+    "#);
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_taperead"));
+    let said =
+        command.args(["packets", "--store", store.path().to_str().unwrap()]).stdout(full).output().unwrap();
+    assert_eq!(said.status.code(), Some(2));
+    insta::assert_snapshot!(String::from_utf8(said.stderr).unwrap(), @r#"
+    error: cannot write to stdout
+    Caused by: No space left on device (os error 28)
+
+    hint: make room there, or write to a place that has some
+    "#);
+}
+
+#[test]
+fn with_json_an_error_ends_in_a_verdict_too() {
+    let (store, _) = store();
+    let cases: [(&[&str], &str); 6] = [
+        (&["packets", "--json", "port", "x"], "cannot read the filter"),
+        (&["packets", "--json", "--from", "soon"], "--from needs a time: 'soon' is not a time"),
+        (&["packets", "--json", "-w", "/dev/full"], "cannot write '/dev/full': No space left"),
+        (&["packets", "--json", "--limit", "0"], "invalid value '0' for '--limit <N>'"),
+        (&["packets", "--json", "--nonsense"], "unexpected argument '--nonsense' found"),
+        (&["segments", "--json", "--from", "soon"], "--from needs a time"),
+    ];
+    for (args, want) in cases {
+        let answer = store.taperead(args);
+        let verdict = answer.verdict();
+        assert_eq!((answer.code, &verdict["complete"]), (2, &false.into()), "{args:?} {}", answer.stderr);
+        assert!(verdict["error"].as_str().unwrap().starts_with(want), "{verdict}");
+        let mut keys: Vec<&String> = verdict.as_object().unwrap().keys().collect();
+        keys.retain(|key| *key != "error");
+        let whole = store.taperead(&["packets", "--json"]).verdict();
+        assert_eq!(keys, whole.as_object().unwrap().keys().collect::<Vec<_>>());
+    }
 }
