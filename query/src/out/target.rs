@@ -159,7 +159,8 @@ mod tests {
     use nix::sys::signal::{Signal, kill};
     use nix::unistd::Pid;
     use std::io::{BufRead as _, BufReader, Write as _};
-    use std::process::{Child, Command, Stdio};
+    use std::os::unix::process::ExitStatusExt as _;
+    use std::process::{Child, ChildStdin, Command, Stdio};
 
     const FOLDER: &str = "TAPEDECK_TEST_FOLDER";
 
@@ -217,7 +218,8 @@ mod tests {
         std::io::stdin().lines().for_each(drop);
     }
 
-    fn writing(folder: &Path) -> Child {
+    /// The process, and what keeps it waiting.
+    fn writing(folder: &Path) -> (Child, ChildStdin) {
         let mut command = Command::new(std::env::current_exe().unwrap());
         command.args(["--exact", "out::target::tests::writing_process", "--nocapture"]);
         let mut child =
@@ -229,7 +231,8 @@ mod tests {
             assert!(child.try_wait().unwrap().is_none());
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
-        child
+        let stdin = child.stdin.take().unwrap();
+        (child, stdin)
     }
 
     #[test]
@@ -240,10 +243,10 @@ mod tests {
         {
             let folder = dir.path().join(kind);
             fs::create_dir(&folder).unwrap();
-            let mut child = writing(&folder);
+            let (mut child, _stdin) = writing(&folder);
             assert_eq!(left(&folder).len(), usize::from(kind != "unnamed"));
             kill(Pid::from_raw(child.id().cast_signed()), signal).unwrap();
-            assert!(!child.wait().unwrap().success());
+            assert_eq!(child.wait().unwrap().signal(), Some(signal as i32));
             assert_eq!(left(&folder), [""; 0], "{kind}");
         }
     }
