@@ -134,7 +134,9 @@ fn list_once(stores: &[PathBuf], wanted: &impl Fn(UtcHour) -> bool) -> Result<Li
     let mut indexes = Vec::new();
     for state in [State::Open, State::Sealed] {
         for (hour, folder) in &hours {
-            for (path, file) in entries(folder)? {
+            for Entry { path, name: file, is_file } in entries(folder)? {
+                // A folder or a pipe of such a name is no segment, and reading it might never end.
+                let file = file.filter(|_| is_file);
                 let parsed = file.as_deref().and_then(SegmentName::parse_file);
                 match (parsed, state) {
                     (Some((name, FileKind::Open)), State::Open)
@@ -173,7 +175,7 @@ fn hour_folders(
     hours: &mut Vec<(UtcHour, PathBuf)>,
     foreign: &mut Vec<PathBuf>,
 ) -> Result<(), CatalogError> {
-    for (day_path, day_name) in entries(&store.join(PACKETS_FOLDER))? {
+    for Entry { path: day_path, name: day_name, .. } in entries(&store.join(PACKETS_FOLDER))? {
         let Some(midnight) = day_name.as_deref().and_then(parse_day) else {
             foreign.push(day_path);
             continue;
@@ -182,7 +184,7 @@ fn hour_folders(
         if !hours_of_day().any(&wanted) {
             continue;
         }
-        for (path, name) in entries(&day_path)? {
+        for Entry { path, name, .. } in entries(&day_path)? {
             let hour =
                 hours_of_day().find(|hour| name.as_deref() == Some(&format!("hr={:02}", hour.hour_of_day())));
             match hour {
@@ -212,9 +214,18 @@ fn parse_day(folder: &str) -> Option<UtcHour> {
     (hour.date() == text).then_some(hour)
 }
 
-/// Entries of a folder: path and, if it is UTF-8, name. None where there is no such folder: retention
+/// An entry of a folder.
+struct Entry {
+    path: PathBuf,
+    /// If it is UTF-8.
+    name: Option<String>,
+    /// A regular file, or a link that may lead to one.
+    is_file: bool,
+}
+
+/// Entries of a folder. None where there is no such folder: retention
 /// removes them while we look, and a file is nothing to list.
-fn entries(folder: &Path) -> Result<Vec<(PathBuf, Option<String>)>, CatalogError> {
+fn entries(folder: &Path) -> Result<Vec<Entry>, CatalogError> {
     let error = |source| CatalogError::List { path: folder.to_path_buf(), source };
     let listing = match fs::read_dir(folder) {
         Err(source) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -223,7 +234,9 @@ fn entries(folder: &Path) -> Result<Vec<(PathBuf, Option<String>)>, CatalogError
         listing => listing.map_err(error)?,
     };
     let entry = |entry: io::Result<fs::DirEntry>| {
-        entry.map(|entry| (entry.path(), entry.file_name().into_string().ok())).map_err(error)
+        let entry = entry.map_err(error)?;
+        let is_file = entry.file_type().map_or(true, |kind| kind.is_file() || kind.is_symlink());
+        Ok(Entry { path: entry.path(), name: entry.file_name().into_string().ok(), is_file })
     };
     listing.map(entry).collect()
 }

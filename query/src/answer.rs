@@ -120,6 +120,7 @@ pub fn answer(plan: &Plan, question: &Question<'_>, output: &mut dyn Output) -> 
         Ok(()) => {}
     }
     run.answer.forget_beyond_end();
+    run.answer.verdict.gaps.sort_by_key(|gap| gap.span);
     Ok(run.answer)
 }
 

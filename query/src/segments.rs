@@ -103,11 +103,12 @@ fn listed(found: &Found, range: &TimeRange) -> Option<Listed> {
     let expected = known.as_ref().map_or(stored_bytes.max(1), |known| known.stored_bytes);
     let mut loss = None;
     if found.state == State::Sealed && refused.is_none() && stored_bytes != expected {
-        let told = format!("{stored_bytes} of {expected} bytes are there");
         match (stored_bytes, &known) {
             (0, None) => loss = Some("cut: the segment is empty".to_owned()),
-            (there, _) if there < expected => loss = Some(format!("cut: {told}")),
-            _ => problem = Some(format!("{told}: its index does not know of all")),
+            (there, _) if there < expected => {
+                loss = Some(format!("cut: {there} of {expected} bytes are there"));
+            }
+            (there, _) => problem = Some(format!("it has {there} bytes, its index knows of {expected}")),
         }
         problem = loss.clone().or(problem);
     }

@@ -60,10 +60,13 @@ fn sealed_replaces_open_and_foreign_is_reported() {
     }
     let day = hour_folder(UtcHour::from_hours(hour)).parent().unwrap().to_path_buf();
     fs::create_dir(dir.path().join(day).join("hr=24")).unwrap();
+    // A folder named like a segment is none.
+    let posing = name(at(hour, 60), "eth0", 9).file(FileKind::Sealed);
+    fs::create_dir(dir.path().join(hour_folder(UtcHour::from_hours(hour))).join(posing)).unwrap();
     let missing = dir.path().join("none");
     let listing = list(&[dir.path().to_path_buf(), missing], at(hour, 0), at(hour, 1)).unwrap();
     assert_eq!(seqs(&listing), [(3, State::Open), (1, State::Sealed)]);
-    assert_eq!(listing.foreign.len(), 7, "{:?}", listing.foreign);
+    assert_eq!(listing.foreign.len(), 8, "{:?}", listing.foreign);
     let [open, sealed] = listing.segments.as_slice() else { panic!() };
     assert!(open.packets_path().exists() && !open.index_path().exists());
     assert!(sealed.packets_path().exists() && sealed.index_path().exists());
