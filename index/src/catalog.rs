@@ -135,7 +135,7 @@ fn list_once(stores: &[PathBuf], wanted: &impl Fn(UtcHour) -> bool) -> Result<Li
     for state in [State::Open, State::Sealed] {
         for (hour, folder) in &hours {
             for Entry { path, name: file, is_file } in entries(folder)? {
-                // A folder or a pipe of such a name is no segment, and reading it might never end.
+                // A folder, a pipe or a dead link of such a name is no segment; reading a pipe might never end.
                 let file = file.filter(|_| is_file);
                 let parsed = file.as_deref().and_then(SegmentName::parse_file);
                 match (parsed, state) {
@@ -219,7 +219,7 @@ struct Entry {
     path: PathBuf,
     /// If it is UTF-8.
     name: Option<String>,
-    /// A regular file, or a link that may lead to one.
+    /// A regular file, or a link to one.
     is_file: bool,
 }
 
@@ -235,8 +235,10 @@ fn entries(folder: &Path) -> Result<Vec<Entry>, CatalogError> {
     };
     let entry = |entry: io::Result<fs::DirEntry>| {
         let entry = entry.map_err(error)?;
-        let is_file = entry.file_type().map_or(true, |kind| kind.is_file() || kind.is_symlink());
-        Ok(Entry { path: entry.path(), name: entry.file_name().into_string().ok(), is_file })
+        let path = entry.path();
+        let leads = |kind: fs::FileType| kind.is_file() || (kind.is_symlink() && path.is_file());
+        let is_file = entry.file_type().map_or(true, leads);
+        Ok(Entry { path, name: entry.file_name().into_string().ok(), is_file })
     };
     listing.map(entry).collect()
 }

@@ -119,11 +119,6 @@ fn sealed(found: &Found, expr: &Expr, range: &TimeRange) -> Result<Option<Planne
         // Whoever has to read it will say why that cannot be.
         Err(_) => summary.segment_len,
     };
-    if len > summary.segment_len {
-        let why = format!("it has {len} bytes, its index knows of {}", summary.segment_len);
-        let interface = Told::by(&sidecar).interface;
-        return Ok(unindexed(found, &why, Told { interface, metas: Vec::new() }, range));
-    }
     let Some((t_min, t_max)) = summary.times.filter(|(min, max)| range.overlaps(*min, *max)) else {
         return Ok(None);
     };
@@ -137,6 +132,8 @@ fn sealed(found: &Found, expr: &Expr, range: &TimeRange) -> Result<Option<Planne
     };
     if len < summary.segment_len {
         lost::cut_off(&mut segment, &Told::by(&sidecar).metas, len, summary.segment_len, range);
+    } else if !segment.is_walked() {
+        segment.tasks.extend(lost::unknown_end(found, len, summary.segment_len));
     }
     Ok(Some(segment))
 }

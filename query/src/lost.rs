@@ -1,5 +1,5 @@
 //! What a plan knows to be lost before anything is read: segments of which only the index is left, and
-//! segments shorter than their index says. And what can still be believed of a damaged index.
+//! segments shorter or longer than their index says. And what can still be believed of a damaged index.
 
 use crate::gather::Moved;
 use crate::plan::{Choice, PlannedSegment, Prologue};
@@ -100,6 +100,13 @@ pub(crate) fn cut_off(
     let first_arrival = lost.first().map_or(0, |m| m.first_arrival);
     let piece = Piece::CutOff { len, expected, packets };
     segment.tasks.push(Task { segment: 0, piece, t_min, t_max, packets: None, first_arrival });
+}
+
+/// Bytes of the file behind the last frame that the index knows: no seal has written them.
+pub(crate) fn unknown_end(found: &Found, len: u64, known: u64) -> Option<Task> {
+    let more = len.checked_sub(known).filter(|more| *more > 0)?;
+    let piece = Piece::Damage { offset: known, len: more };
+    Some(Task { piece, first_arrival: u64::MAX, ..whole(possible(found)) })
 }
 
 /// What a sidecar tells that is not believed as a whole.

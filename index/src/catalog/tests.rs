@@ -60,13 +60,17 @@ fn sealed_replaces_open_and_foreign_is_reported() {
     }
     let day = hour_folder(UtcHour::from_hours(hour)).parent().unwrap().to_path_buf();
     fs::create_dir(dir.path().join(day).join("hr=24")).unwrap();
-    // A folder named like a segment is none.
-    let posing = name(at(hour, 60), "eth0", 9).file(FileKind::Sealed);
-    fs::create_dir(dir.path().join(hour_folder(UtcHour::from_hours(hour))).join(posing)).unwrap();
+    // A folder or a dead link named like a segment is none.
+    let posing = |seq| {
+        let file = name(at(hour, 60), "eth0", seq).file(FileKind::Sealed);
+        dir.path().join(hour_folder(UtcHour::from_hours(hour))).join(file)
+    };
+    fs::create_dir(posing(9)).unwrap();
+    std::os::unix::fs::symlink("/nowhere/at/all", posing(10)).unwrap();
     let missing = dir.path().join("none");
     let listing = list(&[dir.path().to_path_buf(), missing], at(hour, 0), at(hour, 1)).unwrap();
     assert_eq!(seqs(&listing), [(3, State::Open), (1, State::Sealed)]);
-    assert_eq!(listing.foreign.len(), 8, "{:?}", listing.foreign);
+    assert_eq!(listing.foreign.len(), 9, "{:?}", listing.foreign);
     let [open, sealed] = listing.segments.as_slice() else { panic!() };
     assert!(open.packets_path().exists() && !open.index_path().exists());
     assert!(sealed.packets_path().exists() && sealed.index_path().exists());

@@ -184,7 +184,9 @@ mod tests {
         for before in [None, Some("old")] {
             for (hidden, mut writer) in both(&path) {
                 let _ = fs::remove_file(&path);
-                before.map(|text| fs::write(&path, text).unwrap());
+                if let Some(text) = before {
+                    fs::write(&path, text).unwrap();
+                }
                 writer.write_all(b"new").unwrap();
                 writer.flush().unwrap();
                 hidden.publish().unwrap();

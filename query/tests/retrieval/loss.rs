@@ -1,7 +1,7 @@
 //! Segments that are cut, empty or not there at all: a gap with what is known of it, never a whole answer.
 
 use crate::answers::steady;
-use crate::support::{Answer, Packet, Spec, Store, damage, files, taperead};
+use crate::support::{Answer, Left, Packet, Spec, Store, damage, files, taperead};
 use std::fs;
 use std::path::PathBuf;
 
@@ -56,6 +56,36 @@ fn an_index_without_its_segment_is_a_gap() {
     // Without a sidecar that can be read the number is not known, but something is lost.
     fs::write(files(store.path(), ".idx").remove(1), b"").unwrap();
     assert_eq!(told(&store.taperead(&["packets", "--json"])), (3, 8, gap("segment_missing", None)));
+}
+
+#[test]
+fn a_seal_and_a_removal_are_no_loss() {
+    // The sidecar is there, its packets have not got their name yet.
+    let mut open = Store::new();
+    open.segment(&Spec { left: Left::Open { recorded: 2 }, ..Spec::default() }, &steady(9));
+    let mut sealed = Store::new();
+    sealed.segment(&Spec::default(), &steady(9));
+    let index = files(sealed.path(), ".idx").remove(0);
+    let beside = files(open.path(), ".open").remove(0).with_file_name(index.file_name().unwrap());
+    fs::copy(&index, &beside).unwrap();
+    assert_eq!(told(&open.taperead(&["packets", "--json"])), (0, 9, vec![]));
+    assert_eq!(open.taperead(&["segments"]).stderr, "");
+    // A segment and its sidecar go one after the other, while readers ask: before or behind, never between.
+    let removed = std::thread::spawn({
+        let segment = files(sealed.path(), ".zst").remove(0);
+        move || {
+            std::thread::sleep(std::time::Duration::from_millis(30));
+            fs::remove_file(segment).unwrap();
+            fs::remove_file(index).unwrap();
+        }
+    });
+    while !removed.is_finished() {
+        let (code, matched, gaps) = told(&sealed.taperead(&["packets", "--json"]));
+        let gone_while_read = gap("vanished", None);
+        assert!(gaps.is_empty() || gaps == gone_while_read, "{code} {matched} {gaps:?}");
+    }
+    removed.join().unwrap();
+    assert_eq!(told(&sealed.taperead(&["packets", "--json"])), (1, 0, vec![]));
 }
 
 #[test]
