@@ -282,13 +282,12 @@ fn sidecar(path: &Path, for_terminal: bool) -> io::Result<Report> {
         Ok(frames) => {
             for (number, f) in frames.iter().enumerate() {
                 report.line(&format_args!(
-                    "frame {number:5}  at {:10}  stored {:8}  raw {:8}  {} packets, {} to {}{}",
+                    "frame {number:5}  at {:10}  stored {:8}  raw {:8}  {} packets{}{}",
                     f.offset,
                     f.stored_len,
                     f.raw_len,
                     f.packets,
-                    f.t_min,
-                    f.t_max,
+                    if f.packets > 0 { format!(", {} to {}", f.t_min, f.t_max) } else { String::new() },
                     if f.sorted { "" } else { ", not in order of time" }
                 ));
             }
