@@ -113,14 +113,14 @@ fn sealed(found: &Found, expr: &Expr, range: &TimeRange) -> Result<Option<Planne
         return Ok(unindexed(found, "its index belongs to another segment", Told::default(), range));
     }
     let summary = sidecar.summary();
+    let Some((t_min, t_max)) = summary.times.filter(|(min, max)| range.overlaps(*min, *max)) else {
+        return Ok(None);
+    };
     let len = match fs::metadata(&path) {
         Ok(metadata) => metadata.len(),
         Err(e) if e.kind() == ErrorKind::NotFound => return Err(Moved),
         // Whoever has to read it will say why that cannot be.
         Err(_) => summary.segment_len,
-    };
-    let Some((t_min, t_max)) = summary.times.filter(|(min, max)| range.overlaps(*min, *max)) else {
-        return Ok(None);
     };
     let span = Span::of_packets(t_min, t_max);
     let mut segment = match indexed(found, &sidecar, expr, range, span) {
