@@ -5,9 +5,9 @@ usage: reader.py SEGMENT.pcapng.zst ADDRESS PORT ADDRESS PORT tcp|udp|sctp > flo
 
 Written from docs/format.md alone: Python 3.11 standard library and the `zstd` command. Looks at the outermost
 IP header (behind VLAN tags) of Ethernet frames; checks no XXH3 checksum (zstd checks those of the frames)."""
-import hashlib, ipaddress, struct, subprocess, sys
+import hashlib, ipaddress, os, struct, subprocess, sys
 
-FRAMES, ROWS, FENCES, ADDRESSES4, STACKS, ADDRESSES6, MACS, POSTINGS, LISTS = range(9)  # sections
+FRAMES, ROWS, FENCES, ADDRESSES4, STACKS, ADDRESSES6, MACS, POSTINGS, LISTS, HEAD = range(10)  # sections
 OPAQUE, IPV4, IPV6, COARSE, PORTS_KNOWN = 0, 1, 2, 5, 1 << 3
 
 
@@ -15,10 +15,10 @@ class Sidecar:
     def __init__(self, path):
         self.bytes = open(path, "rb").read()
         magic, version, _, _, _, _, self.frames, self.rows = struct.unpack_from("<8s7I", self.bytes)
-        if magic != b"tapedidx" or version != 1:
-            sys.exit(f"{path}: not a sidecar of version 1 (version {version})")
+        if magic != b"tapedidx" or version != 2:
+            sys.exit(f"{path}: not a sidecar of version 2 (version {version})")
         self.segment_len = struct.unpack_from("<Q", self.bytes, 40)[0]
-        self.sections = [struct.unpack_from("<QQQ", self.bytes, 80 + 24 * i)[:2] for i in range(9)]
+        self.sections = [struct.unpack_from("<QQQ", self.bytes, 80 + 24 * i)[:2] for i in range(10)]
 
     def entry(self, section, number, form):
         offset = self.sections[section][0] + number * struct.calcsize(form)
@@ -80,14 +80,13 @@ def main(segment, addr_a, port_a, addr_b, port_b, proto):
     proto = {"tcp": 6, "udp": 17, "sctp": 132}[proto]
     a, b = sorted([(ipaddress.ip_address(addr_a), int(port_a)), (ipaddress.ip_address(addr_b), int(port_b))])
     sidecar = Sidecar(segment.removesuffix(".pcapng.zst") + ".idx")
-    wanted = {0}.union(*(sidecar.frames_of(row) for row in sidecar.rows_of(a, b, proto)))
+    start, length = sidecar.sections[HEAD]
+    head = sidecar.bytes[start : start + length]  # else frame 0 begins with the same blocks
+    wanted = set(() if head else (0,)).union(*(sidecar.frames_of(row) for row in sidecar.rows_of(a, b, proto)))
     offsets = [sidecar.entry(FRAMES, i, "<QQII6sH")[0] for i in range(sidecar.frames)] + [sidecar.segment_len]
-    packed = b""
     with open(segment, "rb") as file:
-        for frame in sorted(wanted):
-            file.seek(offsets[frame])
-            packed += file.read(offsets[frame + 1] - offsets[frame])
-    blocks = subprocess.run(["zstd", "-dcq"], input=packed, stdout=subprocess.PIPE, check=True).stdout
+        packed = b"".join(os.pread(file.fileno(), offsets[i + 1] - offsets[i], offsets[i]) for i in sorted(wanted))
+    blocks = head + subprocess.run(["zstd", "-dcq"], input=packed, stdout=subprocess.PIPE, check=bool(packed)).stdout
     at = 0
     while at < len(blocks):
         kind, length, _, _, _, caplen = struct.unpack_from("<6I", blocks, at)

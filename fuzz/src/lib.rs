@@ -10,16 +10,16 @@ use tapedeck_index::journal;
 use tapedeck_index::name::SegmentName;
 use tapedeck_index::pcapng::{InterfaceInfo, SectionInfo};
 use tapedeck_index::rows::{FrameRows, RowTable};
-use tapedeck_index::sidecar::{FrameMeta, SidecarBuilder};
+use tapedeck_index::sidecar::{FrameMeta, Head, SidecarBuilder};
 use tapedeck_packet::{LinkType, Timestamp, Walk};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Bytes of a sidecar's header, its checksum included.
-const SIDECAR_HEADER: usize = 304;
+const SIDECAR_HEADER: usize = 328;
 /// Where the directory of a sidecar begins, and the bytes of an entry: offset, length, checksum.
 const DIRECTORY: usize = 80;
 const DIRECTORY_ENTRY: usize = 24;
-const SECTIONS: usize = 9;
+const SECTIONS: usize = 10;
 /// Bytes of a journal record's head: length, kind, checksum.
 const RECORD_HEAD: usize = 16;
 /// Bytes of one change: offset, what to do, value.
@@ -161,6 +161,18 @@ fn frames() -> Vec<(FrameMeta, FrameRows)> {
     frames
 }
 
+fn interface() -> InterfaceInfo {
+    InterfaceInfo {
+        name: "eth0".to_owned(),
+        link_type: LinkType::ETHERNET,
+        snaplen: 0,
+        description: None,
+        filter: None,
+        hardware: None,
+        speed_bps: None,
+    }
+}
+
 /// A whole sidecar.
 ///
 /// # Panics
@@ -171,23 +183,17 @@ pub fn sidecar() -> Vec<u8> {
     for (meta, rows) in frames() {
         builder.frame(meta, &rows);
     }
-    builder.finish(&name()).expect("a small segment has a sidecar")
+    builder
+        .finish(&name(), &Head::encode(&SectionInfo::default(), &interface()))
+        .expect("a small segment has a sidecar")
 }
 
 /// A whole journal with a record of each kind.
 #[must_use]
 pub fn journal() -> Vec<u8> {
     let mut file = Vec::new();
-    let interface = InterfaceInfo {
-        name: "eth0".to_owned(),
-        link_type: LinkType::ETHERNET,
-        snaplen: 0,
-        description: None,
-        filter: None,
-        hardware: None,
-        speed_bps: None,
-    };
-    let start = journal::Start { name: name(), section: SectionInfo::default(), interface, first_arrival: 0 };
+    let (section, interface) = (SectionInfo::default(), interface());
+    let start = journal::Start { name: name(), section, interface, first_arrival: 0 };
     journal::encode_start(&mut file, &start);
     for (number, (meta, rows)) in (0..).zip(frames()) {
         journal::encode_open_blocks(&mut file, number, 0, &[0; 32]);

@@ -6,6 +6,7 @@ use std::sync::OnceLock;
 
 use libfuzzer_sys::fuzz_target;
 use tapedeck_index::journal::{Records, Replay};
+use tapedeck_index::sidecar::Head;
 
 static WHOLE: OnceLock<Vec<u8>> = OnceLock::new();
 
@@ -22,8 +23,9 @@ fn ask(file: &[u8]) {
     for offset in [0, 100, u64::MAX - 100] {
         replay.overlay(offset, &mut segment);
     }
-    let name = replay.start().name.clone();
-    let _ = replay.into_builder().finish(&name);
+    let start = replay.start().clone();
+    let head = Head::encode(&start.section, &start.interface);
+    let _ = replay.into_builder().finish(&start.name, &head);
 }
 
 fuzz_target!(|data: &[u8]| {

@@ -12,7 +12,7 @@ static WHOLE: OnceLock<Vec<u8>> = OnceLock::new();
 
 fn ask(file: Vec<u8>) {
     let Ok(sidecar) = Sidecar::from_bytes(file) else { return };
-    let _ = (sidecar.summary(), sidecar.verify(), sidecar.frames(), sidecar.always_rows());
+    let _ = (sidecar.summary(), sidecar.verify(), sidecar.frames(), sidecar.head(), sidecar.always_rows());
     let v4 = |last| IpAddr::V4(Ipv4Addr::new(10, 0, 0, last));
     let (flow, _) = FlowKey::new((v4(1), 12345), (v4(2), 53), 17, false);
     let id: CommunityId = flow.community_id(true, 0);

@@ -1,13 +1,15 @@
 //! The catalog: which segments a store holds, by folder listing.
 //!
 //! Listing is all there is to it: no cache, no lock, no file is opened. A segment that is sealed while
-//! the catalog looks is still found, because hidden names are listed first and sealed ones second.
+//! the catalog looks is still found, because hidden names are listed first and sealed ones second. A
+//! sidecar without packets tells of lost ones, once a second listing has seen the same.
 
 use crate::name::{FileKind, PACKETS_FOLDER, SegmentName};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tapedeck_packet::time::NANOS_PER_SEC;
 use tapedeck_packet::{Timestamp, UtcHour};
 
@@ -19,6 +21,10 @@ pub use store_file::{STORE_VERSION, StoreFile, StoreFileError};
 
 /// A segment holds the packets of one UTC hour and up to this much on either side.
 pub const HOUR_SLACK_NANOS: u64 = 2 * NANOS_PER_SEC;
+
+/// Time between two listings that must agree on what is missing: whoever seals or removes a segment is
+/// then done with both of its files.
+const CONFIRM_PAUSE: Duration = Duration::from_millis(50);
 
 /// A folder that cannot be listed.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +82,8 @@ impl Found {
 pub struct Listing {
     /// Segments by t0, interface, queue, run, seq; each once, sealed before open.
     pub segments: Vec<Found>,
+    /// Segments, in the same order, of which only the sidecar is left: their packets are lost.
+    pub missing: Vec<Found>,
     /// Files and folders below `packets/` that are none of ours, sorted. They are ignored.
     pub foreign: Vec<PathBuf>,
 }
@@ -103,22 +111,40 @@ pub fn all(stores: &[PathBuf]) -> Result<Listing, CatalogError> {
 }
 
 fn list_hours(stores: &[PathBuf], wanted: impl Fn(UtcHour) -> bool) -> Result<Listing, CatalogError> {
+    let first = list_once(stores, &wanted)?;
+    if first.missing.is_empty() {
+        return Ok(first);
+    }
+    // A seal shows the sidecar first, and both are removed one after the other: only what stays missing is.
+    std::thread::sleep(CONFIRM_PAUSE);
+    let mut again = list_once(stores, &wanted)?;
+    again.missing.retain(|found| first.missing.contains(found));
+    Ok(again)
+}
+
+fn list_once(stores: &[PathBuf], wanted: &impl Fn(UtcHour) -> bool) -> Result<Listing, CatalogError> {
     let mut listing = Listing::default();
     let mut hours = Vec::new();
     for store in stores {
-        hour_folders(store, &wanted, &mut hours, &mut listing.foreign)?;
+        hour_folders(store, wanted, &mut hours, &mut listing.foreign)?;
     }
     // Keyed without t0, which sealing may change. A later, sealed entry replaces an open one.
+    let key = |name: &SegmentName| (name.sensor.clone(), name.run, name.seq);
     let mut found: HashMap<(String, u32, u32), Found> = HashMap::new();
+    let mut indexes = Vec::new();
     for state in [State::Open, State::Sealed] {
         for (hour, folder) in &hours {
-            for (path, file) in entries(folder)? {
+            for Entry { path, name: file, is_file } in entries(folder)? {
+                // A folder, a pipe or a dead link of such a name is no segment; reading a pipe might never end.
+                let file = file.filter(|_| is_file);
                 let parsed = file.as_deref().and_then(SegmentName::parse_file);
                 match (parsed, state) {
                     (Some((name, FileKind::Open)), State::Open)
                     | (Some((name, FileKind::Sealed)), State::Sealed) => {
-                        let key = (name.sensor.clone(), name.run, name.seq);
-                        found.insert(key, Found { name, state, hour: *hour, folder: folder.clone() });
+                        found.insert(key(&name), Found { name, state, hour: *hour, folder: folder.clone() });
+                    }
+                    (Some((name, FileKind::Index)), State::Sealed) => {
+                        indexes.push(Found { name, state, hour: *hour, folder: folder.clone() });
                     }
                     // Once is enough, and a hidden file may be gone by now.
                     (None, State::Sealed) => listing.foreign.push(path),
@@ -127,8 +153,13 @@ fn list_hours(stores: &[PathBuf], wanted: impl Fn(UtcHour) -> bool) -> Result<Li
             }
         }
     }
+    // An open segment keeps its number when it is sealed, but not always its t0.
+    let there: HashSet<_> = found.keys().cloned().collect();
+    listing.missing = indexes.into_iter().filter(|index| !there.contains(&key(&index.name))).collect();
     listing.segments = found.into_values().collect();
-    listing.segments.sort_unstable_by(|x, y| order(&x.name).cmp(&order(&y.name)));
+    for list in [&mut listing.segments, &mut listing.missing] {
+        list.sort_unstable_by(|x, y| order(&x.name).cmp(&order(&y.name)));
+    }
     listing.foreign.sort_unstable();
     Ok(listing)
 }
@@ -144,7 +175,7 @@ fn hour_folders(
     hours: &mut Vec<(UtcHour, PathBuf)>,
     foreign: &mut Vec<PathBuf>,
 ) -> Result<(), CatalogError> {
-    for (day_path, day_name) in entries(&store.join(PACKETS_FOLDER))? {
+    for Entry { path: day_path, name: day_name, .. } in entries(&store.join(PACKETS_FOLDER))? {
         let Some(midnight) = day_name.as_deref().and_then(parse_day) else {
             foreign.push(day_path);
             continue;
@@ -153,7 +184,7 @@ fn hour_folders(
         if !hours_of_day().any(&wanted) {
             continue;
         }
-        for (path, name) in entries(&day_path)? {
+        for Entry { path, name, .. } in entries(&day_path)? {
             let hour =
                 hours_of_day().find(|hour| name.as_deref() == Some(&format!("hr={:02}", hour.hour_of_day())));
             match hour {
@@ -183,9 +214,18 @@ fn parse_day(folder: &str) -> Option<UtcHour> {
     (hour.date() == text).then_some(hour)
 }
 
-/// Entries of a folder: path and, if it is UTF-8, name. None where there is no such folder: retention
+/// An entry of a folder.
+struct Entry {
+    path: PathBuf,
+    /// If it is UTF-8.
+    name: Option<String>,
+    /// A regular file, or a link to one.
+    is_file: bool,
+}
+
+/// Entries of a folder. None where there is no such folder: retention
 /// removes them while we look, and a file is nothing to list.
-fn entries(folder: &Path) -> Result<Vec<(PathBuf, Option<String>)>, CatalogError> {
+fn entries(folder: &Path) -> Result<Vec<Entry>, CatalogError> {
     let error = |source| CatalogError::List { path: folder.to_path_buf(), source };
     let listing = match fs::read_dir(folder) {
         Err(source) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -194,7 +234,11 @@ fn entries(folder: &Path) -> Result<Vec<(PathBuf, Option<String>)>, CatalogError
         listing => listing.map_err(error)?,
     };
     let entry = |entry: io::Result<fs::DirEntry>| {
-        entry.map(|entry| (entry.path(), entry.file_name().into_string().ok())).map_err(error)
+        let entry = entry.map_err(error)?;
+        let path = entry.path();
+        let leads = |kind: fs::FileType| kind.is_file() || (kind.is_symlink() && path.is_file());
+        let is_file = entry.file_type().map_or(true, leads);
+        Ok(Entry { path, name: entry.file_name().into_string().ok(), is_file })
     };
     listing.map(entry).collect()
 }

@@ -8,6 +8,7 @@ use tapedeck_packet::Timestamp;
 
 mod build;
 mod entry;
+mod head;
 mod layout;
 mod lists;
 mod query;
@@ -17,6 +18,7 @@ mod row_index;
 mod tests;
 
 pub use build::{BuildError, SidecarBuilder};
+pub use head::{HEAD_BYTES_MAX, Head};
 pub use layout::{FORMAT_VERSION, MAGIC, Section};
 pub use query::Property;
 pub use read::{Sidecar, SidecarError, Summary};

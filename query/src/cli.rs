@@ -45,6 +45,7 @@ Exit status: 0 = matches, whole answer; 1 = no match, whole answer; 3 = answer n
 
 const SEGMENTS_HELP: &str = "\
 One line a segment, in order of time. `open` segments are being written; their packets are found too.
+Of a `missing` one only the index is left: its packets are lost, as those of one that is `cut` in part.
 
 Examples:
   taperead segments --store /data/tape --last 1h
@@ -139,7 +140,7 @@ pub struct PacketsArgs {
     /// Print what would be read and why, and read nothing
     #[arg(long)]
     pub explain: bool,
-    /// Say how complete the answer is as one JSON object, the last line of stderr
+    /// Say how complete the answer is as one JSON object, the last line of stderr; also after an error
     #[arg(long)]
     pub json: bool,
 }

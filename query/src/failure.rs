@@ -42,6 +42,14 @@ impl Failure {
     }
 }
 
+impl Failure {
+    /// What and why in one text, without the hint.
+    #[must_use]
+    pub fn told(&self) -> String {
+        self.causes.iter().fold(self.what.clone(), |text, cause| format!("{text}: {cause}"))
+    }
+}
+
 /// What the errors below `error` say, top down.
 fn below(error: &dyn Error) -> Vec<String> {
     let mut causes = Vec::new();

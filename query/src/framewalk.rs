@@ -50,6 +50,15 @@ pub(crate) fn walk(file: &Opened) -> io::Result<Vec<Stretch>> {
     Ok(stretches)
 }
 
+/// Stored bytes of the frame at the beginning of the file, if one begins and ends there.
+///
+/// # Errors
+/// When the file cannot be read.
+pub(crate) fn first(file: &Opened) -> io::Result<Option<u32>> {
+    let mut window = Window { file, end: file.file_len()?, offset: 0, bytes: Vec::new() };
+    Ok(window.frame_at(0)?.and_then(|len| u32::try_from(len).ok()))
+}
+
 /// A part of the file in memory.
 struct Window<'a> {
     file: &'a Opened,

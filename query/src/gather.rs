@@ -4,6 +4,7 @@
 //! A segment may be sealed or removed while we look: then everything is listed again.
 
 use crate::filter::{Expr, Filter};
+use crate::lost::{self, Told, possible, whole};
 use crate::plan::{Choice, Plan, PlannedSegment, Prologue};
 use crate::prune::{Pruned, prune};
 use crate::range::{Span, TimeRange};
@@ -13,7 +14,8 @@ use crate::unsealed::{self, Edges};
 use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
-use tapedeck_index::catalog::{self, CatalogError, Found, HOUR_SLACK_NANOS, State};
+use std::sync::Arc;
+use tapedeck_index::catalog::{self, CatalogError, Found, State};
 use tapedeck_index::mapped;
 use tapedeck_index::sidecar::{FrameMeta, Sidecar, SidecarError};
 use tapedeck_packet::Timestamp;
@@ -34,8 +36,15 @@ pub fn gather(stores: &[PathBuf], filter: &Filter, range: TimeRange) -> Result<P
         plan.segments.clear();
         plan.outside = 0;
         let mut moved = false;
-        for found in &listing.segments {
-            match look(found, filter.expr(), &range, left == 0, &mut edges) {
+        let there = listing.segments.iter().map(|found| (found, false));
+        let missing = listing.missing.iter().map(|found| (found, true));
+        for (found, missing) in there.chain(missing) {
+            let look = if missing {
+                looked(lost::missing(found, &range))
+            } else {
+                look(found, filter.expr(), &range, left == 0, &mut edges)
+            };
+            match look {
                 Look::Planned(segment) => plan.segments.push(*segment),
                 Look::Outside => plan.outside += 1,
                 Look::Moved => moved = true,
@@ -46,6 +55,10 @@ pub fn gather(stores: &[PathBuf], filter: &Filter, range: TimeRange) -> Result<P
             break;
         }
     }
+    plan.segments.sort_by(|x, y| {
+        let key = |s: &PlannedSegment| (s.name.t0, s.name.queue, s.name.run, s.name.seq);
+        (key(x), &x.name.interface).cmp(&(key(y), &y.name.interface))
+    });
     plan.life = life(stores, &plan)?;
     Ok(plan)
 }
@@ -66,13 +79,16 @@ fn look(found: &Found, expr: &Expr, range: &TimeRange, last: bool, edges: &mut E
         State::Open => unsealed::look(found, expr, range, edges),
     };
     match planned {
+        // The answer will find that it is gone, and say so.
+        Err(Moved) if last => looked(Ok(unindexed(found, "it has no index", Told::default(), range))),
+        planned => looked(planned),
+    }
+}
+
+fn looked(planned: Result<Option<PlannedSegment>, Moved>) -> Look {
+    match planned {
         Ok(Some(segment)) => Look::Planned(Box::new(segment)),
         Ok(None) => Look::Outside,
-        Err(Moved) if last => match unindexed(found, "it has no index", None, range) {
-            // The answer will find that it is gone, and say so.
-            Some(segment) => Look::Planned(Box::new(segment)),
-            None => Look::Outside,
-        },
         Err(Moved) => Look::Moved,
     }
 }
@@ -87,26 +103,44 @@ fn sealed(found: &Found, expr: &Expr, range: &TimeRange) -> Result<Option<Planne
         Err(mapped::OpenError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
             return match fs::metadata(&path) {
                 Err(e) if e.kind() == ErrorKind::NotFound => Err(Moved),
-                _ => Ok(unindexed(found, "it has no index", None, range)),
+                _ => Ok(unindexed(found, "it has no index", Told::default(), range)),
             };
         }
         Err(mapped::OpenError::Io { source, .. }) => {
-            return Ok(unindexed(found, &format!("its index cannot be opened: {source}"), None, range));
+            let why = format!("its index cannot be opened: {source}");
+            return Ok(unindexed(found, &why, Told::default(), range));
         }
-        Err(mapped::OpenError::Sidecar { source, .. }) => return Ok(distrusted(found, &source, None, range)),
+        Err(mapped::OpenError::Sidecar { source, .. }) => {
+            return Ok(distrusted(found, &source, Told::default(), range));
+        }
     };
-    let summary = sidecar.summary();
-    if (summary.run, summary.seq) != (found.name.run, found.name.seq) {
-        return Ok(unindexed(found, "its index belongs to another segment", None, range));
+    if !lost::belongs(&sidecar, found) {
+        return Ok(unindexed(found, "its index belongs to another segment", Told::default(), range));
     }
+    let summary = sidecar.summary();
     let Some((t_min, t_max)) = summary.times.filter(|(min, max)| range.overlaps(*min, *max)) else {
         return Ok(None);
     };
+    let len = match fs::metadata(&path) {
+        Ok(metadata) => metadata.len(),
+        Err(e) if e.kind() == ErrorKind::NotFound => return Err(Moved),
+        // Whoever has to read it will say why that cannot be.
+        Err(_) => summary.segment_len,
+    };
     let span = Span::of_packets(t_min, t_max);
-    match indexed(found, &sidecar, expr, range, span) {
-        Ok(segment) => Ok(Some(segment)),
-        Err(error) => Ok(distrusted(found, &error, sidecar.frames().ok(), range)),
+    let mut segment = match indexed(found, &sidecar, expr, range, span) {
+        Ok(segment) => segment,
+        Err(error) => match distrusted(found, &error, Told::by(&sidecar), range) {
+            Some(segment) => segment,
+            None => return Ok(None),
+        },
+    };
+    if len < summary.segment_len {
+        lost::cut_off(&mut segment, &Told::by(&sidecar).metas, len, summary.segment_len, range);
+    } else if !segment.is_walked() {
+        segment.tasks.extend(lost::unknown_end(found, len, summary.segment_len));
     }
+    Ok(Some(segment))
 }
 
 /// Plans a segment by its sidecar; the handle is that of a sealed one.
@@ -118,6 +152,7 @@ pub(crate) fn indexed(
     span: Span,
 ) -> Result<PlannedSegment, SidecarError> {
     let metas = sidecar.frames()?;
+    let interface = sidecar.head()?.map(|head| Arc::new(head.interface));
     let inside = |meta: &FrameMeta| meta.packets > 0 && range.overlaps(meta.t_min, meta.t_max);
     let pruned = if metas.iter().any(inside) { prune(sidecar, expr)? } else { Pruned::default() };
     let wanted = metas.iter().zip(&pruned.frames).filter(|(meta, wanted)| **wanted && inside(meta));
@@ -126,7 +161,7 @@ pub(crate) fn indexed(
         name: found.name.clone(),
         state: found.state,
         handle: Handle::Sealed(found.packets_path()),
-        prologue: prologue(&metas),
+        prologue: interface.map_or(Prologue::FirstFrame, Prologue::Known),
         span,
         tasks: wanted.map(|(meta, _)| task(meta)).collect(),
         choice: Choice::Index { rows_tested, rows_matched, looked_up },
@@ -134,13 +169,6 @@ pub(crate) fn indexed(
         stored_bytes: sidecar.summary().segment_len,
         until: None,
     })
-}
-
-fn prologue(metas: &[FrameMeta]) -> Prologue {
-    match metas.first() {
-        Some(first) => Prologue::Frame { offset: first.offset, stored_len: first.stored_len },
-        None => Prologue::Walk,
-    }
 }
 
 pub(crate) fn task(meta: &FrameMeta) -> Task {
@@ -157,35 +185,29 @@ pub(crate) fn task(meta: &FrameMeta) -> Task {
 pub(crate) fn distrusted(
     found: &Found,
     error: &SidecarError,
-    metas: Option<Vec<FrameMeta>>,
+    told: Told,
     range: &TimeRange,
 ) -> Option<PlannedSegment> {
-    unindexed(found, &format!("its index cannot be believed: {error}"), metas, range)
+    unindexed(found, &format!("its index cannot be believed: {error}"), told, range)
 }
 
 /// Plans to read all of a segment, by its frames if the sidecar still tells them. `None` if it cannot
 /// hold packets inside the range.
-pub(crate) fn unindexed(
-    found: &Found,
-    why: &str,
-    metas: Option<Vec<FrameMeta>>,
-    range: &TimeRange,
-) -> Option<PlannedSegment> {
-    let from = match found.state {
-        State::Sealed => found.name.t0,
-        // Provisional in an open segment: an earlier packet may have come later.
-        State::Open => found.hour.start().saturating_sub(HOUR_SLACK_NANOS),
-    };
-    let span = Span { from, to: found.hour.end().saturating_add(HOUR_SLACK_NANOS) };
+pub(crate) fn unindexed(found: &Found, why: &str, told: Told, range: &TimeRange) -> Option<PlannedSegment> {
+    let span = possible(found);
     span.within(range)?;
     let path = found.packets_path();
-    let metas = metas.unwrap_or_default();
-    let tasks: Vec<Task> =
-        metas.iter().filter(|m| m.packets > 0 && range.overlaps(m.t_min, m.t_max)).map(task).collect();
+    let (prologue, metas) = (told.prologue(), told.metas);
+    let tasks = match metas.as_slice() {
+        [] => vec![whole(span)],
+        metas => {
+            metas.iter().filter(|m| m.packets > 0 && range.overlaps(m.t_min, m.t_max)).map(task).collect()
+        }
+    };
     Some(PlannedSegment {
         name: found.name.clone(),
         state: found.state,
-        prologue: prologue(&metas),
+        prologue,
         span,
         frames: len64(metas.iter().filter(|m| m.packets > 0).count()),
         stored_bytes: fs::metadata(&path).map_or(0, |m| m.len()),
@@ -205,20 +227,20 @@ fn life(stores: &[PathBuf], plan: &Plan) -> Result<Option<Span>, CatalogError> {
         // The store reaches beyond the range on both sides; how far makes no difference.
         return Ok(Some(Span { from: plan.range.from, to }));
     }
-    let all = catalog::all(stores)?.segments;
+    let listing = catalog::all(stores)?;
+    let all: Vec<&Found> = listing.segments.iter().chain(&listing.missing).collect();
     let Some(last_hour) = all.iter().map(|f| f.hour).max() else { return Ok(None) };
     let from = all.iter().map(|f| f.name.t0).chain(spans().map(|s| s.from)).min().unwrap_or_default();
     // Packets up to two seconds into the next hour may lie in the hour before.
-    let late = all.iter().filter(|f| f.hour.hours().saturating_add(1) >= last_hour.hours());
-    let to = late.filter_map(last_time).chain(spans().map(|s| s.to)).max().unwrap_or(from);
-    Ok(Some(Span { from, to: to.max(from) }))
-}
-
-/// The time behind the last packet of a segment, as far as it can be told without reading it.
-fn last_time(found: &Found) -> Option<Timestamp> {
-    let everything = TimeRange::ALL;
-    match look(found, &Expr::All, &everything, false, &mut Edges::default()) {
+    let late = |f: &&Found| f.hour.hours().saturating_add(1) >= last_hour.hours();
+    let there = listing.segments.iter().filter(late);
+    let looks = there.map(|found| look(found, &Expr::All, &TimeRange::ALL, false, &mut Edges::default()));
+    let missing = listing.missing.iter().filter(late);
+    let looks = looks.chain(missing.map(|found| looked(lost::missing(found, &TimeRange::ALL))));
+    let last_time = |look| match look {
         Look::Planned(segment) => Some(segment.span.to),
         Look::Outside | Look::Moved => None,
-    }
+    };
+    let to = looks.filter_map(last_time).chain(spans().map(|s| s.to)).max().unwrap_or(from);
+    Ok(Some(Span { from, to: to.max(from) }))
 }

@@ -14,8 +14,8 @@ use std::path::{Path, PathBuf};
 use tapedeck_index::frame::{Decoder, RAW_BYTES_MAX};
 use tapedeck_index::journal::{Record, Records, Stop};
 use tapedeck_index::name::{FileKind, INDEX_SUFFIX, JOURNAL_SUFFIX, OPEN_SUFFIX, SEALED_SUFFIX, SegmentName};
-use tapedeck_index::pcapng::{Block, Blocks, InterfaceInfo};
-use tapedeck_index::sidecar::{MAGIC, Sidecar};
+use tapedeck_index::pcapng::{Block, Blocks, InterfaceInfo, SectionInfo};
+use tapedeck_index::sidecar::{Head, MAGIC, Sidecar};
 use tapedeck_packet::Timestamp;
 
 /// First bytes of a zstd frame.
@@ -56,7 +56,15 @@ pub(crate) fn inspect(
 }
 
 fn one(path: &Path, for_terminal: bool) -> Result<Report, Failure> {
-    let cannot = |e: &io::Error| Failure::because(format!("cannot read '{}'", path.display()), e);
+    let cannot = |e: &io::Error| {
+        let failure = Failure::because(format!("cannot read '{}'", path.display()), e);
+        let missing = e.kind() == io::ErrorKind::NotFound;
+        match beside(path, FileKind::Index).filter(|index| missing && index.exists()) {
+            Some(index) => failure
+                .hint(format!("the segment is missing, its index is there: inspect '{}'", index.display())),
+            None => failure,
+        }
+    };
     let kind = kind_of(path).map_err(|e| cannot(&e))?.ok_or_else(|| {
         Failure::new(format!("'{}' is no file of a tapedeck store", path.display())).hint(
             "inspect reads .pcapng.zst, .idx, .open and .journal files; 'capinfos' reads other captures",
@@ -64,7 +72,7 @@ fn one(path: &Path, for_terminal: bool) -> Result<Report, Failure> {
     })?;
     let read = match kind {
         FileKind::Sealed | FileKind::Open => segment(path, kind, for_terminal),
-        FileKind::Index => sidecar(path),
+        FileKind::Index => sidecar(path, for_terminal),
         FileKind::Journal => journal(path, for_terminal),
     };
     read.map_err(|e| cannot(&e))
@@ -108,7 +116,10 @@ fn segment(path: &Path, kind: FileKind, for_terminal: bool) -> io::Result<Report
     let mut decoder = Decoder::new().map_err(io::Error::other)?;
     let (mut stored, mut raw) = (Vec::new(), Vec::new());
     let (mut frames, mut packets, mut raw_bytes) = (0u64, 0u64, 0u64);
+    // What is damaged has been told, so it is not told as missing again.
+    let mut ended = false;
     for stretch in framewalk::walk(&file)? {
+        ended = true;
         if !stretch.is_frame {
             if open {
                 report.line(&format_args!(
@@ -131,6 +142,7 @@ fn segment(path: &Path, kind: FileKind, for_terminal: bool) -> io::Result<Report
         raw_bytes += len64(raw.len());
         let content = Content::of(&raw, &mut report, for_terminal);
         packets += content.packets;
+        ended = number > 0 && content.packets == 0;
         report.line(&format_args!(
             "frame {number:5}  at {:10}  stored {:8}  raw {:8}  {content}",
             stretch.offset,
@@ -143,6 +155,9 @@ fn segment(path: &Path, kind: FileKind, for_terminal: bool) -> io::Result<Report
     }
     report
         .line(&format_args!("in all     {frames} frames, {packets} packets, {raw_bytes} bytes uncompressed"));
+    if !open && !ended {
+        report.damage(file.file_len()?, &"the segment does not end as a sealed one does: its end is missing");
+    }
     Ok(report)
 }
 
@@ -166,15 +181,7 @@ impl Content {
                     content.times = Some((min.min(packet.ts), max.max(packet.ts)));
                 }
                 Ok((_, Block::Statistics(..))) => content.statistics += 1,
-                Ok((_, Block::Section(section))) => {
-                    let text = |t: &Option<String>| t.clone().unwrap_or_else(|| "-".to_owned());
-                    let (application, os) = (text(&section.application), text(&section.os));
-                    report.line(&format_args!(
-                        "section    written by {} on {}",
-                        Foreign::new(&application, for_terminal),
-                        Foreign::new(&os, for_terminal)
-                    ));
-                }
+                Ok((_, Block::Section(section))) => describe_section(&section, report, for_terminal),
                 Ok((_, Block::Interface(interface))) => describe_interface(&interface, report, for_terminal),
                 Ok((_, Block::Other(_))) => {}
                 Err(e) => content.problem = Some(e.to_string()),
@@ -197,6 +204,16 @@ impl std::fmt::Display for Content {
     }
 }
 
+fn describe_section(section: &SectionInfo, report: &mut Report, for_terminal: bool) {
+    let text = |t: &Option<String>| t.clone().unwrap_or_else(|| "-".to_owned());
+    let (application, os) = (text(&section.application), text(&section.os));
+    report.line(&format_args!(
+        "section    written by {} on {}",
+        Foreign::new(&application, for_terminal),
+        Foreign::new(&os, for_terminal)
+    ));
+}
+
 fn describe_interface(interface: &InterfaceInfo, report: &mut Report, for_terminal: bool) {
     let InterfaceInfo { name, link_type, snaplen, description, .. } = interface;
     let description = description.as_deref().unwrap_or("-");
@@ -207,7 +224,30 @@ fn describe_interface(interface: &InterfaceInfo, report: &mut Report, for_termin
     ));
 }
 
-fn sidecar(path: &Path) -> io::Result<Report> {
+/// The file of another kind of the segment that `path` belongs to.
+fn beside(path: &Path, kind: FileKind) -> Option<PathBuf> {
+    let (name, _) = SegmentName::parse_file(path.file_name()?.to_str()?)?;
+    Some(path.with_file_name(name.file(kind)))
+}
+
+/// What can be said of a segment by the length of its file, which its index knows.
+fn segment_of(index: &Path, segment_len: u64, report: &mut Report) {
+    let Some(packets) = beside(index, FileKind::Sealed) else { return };
+    match fs::metadata(&packets).map(|metadata| metadata.len()) {
+        Ok(len) if len < segment_len => {
+            report.line(&format_args!("segment    CUT: {len} of {segment_len} bytes are there"));
+        }
+        Ok(len) if len > segment_len => {
+            report.line(&format_args!("segment    has {len} bytes: more than this index knows of"));
+        }
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            report.line(&"segment    MISSING: only this index is left");
+        }
+        _ => {}
+    }
+}
+
+fn sidecar(path: &Path, for_terminal: bool) -> io::Result<Report> {
     let bytes = fs::read(path)?;
     let mut report = Report::default();
     let _ = writeln!(report.text, "index, {} bytes", bytes.len());
@@ -230,20 +270,24 @@ fn sidecar(path: &Path) -> io::Result<Report> {
         summary.packets,
         summary.rows
     ));
+    segment_of(path, summary.segment_len, &mut report);
     if let Some((min, max)) = summary.times {
         report.line(&format_args!("times      {min} to {max}"));
+    }
+    if let Ok(Some(Head { section, interface })) = sidecar.head() {
+        describe_section(&section, &mut report, for_terminal);
+        describe_interface(&interface, &mut report, for_terminal);
     }
     match sidecar.frames() {
         Ok(frames) => {
             for (number, f) in frames.iter().enumerate() {
                 report.line(&format_args!(
-                    "frame {number:5}  at {:10}  stored {:8}  raw {:8}  {} packets, {} to {}{}",
+                    "frame {number:5}  at {:10}  stored {:8}  raw {:8}  {} packets{}{}",
                     f.offset,
                     f.stored_len,
                     f.raw_len,
                     f.packets,
-                    f.t_min,
-                    f.t_max,
+                    if f.packets > 0 { format!(", {} to {}", f.t_min, f.t_max) } else { String::new() },
                     if f.sorted { "" } else { ", not in order of time" }
                 ));
             }

@@ -19,6 +19,7 @@ pub mod filter;
 mod framewalk;
 pub mod gather;
 mod inspect;
+mod lost;
 pub mod merge;
 pub mod out;
 pub mod plan;

@@ -50,6 +50,8 @@ pub struct Batch {
     pub items: Vec<Found>,
     /// The bytes they point into.
     pub bytes: Vec<u8>,
+    /// Packets in the frame, matching or not.
+    pub packets: u64,
 }
 
 impl Batch {

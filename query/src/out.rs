@@ -56,13 +56,27 @@ impl OutputError {
     #[must_use]
     pub fn hint(&self) -> Option<&'static str> {
         match self {
-            Self::Io(_) => None,
+            Self::Io(e) => write_hint(e),
             Self::LinkTypes { .. } => {
                 Some("pcapng holds them all: use --format pcapng or a name ending in .pcapng")
             }
             Self::PcapTime { .. } => Some("pcapng reaches further: use --format pcapng"),
         }
     }
+}
+
+/// What to do about a file, or stdout, that cannot be written.
+#[must_use]
+pub fn write_hint(error: &io::Error) -> Option<&'static str> {
+    use io::ErrorKind as E;
+    Some(match error.kind() {
+        E::StorageFull | E::QuotaExceeded => "make room there, or write to a place that has some",
+        E::IsADirectory => "-w names the file itself, such as case17.pcapng in that folder",
+        E::NotFound | E::NotADirectory => "-w makes the file, not the folder it is in: make that first",
+        E::PermissionDenied | E::ReadOnlyFilesystem => "name a file in a folder that you may write to",
+        E::FileTooLarge => "a shorter range, a narrower filter or --limit makes less",
+        _ => return None,
+    })
 }
 
 /// Something that takes the packets of an answer.

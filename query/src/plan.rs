@@ -17,17 +17,10 @@ use tapedeck_packet::Timestamp;
 /// How the interface of a segment is found out.
 #[derive(Clone, Debug)]
 pub enum Prologue {
-    /// From its first frame.
-    Frame {
-        /// Byte offset.
-        offset: u64,
-        /// Compressed bytes.
-        stored_len: u32,
-    },
-    /// The journal of an open segment says it.
+    /// The sidecar says it, or the journal of an open segment.
     Known(Arc<InterfaceInfo>),
-    /// From the first frame, which must be found first, as all frames: by walking the file.
-    Walk,
+    /// From frame 0, which must be read.
+    FirstFrame,
 }
 
 /// How the frames of a segment were chosen.
@@ -42,6 +35,8 @@ pub enum Choice {
         /// Terms whose rows were looked up; empty = all rows were tested.
         looked_up: Vec<String>,
     },
+    /// None: the segment is missing, only its index is left.
+    Missing,
     /// All of them: the sidecar is missing or damaged.
     Unindexed {
         /// Why.
@@ -62,7 +57,7 @@ pub struct PlannedSegment {
     pub prologue: Prologue,
     /// Times of its packets; without an index all that it may hold.
     pub span: Span,
-    /// What to read. Empty when the index excludes a match, and when the file must be walked first.
+    /// What to read. Empty when the index excludes a match; a walk when the frames must be found first.
     pub tasks: Vec<Task>,
     /// How that was chosen.
     pub choice: Choice,
@@ -117,7 +112,7 @@ impl PlannedSegment {
     /// Frames to be read.
     #[must_use]
     pub fn frames_to_read(&self) -> u64 {
-        crate::segment::len64(self.tasks.len())
+        crate::segment::len64(self.tasks.iter().filter(|task| task.piece.is_frame()).count())
     }
 
     /// Stored bytes to be read.
@@ -132,13 +127,13 @@ impl PlannedSegment {
     /// Must the file be walked to find its frames?
     #[must_use]
     pub fn is_walked(&self) -> bool {
-        matches!(self.prologue, Prologue::Walk)
+        self.tasks.iter().any(|task| matches!(task.piece, Piece::Walk))
     }
 
     /// Is anything of it read?
     #[must_use]
     pub fn is_read(&self) -> bool {
-        self.is_walked() || !self.tasks.is_empty()
+        !self.tasks.is_empty()
     }
 }
 
@@ -158,14 +153,19 @@ impl fmt::Display for Plan {
         if let Some(edge) = self.edge {
             writeln!(f, "live      whole before {edge}")?;
         }
-        let to_read = self.segments.iter().filter(|s| s.is_read()).count();
+        let missing = self.segments.iter().filter(|s| s.choice == Choice::Missing).count();
+        let to_read = self.segments.iter().filter(|s| s.is_read()).count() - missing;
         let considered = crate::segment::len64(self.segments.len()) + self.outside;
-        let excluded = self.segments.len() - to_read;
-        writeln!(
+        let excluded = self.segments.len() - to_read - missing;
+        write!(
             f,
             "segments  {considered} considered: {} outside the range, {excluded} without a match by the index, {to_read} to read",
             self.outside
         )?;
+        match missing {
+            0 => writeln!(f)?,
+            missing => writeln!(f, ", {missing} MISSING")?,
+        }
         let ((frames, all_frames), (bytes, all_bytes)) = (self.frames(), self.bytes());
         writeln!(f, "frames    {frames} of {all_frames}")?;
         writeln!(f, "bytes     {bytes} of {all_bytes}")?;
@@ -179,6 +179,12 @@ impl fmt::Display for PlannedSegment {
         let path = self.handle.path().to_string_lossy();
         let open = if self.state == State::Open { " (open)" } else { "" };
         write!(f, "  {}{open}: ", Foreign::new(&path, true))?;
+        if self.choice == Choice::Missing {
+            return match self.tasks.iter().find_map(Task::packets) {
+                Some(packets) => write!(f, "MISSING, only its index is left: {packets} packets are lost"),
+                None => f.write_str("MISSING, only its index is left, and cannot be read"),
+            };
+        }
         if self.is_walked() {
             f.write_str("all frames")?;
         } else {
@@ -189,8 +195,15 @@ impl fmt::Display for PlannedSegment {
             write!(f, " ({pending} from the journal)")?;
         }
         write!(f, ", {} of {} bytes; ", self.bytes_to_read(), self.stored_bytes)?;
+        if let Some(cut) = self.tasks.iter().find(|task| matches!(task.piece, Piece::CutOff { .. })) {
+            match cut.packets() {
+                Some(packets) => write!(f, "CUT, {packets} packets are lost; ")?,
+                None => f.write_str("CUT, packets are lost; ")?,
+            }
+        }
         match &self.choice {
             Choice::Unindexed { why } => write!(f, "no index: {why}"),
+            Choice::Missing => Ok(()),
             Choice::Index { rows_tested: 0, looked_up, .. } if looked_up.is_empty() => {
                 f.write_str("chosen by time")
             }

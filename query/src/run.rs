@@ -13,7 +13,7 @@ use crate::out::pcap::Pcap;
 use crate::out::pcapng::Pcapng;
 use crate::out::target::HiddenFile;
 use crate::out::text::Text;
-use crate::out::{CountOnly, Output, OutputError, Sink};
+use crate::out::{CountOnly, Output, OutputError, Sink, write_hint};
 use crate::plan::{Choice, Plan};
 use crate::range::{Span, TimeRange};
 use crate::verdict::{EXIT_ERROR, EXIT_MATCHES, Verdict};
@@ -47,6 +47,11 @@ pub struct Clock<'a> {
 pub fn run(cli: Cli, clock: &Clock<'_>, console: Console<'_>) -> u8 {
     let Console { out, mut err, out_is_terminal, err_is_terminal } = console;
     let mut talk = Talk { err: &mut err, for_terminal: err_is_terminal };
+    let json = match &cli.command {
+        Command::Packets(args) => args.json,
+        Command::Segments(args) => args.json,
+        Command::Inspect(_) => false,
+    };
     let result = match cli.command {
         Command::Packets(args) => PacketsAsk::new(*args, clock.now)
             .and_then(|ask| packets(&ask, clock, out, out_is_terminal, &mut talk)),
@@ -58,8 +63,25 @@ pub fn run(cli: Cli, clock: &Clock<'_>, console: Console<'_>) -> u8 {
     };
     result.unwrap_or_else(|failure| {
         talk.say(&failure);
+        if json {
+            talk.line(&no_answer(failure.told(), (clock.elapsed_ms)()));
+        }
         EXIT_ERROR
     })
+}
+
+/// The verdict of a command that ended in an error, as JSON.
+#[must_use]
+pub fn no_answer(error: String, elapsed_ms: u64) -> String {
+    Verdict { error: Some(error), elapsed_ms, ..Verdict::default() }.to_json()
+}
+
+/// `failure`, and what to do about it where that is known.
+fn with_hint(failure: Failure, hint: Option<&'static str>) -> Failure {
+    match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    }
 }
 
 /// stderr, where a failure to write has nowhere to be told.
@@ -228,7 +250,9 @@ fn to_file(
     format: Format,
     talk: &mut Talk<'_>,
 ) -> Result<Answer, Failure> {
-    let failed = |e: &io::Error| Failure::because(format!("cannot write '{}'", path.display()), e);
+    let failed = |e: &io::Error| {
+        with_hint(Failure::because(format!("cannot write '{}'", path.display()), e), write_hint(e))
+    };
     let (file, writer) = HiddenFile::create(path).map_err(|e| failed(&e))?;
     let mut output = output(format, Box::new(writer), false).map_err(|e| output_failure(&e, Some(path)))?;
     let answer = answer_into(plan, question, output.as_mut(), Some(path))?;
@@ -257,11 +281,7 @@ fn output_failure(error: &OutputError, path: Option<&Path>) -> Failure {
         Some(path) => format!("cannot write '{}'", path.display()),
         None => "cannot write to stdout".to_owned(),
     };
-    let failure = Failure::because(what, error);
-    match error.hint() {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    }
+    with_hint(Failure::because(what, error), error.hint())
 }
 
 fn output<'a>(
@@ -287,7 +307,7 @@ fn note_link_types(output: &dyn Output, talk: &mut Talk<'_>) {
 pub(crate) fn print(out: &mut Sink<'_>, what: &dyn Display) -> Result<(), Failure> {
     match write!(out, "{what}").and_then(|()| out.flush()) {
         Err(e) if e.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::because("cannot write to stdout", &e))
+            Err(with_hint(Failure::because("cannot write to stdout", &e), write_hint(&e)))
         }
         _ => Ok(()),
     }

@@ -45,14 +45,39 @@ pub enum Piece {
         /// Compressed bytes.
         stored_len: u32,
     },
+    /// The last frame of a sealed segment without an index: if it holds packets, the end is missing.
+    LastFrame {
+        /// Byte offset in the segment.
+        offset: u64,
+        /// Compressed bytes.
+        stored_len: u32,
+    },
     /// Blocks of a frame that is not written yet, from the journal.
     Blocks(Vec<u8>),
+    /// All of a segment without an index, whose frames are found by walking the file.
+    Walk,
     /// Bytes of the file that are no frame.
     Damage {
         /// Byte offset in the segment.
         offset: u64,
         /// How many.
         len: u64,
+    },
+    /// Frames that the index knows and that lie behind the end of the file.
+    CutOff {
+        /// Bytes of the file.
+        len: u64,
+        /// Bytes of the segment when it was sealed.
+        expected: u64,
+        /// Packets in these frames, where known.
+        packets: Option<u64>,
+    },
+    /// The end of a segment that has neither an index nor the frame that a seal writes last.
+    NoEnd,
+    /// A segment of which only the index is left.
+    Missing {
+        /// Its packets; `None` where the index cannot be read.
+        packets: Option<u64>,
     },
     /// What a damaged journal would have told.
     TornJournal {
@@ -66,8 +91,8 @@ impl Piece {
     #[must_use]
     pub fn stored_bytes(&self) -> u64 {
         match self {
-            Self::Frame { stored_len, .. } => u64::from(*stored_len),
-            Self::Blocks(_) | Self::Damage { .. } | Self::TornJournal { .. } => 0,
+            Self::Frame { stored_len, .. } | Self::LastFrame { stored_len, .. } => u64::from(*stored_len),
+            _ => 0,
         }
     }
 
@@ -75,8 +100,27 @@ impl Piece {
     #[must_use]
     pub fn offset(&self) -> Option<u64> {
         match self {
-            Self::Frame { offset, .. } | Self::Damage { offset, .. } => Some(*offset),
-            Self::Blocks(_) | Self::TornJournal { .. } => None,
+            Self::Frame { offset, .. } | Self::LastFrame { offset, .. } | Self::Damage { offset, .. } => {
+                Some(*offset)
+            }
+            _ => None,
+        }
+    }
+
+    /// Is a frame read for it?
+    #[must_use]
+    pub fn is_frame(&self) -> bool {
+        matches!(self, Self::Frame { .. } | Self::LastFrame { .. } | Self::Blocks(_) | Self::Damage { .. })
+    }
+}
+
+impl Task {
+    /// Packets in what it reads, matching or not, where known.
+    #[must_use]
+    pub fn packets(&self) -> Option<u64> {
+        match self.piece {
+            Piece::CutOff { packets, .. } | Piece::Missing { packets } => packets,
+            _ => self.packets.map(u64::from),
         }
     }
 }
@@ -122,6 +166,26 @@ pub enum ScanError {
         /// Byte offset in the journal.
         at: u64,
     },
+    /// The file is shorter than its index says.
+    #[error("the segment is cut: {len} of {expected} bytes are there")]
+    CutOff {
+        /// Bytes of the file.
+        len: u64,
+        /// Bytes of the segment when it was sealed.
+        expected: u64,
+    },
+    /// A segment without an index that does not end as a seal ends it.
+    #[error("the segment is cut: its end is not there")]
+    NoEnd,
+    /// Only the index is left.
+    #[error("the segment is missing; {}", match packets {
+        Some(packets) => format!("its index says that it held {packets} packets"),
+        None => "its index cannot be read".to_owned(),
+    })]
+    Missing {
+        /// Its packets, where known.
+        packets: Option<u64>,
+    },
     /// The first frame describes no interface, so the packets cannot be read.
     #[error("the first frame describes no interface")]
     NoInterface,
@@ -140,6 +204,8 @@ impl ScanError {
         match self {
             Self::Gone => Cause::Vanished,
             Self::Open(_) => Cause::Unreadable,
+            Self::CutOff { .. } | Self::NoEnd => Cause::SegmentCut,
+            Self::Missing { .. } => Cause::SegmentMissing,
             Self::Read(_)
             | Self::Frame(_)
             | Self::Block(_)
@@ -222,12 +288,22 @@ impl<'a> Scanner<'a> {
         until: Option<Timestamp>,
     ) -> Result<Batch, ScanError> {
         match &task.piece {
-            Piece::Frame { offset, stored_len } => drop(self.reader.read(handle, *offset, *stored_len)?),
+            Piece::Frame { offset, stored_len } | Piece::LastFrame { offset, stored_len } => {
+                self.reader.read(handle, *offset, *stored_len)?;
+            }
             Piece::Blocks(bytes) => self.reader.raw.clone_from(bytes),
             Piece::Damage { len, .. } => return Err(ScanError::NoFrame { len: *len }),
             Piece::TornJournal { at } => return Err(ScanError::TornJournal { at: *at }),
+            Piece::CutOff { len, expected, .. } => {
+                return Err(ScanError::CutOff { len: *len, expected: *expected });
+            }
+            Piece::NoEnd => return Err(ScanError::NoEnd),
+            Piece::Missing { packets } => return Err(ScanError::Missing { packets: *packets }),
+            // A walk gives other pieces; it is none itself.
+            Piece::Walk => return Ok(Batch::default()),
         }
-        let mut items = self.select(task.first_arrival, context, until.unwrap_or(Timestamp::MAX))?;
+        let until = until.unwrap_or(Timestamp::MAX);
+        let (mut items, packets) = self.select(task.first_arrival, context, until)?;
         let kept: usize = items.iter().map(|i| i.len).sum();
         let raw = &mut self.reader.raw;
         let bytes = if kept.saturating_mul(2) >= raw.len() {
@@ -235,17 +311,18 @@ impl<'a> Scanner<'a> {
         } else {
             compact(&mut items, raw, kept)
         };
-        let mut batch = Batch { items, bytes };
+        let mut batch = Batch { items, bytes, packets };
         batch.sort();
         Ok(batch)
     }
 
+    /// The matches in the frame, and how many packets it holds in all.
     fn select(
         &mut self,
         first_arrival: u64,
         context: Context,
         until: Timestamp,
-    ) -> Result<Vec<Found>, ScanError> {
+    ) -> Result<(Vec<Found>, u64), ScanError> {
         let mut items = Vec::new();
         let mut arrival = first_arrival;
         for block in Blocks::new(&self.reader.raw) {
@@ -268,7 +345,7 @@ impl<'a> Scanner<'a> {
                 len: packet.bytes.len(),
             });
         }
-        Ok(items)
+        Ok((items, arrival.saturating_sub(first_arrival)))
     }
 }
 

@@ -1,4 +1,5 @@
-//! `taperead segments`: what is on disk, as a table or JSON lines. Reads sidecars and journals, no packets.
+//! `taperead segments`: what is on disk, and what should be, as a table or JSON lines. Reads sidecars and
+//! journals, no packets.
 
 use crate::ask::SegmentsAsk;
 use crate::escape::Foreign;
@@ -11,11 +12,12 @@ use crate::verdict::{EXIT_MATCHES, EXIT_NONE};
 use serde::Serialize;
 use std::fmt::{self, Display, Write as _};
 use std::fs;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 use tapedeck_index::catalog::{self, Found, State};
 use tapedeck_index::journal::Replay;
 use tapedeck_index::mapped::{self, OpenError};
-use tapedeck_index::sidecar::Sidecar;
+use tapedeck_index::sidecar::{Head, Sidecar};
 use tapedeck_packet::Timestamp;
 
 /// A segment as the list shows it; what its index does not tell is left out.
@@ -33,6 +35,9 @@ struct Listed {
     known: Option<Known>,
     #[serde(skip_serializing_if = "Option::is_none")]
     problem: Option<String>,
+    /// The problem, where it is that packets are lost.
+    #[serde(skip)]
+    loss: Option<String>,
 }
 
 /// What the index tells.
@@ -68,8 +73,16 @@ pub(crate) fn segments(
     for path in &listing.foreign {
         talk.warn(path, &"not a file of a store, ignored");
     }
-    let all = listing.segments.iter().filter_map(|found| listed(found, &ask.range));
-    let all: Vec<Listed> = all.collect();
+    let there = listing.segments.iter().map(|found| (found, listed(found, &ask.range)));
+    let missing = listing.missing.iter().map(|found| (found, missing(found, &ask.range)));
+    let mut all: Vec<(&Found, Option<Listed>)> = there.chain(missing).collect();
+    all.sort_by_key(|(found, _)| (found.name.t0, &found.name.interface, found.name.queue, found.name.seq));
+    let all: Vec<Listed> = all.into_iter().filter_map(|(_, listed)| listed).collect();
+    for Listed { path, loss, .. } in &all {
+        if let Some(loss) = loss {
+            talk.warn(path, loss);
+        }
+    }
     let text = if ask.json { json(&all)? } else { table(&all, out_is_terminal) };
     print(&mut out, &text)?;
     Ok(if all.is_empty() { EXIT_NONE } else { EXIT_MATCHES })
@@ -78,11 +91,27 @@ pub(crate) fn segments(
 /// One line of the list; `None` for a segment without packets inside `range`, and for one that is gone.
 fn listed(found: &Found, range: &TimeRange) -> Option<Listed> {
     let path = found.packets_path();
-    let mut stored_bytes = fs::metadata(&path).ok()?.len();
-    let (known, problem) = match known(found) {
-        Ok(known) => (Some(known), None),
+    let (mut stored_bytes, refused) = match fs::metadata(&path) {
+        Ok(metadata) => (metadata.len(), None),
+        Err(e) if e.kind() == ErrorKind::NotFound => return None,
+        Err(e) => (0, Some(e.to_string())),
+    };
+    let (known, mut problem) = match known(found) {
+        Ok(known) => (Some(known), refused.clone()),
         Err(problem) => (None, Some(problem)),
     };
+    let expected = known.as_ref().map_or(stored_bytes.max(1), |known| known.stored_bytes);
+    let mut loss = None;
+    if found.state == State::Sealed && refused.is_none() && stored_bytes != expected {
+        match (stored_bytes, &known) {
+            (0, None) => loss = Some("cut: the segment is empty".to_owned()),
+            (there, _) if there < expected => {
+                loss = Some(format!("cut: {there} of {expected} bytes are there"));
+            }
+            (there, _) => problem = Some(format!("it has {there} bytes, its index knows of {expected}")),
+        }
+        problem = loss.clone().or(problem);
+    }
     if let Some(known) = &known {
         if known.times.is_some_and(|(min, max)| !range.overlaps(min, max)) {
             return None;
@@ -91,19 +120,40 @@ fn listed(found: &Found, range: &TimeRange) -> Option<Listed> {
             stored_bytes = known.stored_bytes;
         }
     }
+    let state = if found.state == State::Open { "open" } else { "sealed" };
+    Some(Listed { stored_bytes, known, problem, loss, ..named(found, path, state) })
+}
+
+/// One line for a segment of which only the index is left.
+fn missing(found: &Found, range: &TimeRange) -> Option<Listed> {
+    let known = match known(found) {
+        Ok(known) => Some(known),
+        Err(_) if !found.index_path().exists() => return None,
+        Err(_) => None,
+    };
+    if known.as_ref().and_then(|k| k.times).is_some_and(|(min, max)| !range.overlaps(min, max)) {
+        return None;
+    }
+    let loss = Some("the segment is missing; only its index is left".to_owned());
+    Some(Listed { known, problem: loss.clone(), loss, ..named(found, found.packets_path(), "missing") })
+}
+
+/// What the name tells.
+fn named(found: &Found, path: PathBuf, state: &'static str) -> Listed {
     let name = &found.name;
-    Some(Listed {
+    Listed {
         path,
-        state: if found.state == State::Open { "open" } else { "sealed" },
+        state,
         sensor: name.sensor.clone(),
         interface: name.interface.clone(),
         queue: name.queue,
         run: format!("{:08x}", name.run),
         seq: name.seq,
-        known,
-        stored_bytes,
-        problem,
-    })
+        known: None,
+        stored_bytes: 0,
+        problem: None,
+        loss: None,
+    }
 }
 
 fn known(found: &Found) -> Result<Known, String> {
@@ -116,7 +166,8 @@ fn known(found: &Found) -> Result<Known, String> {
         State::Open => {
             let journal = fs::read(found.index_path()).map_err(|e| format!("journal: {e}"))?;
             let replay = Replay::read(&journal).map_err(|e| e.to_string())?;
-            let bytes = replay.builder().finish(&found.name).map_err(|e| e.to_string())?;
+            let head = Head::encode(&replay.start().section, &replay.start().interface);
+            let bytes = replay.builder().finish(&found.name, &head).map_err(|e| e.to_string())?;
             (Sidecar::from_bytes(bytes).map_err(|e| e.to_string())?, pending(&replay))
         }
     };
@@ -182,7 +233,7 @@ impl Display for Columns<'_> {
         let [state, from, to, packets, raw, stored, ratio, rows, index] = self.0;
         write!(
             f,
-            "{state:6}  {from:30}  {to:30}  {packets:>10}  {raw:>12}  {stored:>12}  {ratio:>6}  {rows:>8}  {index:>10}"
+            "{state:7}  {from:30}  {to:30}  {packets:>10}  {raw:>12}  {stored:>12}  {ratio:>6}  {rows:>8}  {index:>10}"
         )
     }
 }

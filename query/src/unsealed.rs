@@ -8,7 +8,8 @@
 use crate::filter::Expr;
 use crate::framewalk::ARRIVALS_PER_FRAME;
 use crate::gather::{Moved, distrusted, indexed, unindexed};
-use crate::plan::{Plan, PlannedSegment, Prologue};
+use crate::lost::Told;
+use crate::plan::{Choice, Plan, PlannedSegment, Prologue};
 use crate::range::{Span, TimeRange};
 use crate::scan::{FrameReader, Piece, Task};
 use crate::segment::{Handle, len64};
@@ -23,7 +24,7 @@ use tapedeck_index::frame::{FrameLenError, RAW_BYTES_MAX, compress_bound, frame_
 use tapedeck_index::journal::{Replay, ReplayError, Stop};
 use tapedeck_index::live::{self, LIVE_BYTES, LIVE_SUFFIX, RUN_FOLDER};
 use tapedeck_index::pcapng::{Block, Blocks};
-use tapedeck_index::sidecar::Sidecar;
+use tapedeck_index::sidecar::{Head, Sidecar};
 use tapedeck_packet::Timestamp;
 
 /// Attempts to read a live file that is just being overwritten.
@@ -102,7 +103,8 @@ pub(crate) fn look(
     let file = match File::open(&path) {
         Ok(file) => file,
         Err(e) => {
-            return moved(e).map(|e| unindexed(found, &format!("it cannot be opened: {e}"), None, range));
+            return moved(e)
+                .map(|e| unindexed(found, &format!("it cannot be opened: {e}"), Told::default(), range));
         }
     };
     // Before the journal is read: if the writer is gone by then, the journal has all there will be.
@@ -111,14 +113,14 @@ pub(crate) fn look(
         Ok(journal) => journal,
         Err(e) => {
             let why = |e| format!("its journal cannot be read: {e}");
-            return moved(e).map(|e| unindexed(found, &why(e), None, range));
+            return moved(e).map(|e| unindexed(found, &why(e), Told::default(), range));
         }
     };
     let replay = match Replay::read(&journal) {
         Ok(replay) => replay,
         // Just made: nothing is in it yet.
         Err(ReplayError::NoStart(Stop::End | Stop::Cut)) if held => return Ok(None),
-        Err(e) => return Ok(unindexed(found, &e.to_string(), None, range)),
+        Err(e) => return Ok(unindexed(found, &e.to_string(), Told::default(), range)),
     };
     let until = match (held, replay.stop()) {
         (true, Stop::End | Stop::Cut) => note_live(found, range, edges),
@@ -134,9 +136,9 @@ pub(crate) fn look(
     let recorded = replay.frames().len();
     let (mut beyond, frames) = if held { (Vec::new(), recorded) } else { unrecorded(&handle, &replay) };
     beyond.extend(pending_from(&replay, frames));
-    Ok(plan(found, expr, range, &replay, beyond).map(|segment| match segment.prologue {
+    Ok(plan(found, expr, range, &replay, beyond).map(|segment| match segment.choice {
         // Something did not hold: then all of the file is walked.
-        Prologue::Walk => segment,
+        Choice::Unindexed { .. } => segment,
         _ => PlannedSegment { handle, ..cut(segment, until) },
     }))
 }
@@ -169,11 +171,12 @@ fn plan(
     replay: &Replay,
     beyond: Vec<Task>,
 ) -> Option<PlannedSegment> {
-    let sidecar = replay.builder().finish(&found.name).map_err(|e| e.to_string());
+    let head = Head::encode(&replay.start().section, &replay.start().interface);
+    let sidecar = replay.builder().finish(&found.name, &head).map_err(|e| e.to_string());
     let sidecar = sidecar.and_then(|bytes| Sidecar::from_bytes(bytes).map_err(|e| e.to_string()));
     let sidecar = match sidecar {
         Ok(sidecar) => sidecar,
-        Err(e) => return unindexed(found, &e, None, range),
+        Err(e) => return unindexed(found, &e, Told::default(), range),
     };
     let recorded = sidecar.summary().times;
     let times = recorded.into_iter().chain(beyond.iter().map(|t| (t.t_min, t.t_max)));
@@ -186,7 +189,7 @@ fn plan(
     let (t_min, t_max) = times.filter(|(min, max)| range.overlaps(*min, *max))?;
     let mut segment = match indexed(found, &sidecar, expr, range, Span::of_packets(t_min, t_max)) {
         Ok(segment) => segment,
-        Err(e) => return distrusted(found, &e, None, range),
+        Err(e) => return distrusted(found, &e, Told::default(), range),
     };
     segment.prologue = Prologue::Known(Arc::new(replay.start().interface.clone()));
     segment.frames += len64(beyond.len());

@@ -11,6 +11,10 @@ use tapedeck_packet::Timestamp;
 pub enum Cause {
     /// A frame does not decompress to what was written.
     CorruptFrame,
+    /// A segment is not there; its index still is.
+    SegmentMissing,
+    /// A segment is shorter than it was when it was sealed.
+    SegmentCut,
     /// A segment that was there when the answer began is gone.
     Vanished,
     /// The operating system does not let us open a segment.
@@ -23,6 +27,8 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::CorruptFrame => "damaged frame",
+            Self::SegmentMissing => "missing segment",
+            Self::SegmentCut => "cut segment",
             Self::Vanished => "segment gone while reading",
             Self::Unreadable => "segment that cannot be opened",
             Self::Importing => "an import that is still running",
@@ -48,10 +54,14 @@ pub struct Verdict {
     pub range: Option<Span>,
     /// Stopped early: `--limit` was reached or the reader of stdout went away.
     pub limited: bool,
+    /// Where it was stopped: what lies at or behind this time was not looked at.
+    pub until: Option<Timestamp>,
     /// Spans of the segments that were asked.
     pub asked: Vec<Span>,
     /// Where packets may be missing.
     pub gaps: Vec<Gap>,
+    /// Why there is no answer.
+    pub error: Option<String>,
     /// Packets in the answer.
     pub matched: u64,
     /// Frames read.
@@ -75,20 +85,21 @@ impl Verdict {
     /// Is nothing missing?
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.gaps.is_empty()
+        self.gaps.is_empty() && self.error.is_none()
     }
 
     /// The exit status of `taperead packets`.
     #[must_use]
     pub fn exit_status(&self) -> u8 {
         match (self.is_complete(), self.matched) {
+            (false, _) if self.error.is_some() => EXIT_ERROR,
             (false, _) => EXIT_NOT_WHOLE,
             (true, 0) => EXIT_NONE,
             (true, _) => EXIT_MATCHES,
         }
     }
 
-    /// The intervals the answer vouches for: what was asked for and is in no gap.
+    /// The intervals the answer vouches for: what was asked for, was looked at and is in no gap.
     #[must_use]
     pub fn coverage(&self) -> Vec<Span> {
         let inside = self.within_range(self.asked.iter().copied());
@@ -98,7 +109,8 @@ impl Verdict {
 
     fn within_range(&self, spans: impl Iterator<Item = Span>) -> Vec<Span> {
         let Some(range) = self.range else { return Vec::new() };
-        let range = TimeRange { from: range.from, to: Some(range.to) };
+        let to = self.until.map_or(range.to, |until| until.clamp(range.from, range.to));
+        let range = TimeRange { from: range.from, to: Some(to) };
         spans.filter_map(|s| s.within(&range)).collect()
     }
 
@@ -117,6 +129,7 @@ impl Verdict {
             scanned_frames: self.scanned_frames,
             scanned_bytes: self.scanned_bytes,
             elapsed_ms: self.elapsed_ms,
+            error: self.error.as_deref(),
         };
         // Plain strings and numbers: serialising them cannot fail.
         serde_json::to_string(&json).unwrap_or_default()
@@ -150,7 +163,7 @@ impl From<&Gap> for GapJson {
 }
 
 #[derive(Serialize)]
-struct VerdictJson {
+struct VerdictJson<'a> {
     version: u32,
     complete: bool,
     limited: bool,
@@ -161,6 +174,9 @@ struct VerdictJson {
     scanned_frames: u64,
     scanned_bytes: u64,
     elapsed_ms: u64,
+    /// An addition to the keys of every verdict: only where there is no answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'a str>,
 }
 
 #[cfg(test)]
@@ -180,17 +196,26 @@ mod tests {
     }
 
     #[test]
+    fn an_error_is_no_answer() {
+        let verdict = Verdict { error: Some("no \"store\"".into()), ..Verdict::default() };
+        assert_eq!(verdict.exit_status(), EXIT_ERROR);
+        insta::assert_snapshot!(verdict.to_json(), @r#"{"version":1,"complete":false,"limited":false,"range":{"from":"1970-01-01T00:00:00.000000000Z","to":"1970-01-01T00:00:00.000000000Z"},"coverage":[],"gaps":[],"matched":0,"scanned_frames":0,"scanned_bytes":0,"elapsed_ms":0,"error":"no \"store\""}"#);
+    }
+
+    #[test]
     fn json_is_the_contracts() {
         let verdict = Verdict {
             range: Some(span(0, 3_000_000_000)),
             limited: true,
+            until: Some(Timestamp::from_nanos_saturating(2_000_000_000)),
             asked: vec![span(0, 1_000_000_000), span(500_000_000, 9_000_000_000)],
             gaps: vec![Gap { span: span(7, 9), cause: Cause::Vanished, packets: None }],
+            error: None,
             matched: 2,
             scanned_frames: 3,
             scanned_bytes: 4,
             elapsed_ms: 5,
         };
-        insta::assert_snapshot!(verdict.to_json(), @r#"{"version":1,"complete":false,"limited":true,"range":{"from":"1970-01-01T00:00:00.000000000Z","to":"1970-01-01T00:00:03.000000000Z"},"coverage":[{"from":"1970-01-01T00:00:00.000000000Z","to":"1970-01-01T00:00:00.000000007Z"},{"from":"1970-01-01T00:00:00.000000009Z","to":"1970-01-01T00:00:03.000000000Z"}],"gaps":[{"from":"1970-01-01T00:00:00.000000007Z","to":"1970-01-01T00:00:00.000000009Z","cause":"vanished","packets":null}],"matched":2,"scanned_frames":3,"scanned_bytes":4,"elapsed_ms":5}"#);
+        insta::assert_snapshot!(verdict.to_json(), @r#"{"version":1,"complete":false,"limited":true,"range":{"from":"1970-01-01T00:00:00.000000000Z","to":"1970-01-01T00:00:03.000000000Z"},"coverage":[{"from":"1970-01-01T00:00:00.000000000Z","to":"1970-01-01T00:00:00.000000007Z"},{"from":"1970-01-01T00:00:00.000000009Z","to":"1970-01-01T00:00:02.000000000Z"}],"gaps":[{"from":"1970-01-01T00:00:00.000000007Z","to":"1970-01-01T00:00:00.000000009Z","cause":"vanished","packets":null}],"matched":2,"scanned_frames":3,"scanned_bytes":4,"elapsed_ms":5}"#);
     }
 }

@@ -37,7 +37,7 @@ impl LiveFile {
         let chain = SegmentName { t0: Timestamp::ZERO, sensor, interface, queue: *queue, run: *run, seq: 0 };
         let folder = config.store.join(RUN_FOLDER);
         disk::make_folder(&folder)?;
-        clear(&folder);
+        clear(&config.store);
         let path = folder.join(live::file_name(&chain));
         let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let now = u64::try_from(since_epoch.as_nanos()).unwrap_or_default();
@@ -99,8 +99,8 @@ fn is_at(file: &File, path: &Path) -> bool {
 }
 
 /// Removes the live files of recorders that are gone.
-fn clear(folder: &Path) {
-    let Ok(entries) = std::fs::read_dir(folder) else { return };
+pub(crate) fn clear(store: &Path) {
+    let Ok(entries) = std::fs::read_dir(store.join(RUN_FOLDER)) else { return };
     for path in entries.flatten().map(|entry| entry.path()) {
         if path.to_string_lossy().ends_with(LIVE_SUFFIX)
             && let Ok(Some(_lock)) = disk::adopt(&path)

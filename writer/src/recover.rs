@@ -28,6 +28,7 @@ use tapedeck_index::frame::{self, Encoder};
 use tapedeck_index::journal::{Replay, ReplayError, Stop};
 use tapedeck_index::name::{FileKind, SegmentName};
 use tapedeck_index::pcapng::{self, Blocks, Counters};
+use tapedeck_index::sidecar::Head;
 use tapedeck_packet::Timestamp;
 
 #[cfg(test)]
@@ -147,6 +148,7 @@ pub fn recover(store: &Path, options: &RecoverOptions) -> RecoverReport {
         std::thread::sleep(LOCK_POLL);
     }
     report.busy.extend(waiting.iter().map(Found::packets_path));
+    crate::live::clear(store);
     if let Err(error) = clean(store, &mut report) {
         report.errors.push(error.into());
     }
@@ -182,13 +184,14 @@ pub(crate) fn recover_locked(paths: &Paths, name: &SegmentName) -> Result<Recove
     let whole = scan.facts().stored_len;
     let lost = last_byte(&mut bytes, whole)?.saturating_sub(whole);
     let in_frames = scan.facts().packets;
-    let new = match &replay {
+    let mut new = match &replay {
         Some(replay) => missing_frames(&mut scan, replay, &paths.open)?,
         None if whole == 0 && lost > 0 => {
             return Err(RecoverError::NoHeader { path: paths.open.clone(), bytes: lost });
         }
         None => Vec::new(),
     };
+    end(&mut scan, name.t0, &paths.open, &mut new)?;
     let facts = *scan.facts();
     let mut recovered = Recovered {
         open: paths.open.clone(),
@@ -251,7 +254,10 @@ fn missing_frames(scan: &mut Scan, replay: &Replay, path: &Path) -> Result<Vec<u
         let blocks = match open.get(&number).filter(|blocks| !blocks.is_empty()) {
             Some(blocks) => *blocks,
             None => {
-                place_holder(&mut held, scan, replay, number);
+                if number == 0 {
+                    held = Head::encode(&replay.start().section, &replay.start().interface);
+                }
+                last_statistics(&mut held, scan, replay.start().name.t0);
                 &held
             }
         };
@@ -266,14 +272,20 @@ fn missing_frames(scan: &mut Scan, replay: &Replay, path: &Path) -> Result<Vec<u
     Ok(out)
 }
 
-/// What stands where a frame's number is known to be lost: the header again, or the last statistics.
-fn place_holder(out: &mut Vec<u8>, scan: &Scan, replay: &Replay, number: u32) {
-    if number == 0 {
-        pcapng::encode_section(out, &replay.start().section);
-        pcapng::encode_interface(out, &replay.start().interface);
+/// Appends to `new` the frame that ends every sealed segment, if it is not there: the last statistics known.
+fn end(scan: &mut Scan, t0: Timestamp, path: &Path, new: &mut Vec<u8>) -> Result<(), RecoverError> {
+    if scan.facts().packets == 0 || scan.facts().ended {
+        return Ok(());
     }
-    let first = (replay.start().name.t0, Counters::default());
-    let (ts, counters): (Timestamp, Counters) = scan.facts().statistics.unwrap_or(first);
+    let mut blocks = Vec::new();
+    last_statistics(&mut blocks, scan, t0);
+    let stored = frame::store_raw(&blocks, new).map_err(|error| codec(path, error))?;
+    scan.blocks(&blocks, stored).map_err(|fault| codec(path, fault).into())
+}
+
+/// The statistics known so far, again: what stands where a frame's number is known to be lost.
+fn last_statistics(out: &mut Vec<u8>, scan: &Scan, t0: Timestamp) {
+    let (ts, counters) = scan.facts().statistics.unwrap_or((t0, Counters::default()));
     pcapng::encode_statistics(out, ts, &counters);
 }
 
@@ -315,7 +327,7 @@ fn codec(path: &Path, error: impl std::error::Error + Send + Sync + 'static) -> 
     FileError { act: "recover", path: path.to_owned(), source: io::Error::other(error) }
 }
 
-/// Removes hidden files that belong to no open segment, and sidecars without packets.
+/// Removes hidden files that belong to no open segment, and sidecars that a segment has left behind.
 fn clean(store: &Path, report: &mut RecoverReport) -> Result<(), FileError> {
     for folder in hour_folders(store)? {
         for path in listing(&folder)? {
@@ -350,20 +362,23 @@ fn abandoned_new(new: &Path) -> Result<bool, FileError> {
     Ok(true)
 }
 
-/// A sidecar, hidden or not, of a segment that is neither open nor sealed under its name.
+/// A hidden sidecar of a segment that is not open, or one that a segment sealed under another t0 has left.
+/// A sidecar whose segment is nowhere is kept: it is the only witness of lost packets.
 fn is_orphan_index(index: &Path) -> Result<bool, FileError> {
     let Some((name, FileKind::Index)) = index_name(index) else { return Ok(false) };
     let folder = index.parent().unwrap_or(index);
     // The open file first: while it is there, it may become sealed at any moment.
-    let mut open = false;
+    let (mut open, mut elsewhere) = (false, false);
     for path in listing(folder)? {
         let parsed = path.file_name().and_then(OsStr::to_str).and_then(SegmentName::parse_file);
-        open |= parsed.is_some_and(|(other, kind)| {
-            kind == FileKind::Open
-                && (&other.sensor, other.run, other.seq) == (&name.sensor, name.run, name.seq)
-        });
+        let Some((other, kind)) = parsed else { continue };
+        if (&other.sensor, other.run, other.seq) == (&name.sensor, name.run, name.seq) {
+            open |= kind == FileKind::Open;
+            elsewhere |= kind == FileKind::Sealed && other.t0 != name.t0;
+        }
     }
-    Ok(!open && (is_hidden(index) || !folder.join(name.file(FileKind::Sealed)).exists()))
+    let sealed = folder.join(name.file(FileKind::Sealed)).exists();
+    Ok(!open && (is_hidden(index) || (elsewhere && !sealed)))
 }
 
 fn index_name(path: &Path) -> Option<(SegmentName, FileKind)> {

@@ -46,6 +46,9 @@ pub enum ReindexError {
         /// Bytes there were.
         expected: u64,
     },
+    /// The segment does not end as a seal ends it.
+    #[error("{}: its end is missing; an index of the rest would hide that", .0.display())]
+    NoEnd(PathBuf),
     /// The segment is damaged; an index of a part would hide the rest.
     #[error("{}: at byte {offset}: {fault}", path.display())]
     Damaged {
@@ -104,12 +107,12 @@ fn reindex_one(scan: &mut Scan, path: &Path) -> Result<Option<PathBuf>, ReindexE
         return Err(ReindexError::Damaged { path: path.to_owned(), offset: scan.facts().stored_len, fault });
     }
     let index = path.with_file_name(name.file(FileKind::Index));
+    let facts = *scan.facts();
     let made = scan.sidecar(&name).map_err(io::Error::other).map_err(FileError::at("index", path))?;
     if std::fs::read(&index).is_ok_and(|old| old == made) {
         return Ok(None);
     }
     // An index that holds and knows of more than is there is the only witness of what is missing.
-    let facts = scan.facts();
     let witness = mapped::open(&index).ok().filter(|old| old.verify().is_ok());
     if let Some(lost) = witness.map(|old| old.summary()).filter(|old| old.segment_len > facts.stored_len) {
         return Err(ReindexError::Shortened {
@@ -117,6 +120,9 @@ fn reindex_one(scan: &mut Scan, path: &Path) -> Result<Option<PathBuf>, ReindexE
             len: facts.stored_len,
             expected: lost.segment_len,
         });
+    }
+    if !facts.ended {
+        return Err(ReindexError::NoEnd(path.to_owned()));
     }
     let folder = path.parent().unwrap_or(path);
     let hidden = hidden_index(folder, &name);

@@ -15,7 +15,7 @@ use tapedeck_index::journal::Replay;
 use tapedeck_index::name::SegmentName;
 use tapedeck_index::pcapng::{Block, BlockError, Blocks, Counters};
 use tapedeck_index::rows::{FrameRows, RowTable};
-use tapedeck_index::sidecar::{BuildError, FrameMeta, SidecarBuilder};
+use tapedeck_index::sidecar::{BuildError, FrameMeta, Head, SidecarBuilder};
 use tapedeck_packet::{LinkType, Timestamp, Walk};
 
 /// Bytes read at once; several frames.
@@ -154,6 +154,8 @@ pub(crate) struct Scan {
     table: RowTable,
     rows: FrameRows,
     builder: SidecarBuilder,
+    /// Section and interface, as frame 0 has them.
+    head: Vec<u8>,
     link: LinkType,
     facts: Facts,
 }
@@ -172,6 +174,8 @@ pub(crate) struct Facts {
     pub(crate) statistics: Option<(Timestamp, Counters)>,
     /// Stored bytes.
     pub(crate) stored_len: u64,
+    /// The last frame holds statistics and no packet: what a seal writes last.
+    pub(crate) ended: bool,
 }
 
 impl Scan {
@@ -183,6 +187,7 @@ impl Scan {
             table: RowTable::new(),
             rows: FrameRows::default(),
             builder: SidecarBuilder::new(),
+            head: Vec::new(),
             link: LinkType::NULL,
             facts: Facts::default(),
         })
@@ -201,7 +206,7 @@ impl Scan {
 
     /// The sidecar of the frames so far.
     pub(crate) fn sidecar(&self, name: &SegmentName) -> Result<Vec<u8>, BuildError> {
-        self.builder.finish(name)
+        self.builder.finish(name, &self.head)
     }
 
     /// Takes the next frame. A frame at fault changes nothing.
@@ -216,6 +221,9 @@ impl Scan {
     /// Takes the next frame by its blocks; it is stored in `stored_len` bytes.
     pub(crate) fn blocks(&mut self, raw: &[u8], stored_len: usize) -> Result<(), FrameFault> {
         check_blocks(raw, self.facts.frames == 0)?;
+        if self.facts.frames == 0 {
+            self.head = Head::bytes_of(raw).to_vec();
+        }
         let mut meta = FrameMeta {
             offset: self.facts.stored_len,
             stored_len: u32::try_from(stored_len).unwrap_or(u32::MAX),
@@ -250,6 +258,7 @@ impl Scan {
         self.facts.frames += 1;
         self.facts.packets += u64::from(meta.packets);
         self.facts.bytes += bytes;
+        self.facts.ended = self.facts.frames > 1 && meta.packets == 0;
         self.facts.stored_len += to_u64(stored_len);
         if meta.packets > 0 {
             let (low, high) = self.facts.times.unwrap_or((meta.t_min, meta.t_max));

@@ -9,8 +9,13 @@
 use crate::disk;
 use crate::error::FileError;
 use crate::segment::{Complete, Paths};
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
+use tapedeck_index::frame::{Decoder, RAW_BYTES_MAX};
 use tapedeck_index::name::{FileKind, SegmentName};
+use tapedeck_index::sidecar::Head;
 
 /// The hidden name of a sidecar that is being written.
 pub(crate) fn hidden_index(folder: &Path, name: &SegmentName) -> PathBuf {
@@ -43,11 +48,27 @@ pub(crate) fn seal(segment: &Complete) -> Result<PathBuf, FileError> {
     let Complete { name, paths, durable, len, builder, .. } = segment;
     durable.truncate(*len).map_err(FileError::at("cut", &paths.open))?;
     durable.sync().map_err(FileError::at("sync", &paths.open))?;
-    let index = builder.finish(name);
+    // Read back rather than remembered: the sidecar speaks of what is in the file.
+    let head = head(&paths.open, builder.frames().first().map_or(0, |frame| frame.stored_len));
+    let head = head.unwrap_or_else(|error| {
+        tracing::error!(%error, segment = %name, "frame 0 cannot be read back");
+        Vec::new()
+    });
+    let index = builder.finish(name, &head);
     if let Err(error) = &index {
         tracing::error!(%error, segment = %name, "no sidecar can be made");
     }
     publish(paths, name, index.as_deref().ok())
+}
+
+/// Section and interface from frame 0, which has `stored_len` bytes in the file.
+fn head(path: &Path, stored_len: u32) -> io::Result<Vec<u8>> {
+    let mut stored = vec![0; usize::try_from(stored_len).map_err(io::Error::other)?];
+    File::open(path)?.read_exact_at(&mut stored, 0)?;
+    let mut raw = Vec::new();
+    let mut decoder = Decoder::new().map_err(io::Error::other)?;
+    decoder.decompress(&stored, &mut raw, RAW_BYTES_MAX).map_err(io::Error::other)?;
+    Ok(Head::bytes_of(&raw).to_vec())
 }
 
 /// Removes the files of a segment that never held a packet.

@@ -1,14 +1,17 @@
 //! Verification: every byte of every sealed segment is looked at.
 //!
 //! Each frame's checksum and blocks, the name against the packets, the hour of the folder, and the
-//! sidecar against one made afresh, byte for byte. Must never: change anything.
+//! sidecar against one made afresh, byte for byte; and every sidecar must have its packets. Must never:
+//! change anything.
 
 use crate::error::FileError;
 use crate::scan::{FrameFault, Scan, SegmentBytes};
 use std::io;
 use std::path::{Path, PathBuf};
-use tapedeck_index::catalog::{self, Found, HOUR_SLACK_NANOS, State};
+use tapedeck_index::catalog::{self, Found, HOUR_SLACK_NANOS, Listing, State};
+use tapedeck_index::mapped;
 use tapedeck_index::name::SegmentName;
+use tapedeck_index::sidecar::Sidecar;
 use tapedeck_packet::Timestamp;
 
 /// What verification found.
@@ -70,6 +73,27 @@ pub enum Fault {
         /// Beginning of the folder's hour.
         hour: Timestamp,
     },
+    /// The sidecar is there, its packets are not.
+    #[error("its segment is missing: {}", lost(packets.as_ref(), times.as_ref()))]
+    Missing {
+        /// How many; `None` where the sidecar cannot be read.
+        packets: Option<u64>,
+        /// Smallest and largest packet time.
+        times: Option<(Timestamp, Timestamp)>,
+    },
+    /// The segment has lost its end; its sidecar tells.
+    #[error("{len} bytes are there, its index knows of {expected} bytes and {packets} packets")]
+    Shortened {
+        /// Bytes there are.
+        len: u64,
+        /// Bytes there were.
+        expected: u64,
+        /// Packets there were.
+        packets: u64,
+    },
+    /// The segment does not end as a seal does.
+    #[error("the segment does not end with a frame of statistics: its end is missing")]
+    NoEnd,
     /// There is no sidecar.
     #[error("the sidecar is missing")]
     NoIndex,
@@ -87,14 +111,26 @@ pub enum Fault {
     Build(#[from] tapedeck_index::sidecar::BuildError),
 }
 
+/// What a missing segment held, in words.
+fn lost(packets: Option<&u64>, times: Option<&(Timestamp, Timestamp)>) -> String {
+    match (packets, times) {
+        (Some(packets), Some((first, last))) => format!("{packets} packets from {first} to {last} are lost"),
+        (Some(packets), None) => format!("{packets} packets are lost"),
+        (None, _) => "it is not known how many packets are lost".to_owned(),
+    }
+}
+
 /// Looks at every sealed segment of a store.
 ///
 /// # Errors
 /// [`FileError`] if the store cannot be listed or there is no memory; damage is no error, but in the
 /// report.
 pub fn verify(store: &Path) -> Result<VerifyReport, FileError> {
-    let listing = catalog::all(&[store.to_owned()]);
-    let listing = listing.map_err(io::Error::other).map_err(FileError::at("list", store))?;
+    let list = || -> Result<Listing, FileError> {
+        let listing = catalog::all(&[store.to_owned()]);
+        listing.map_err(io::Error::other).map_err(FileError::at("list", store))
+    };
+    let listing = list()?;
     let mut report = VerifyReport { foreign: listing.foreign, ..VerifyReport::default() };
     let mut scan = Scan::new().map_err(io::Error::other).map_err(FileError::at("verify", store))?;
     for found in &listing.segments {
@@ -102,6 +138,14 @@ pub fn verify(store: &Path) -> Result<VerifyReport, FileError> {
             State::Open => report.unsealed.push(found.packets_path()),
             State::Sealed => verify_one(&mut scan, found, &mut report),
         }
+    }
+    // Listed only now: it also tells of segments that have gone while the others were read.
+    for found in list()?.missing {
+        let witness = mapped::open(&found.index_path()).ok().map(|sidecar| sidecar.summary());
+        let witness = witness.filter(|told| (told.run, told.seq) == (found.name.run, found.name.seq));
+        let (packets, times) = (witness.map(|told| told.packets), witness.and_then(|told| told.times));
+        let what = Fault::Missing { packets, times };
+        report.damage.push(Damage { path: found.index_path(), what });
     }
     Ok(report)
 }
@@ -118,7 +162,7 @@ fn verify_one(scan: &mut Scan, found: &Found, report: &mut VerifyReport) {
             damaged(&path, Fault::Frame { offset: facts.stored_len, fault });
             false
         }
-        // Retention was quicker.
+        // Removed since it was listed; its sidecar, if it is still there, is told of in the end.
         Err(error) if error.source.kind() == io::ErrorKind::NotFound => return,
         Err(error) => {
             damaged(&path, Fault::Read(error.source));
@@ -129,9 +173,14 @@ fn verify_one(scan: &mut Scan, found: &Found, report: &mut VerifyReport) {
         for what in name_faults(&found.name, found, facts.times) {
             damaged(&path, what);
         }
+        if !facts.ended && facts.packets > 0 {
+            damaged(&path, Fault::NoEnd);
+        }
         let index = found.index_path();
-        if let Err(what) = check_index(scan, &found.name, &index) {
-            damaged(&index, what);
+        match check_index(scan, &found.name, &index) {
+            Err(what @ Fault::Shortened { .. }) => damaged(&path, what),
+            Err(what) => damaged(&index, what),
+            Ok(()) => {}
         }
     }
     report.segments += 1;
@@ -162,6 +211,12 @@ fn check_index(scan: &Scan, name: &SegmentName, path: &Path) -> Result<(), Fault
     match std::fs::read(path) {
         Ok(old) if old == made => Ok(()),
         Ok(old) => {
+            let len = scan.facts().stored_len;
+            let witness = Sidecar::from_bytes(old.clone()).ok().filter(|told| told.verify().is_ok());
+            let told = witness.map(|told| told.summary()).filter(|told| told.segment_len > len);
+            if let Some(told) = told.filter(|told| (told.run, told.seq) == (name.run, name.seq)) {
+                return Err(Fault::Shortened { len, expected: told.segment_len, packets: told.packets });
+            }
             let differ = old.iter().zip(&made).position(|(old, made)| old != made);
             Err(Fault::Index { offset: differ.unwrap_or(old.len().min(made.len())) })
         }

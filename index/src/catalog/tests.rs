@@ -60,14 +60,47 @@ fn sealed_replaces_open_and_foreign_is_reported() {
     }
     let day = hour_folder(UtcHour::from_hours(hour)).parent().unwrap().to_path_buf();
     fs::create_dir(dir.path().join(day).join("hr=24")).unwrap();
+    // A folder or a dead link named like a segment is none.
+    let posing = |seq| {
+        let file = name(at(hour, 60), "eth0", seq).file(FileKind::Sealed);
+        dir.path().join(hour_folder(UtcHour::from_hours(hour))).join(file)
+    };
+    fs::create_dir(posing(9)).unwrap();
+    std::os::unix::fs::symlink("/nowhere/at/all", posing(10)).unwrap();
     let missing = dir.path().join("none");
     let listing = list(&[dir.path().to_path_buf(), missing], at(hour, 0), at(hour, 1)).unwrap();
     assert_eq!(seqs(&listing), [(3, State::Open), (1, State::Sealed)]);
-    assert_eq!(listing.foreign.len(), 7, "{:?}", listing.foreign);
+    assert_eq!(listing.foreign.len(), 9, "{:?}", listing.foreign);
     let [open, sealed] = listing.segments.as_slice() else { panic!() };
     assert!(open.packets_path().exists() && !open.index_path().exists());
     assert!(sealed.packets_path().exists() && sealed.index_path().exists());
     assert_eq!(sealed.hour.hours(), hour);
+}
+
+#[test]
+fn a_sidecar_alone_tells_of_missing_packets() {
+    let dir = TempDir::new().unwrap();
+    let hour = 473_000;
+    let stores = [dir.path().to_path_buf()];
+    let lost = name(at(hour, 40), "eth0", 1);
+    put(dir.path(), hour, &lost.file(FileKind::Index));
+    // Being sealed: the sidecar is there before its packets, whose open file has another t0.
+    put(dir.path(), hour, &name(at(hour, 50), "eth0", 2).file(FileKind::Open));
+    put(dir.path(), hour, &name(at(hour, 45), "eth0", 2).file(FileKind::Index));
+    let listing = all(&stores).unwrap();
+    assert_eq!(seqs(&listing), [(2, State::Open)]);
+    let [missing] = listing.missing.as_slice() else { panic!("{:?}", listing.missing) };
+    assert_eq!(missing.name, lost);
+    assert!(missing.index_path().exists() && !missing.packets_path().exists());
+    assert!(list(&stores, at(hour + 9, 0), at(hour + 10, 0)).unwrap().missing.is_empty());
+    // The other half of a removal comes a moment later.
+    let index = missing.index_path();
+    let late = std::thread::spawn(move || {
+        std::thread::sleep(CONFIRM_PAUSE / 5);
+        fs::remove_file(index).unwrap();
+    });
+    assert!(all(&stores).unwrap().missing.is_empty());
+    late.join().unwrap();
 }
 
 #[test]

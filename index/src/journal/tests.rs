@@ -121,7 +121,7 @@ proptest! {
         let replay = Replay::read(&journal).unwrap();
         prop_assert_eq!((replay.stop(), replay.good_len()), (Stop::End, journal.len()));
         let name = &replay.start().name;
-        prop_assert_eq!(replay.builder().finish(name), expected.finish(name));
+        prop_assert_eq!(replay.builder().finish(name, &[]), expected.finish(name, &[]));
 
         // Cut or flip anywhere: what is left is a prefix, and file blocks plus tails give its bytes.
         let cut = cut.index(journal.len() + 1);

@@ -4,6 +4,7 @@
 
 use super::FrameMeta;
 use super::entry::{RowEntry, encode_frame, encode_stack};
+use super::head::HEAD_BYTES_MAX;
 use super::layout::{FRAME_LEN, HEADER_LEN, Header, PACKETS_MAX, ROW_LEN, Section};
 use super::lists::{encode, put_gaps};
 use super::row_index::RowIndex;
@@ -122,11 +123,12 @@ impl SidecarBuilder {
         *error = None;
     }
 
-    /// The bytes of the sidecar. The same frames and rows in the same order give the same bytes.
+    /// The bytes of the sidecar. The same head, frames and rows in the same order give the same bytes.
+    /// `head` is [`Head::bytes_of`](super::Head::bytes_of) frame 0; one over [`HEAD_BYTES_MAX`] is left out.
     ///
     /// # Errors
     /// The first [`BuildError`] of any frame.
-    pub fn finish(&self, name: &SegmentName) -> Result<Vec<u8>, BuildError> {
+    pub fn finish(&self, name: &SegmentName, head: &[u8]) -> Result<Vec<u8>, BuildError> {
         if let Some(error) = self.error {
             return Err(error);
         }
@@ -138,7 +140,8 @@ impl SidecarBuilder {
         self.frames.iter().for_each(|meta| encode_frame(meta, &mut frames));
         let stacks = index.stacks.concat();
         let RowIndex { v4, v6, macs, .. } = index;
-        self.assemble(name, &[frames, rows, fences, v4, stacks, v6, macs, postings, lists])
+        let head = if head.len() <= HEAD_BYTES_MAX { head.to_vec() } else { Vec::new() };
+        self.assemble(name, &[frames, rows, fences, v4, stacks, v6, macs, postings, lists, head])
     }
 
     /// Row ids in sidecar order: by hash, then by packed words. (hash, id in packet order)
@@ -157,7 +160,11 @@ impl SidecarBuilder {
         self.rows.get(index(id))?.row()
     }
 
-    fn assemble(&self, name: &SegmentName, sections: &[Vec<u8>; 9]) -> Result<Vec<u8>, BuildError> {
+    fn assemble(
+        &self,
+        name: &SegmentName,
+        sections: &[Vec<u8>; Section::ALL.len()],
+    ) -> Result<Vec<u8>, BuildError> {
         let holding = || self.frames.iter().filter(|meta| meta.packets > 0);
         let mut header = Header {
             run: name.run,

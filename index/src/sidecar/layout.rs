@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64;
 /// First eight bytes of a sidecar.
 pub const MAGIC: [u8; 8] = *b"tapedidx";
 /// Version of the format; a reader refuses every other one.
-pub const FORMAT_VERSION: u32 = 1;
+pub const FORMAT_VERSION: u32 = 2;
 /// Algorithms, one byte each: row hash (1 = Community ID v1 / XXH3-64), checksum (1 = XXH3-64), lists
 /// (1 = LEB128 gaps), reserved (0).
 pub(super) const ALGORITHMS: [u8; 4] = [1, 1, 1, 0];
@@ -32,7 +32,7 @@ pub(super) const PACKETS_MAX: u32 = 0x7FFF;
 
 // An Enhanced Packet Block has at least 32 bytes.
 const _: () = assert!(FRAME_BYTES_MAX / 32 <= PACKETS_MAX as usize);
-const _: () = assert!(HEADER_LEN == 304 && HEADER_LEN.is_multiple_of(8));
+const _: () = assert!(HEADER_LEN == 328 && HEADER_LEN.is_multiple_of(8));
 
 /// The sections of a sidecar, in file order: descending alignment, so that none needs padding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -55,11 +55,13 @@ pub enum Section {
     Postings,
     /// Per address, port, tag: its rows.
     Lists,
+    /// Section and interface, as frame 0 begins.
+    Head,
 }
 
 impl Section {
     /// All sections in file order.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Frames,
         Self::Rows,
         Self::Fences,
@@ -69,6 +71,7 @@ impl Section {
         Self::Macs,
         Self::Postings,
         Self::Lists,
+        Self::Head,
     ];
 
     /// Position in the directory.
@@ -83,6 +86,7 @@ impl Section {
             Self::Macs => 6,
             Self::Postings => 7,
             Self::Lists => 8,
+            Self::Head => 9,
         }
     }
 
@@ -96,7 +100,7 @@ impl Section {
             Self::Stacks => STACK_LEN,
             Self::Addresses6 => 16,
             Self::Macs => 6,
-            Self::Postings | Self::Lists => 1,
+            Self::Postings | Self::Lists | Self::Head => 1,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::FrameMeta;
 use super::entry::{NO_ADDRESS, RowEntry, decode_frame, decode_stack};
+use super::head::Head;
 use super::layout::{FORMAT_VERSION, FRAME_LEN, HEADER_LEN, Header, MAGIC, ROW_LEN, STACK_LEN, Section};
 use super::lists::{Gaps, Lists};
 use crate::bytes::{array_at, index, len32, len64, u32_at, u64_at};
@@ -162,6 +163,7 @@ impl Sidecar {
     pub fn verify(&self) -> Result<(), SidecarError> {
         Section::ALL.iter().try_for_each(|section| self.section(*section).map(drop))?;
         self.frames()?;
+        self.head()?;
         for row in 0..self.header.rows {
             self.row(row)?;
             self.frames_of(row)?.try_for_each(|frame| frame.map(drop))?;
@@ -187,6 +189,17 @@ impl Sidecar {
     pub(super) fn senseless(&self, section: Section) -> SidecarError {
         let offset = self.header.sections.get(section.number()).map_or(0, |(range, _)| range.start);
         SidecarError::Senseless { section, offset: len64(offset) }
+    }
+
+    /// What frame 0 says of the segment; `None` where the sidecar does not keep it.
+    ///
+    /// # Errors
+    /// [`SidecarError`] of the section Head.
+    pub fn head(&self) -> Result<Option<Head>, SidecarError> {
+        match self.section(Section::Head)? {
+            [] => Ok(None),
+            blocks => Head::decode(blocks).map(Some).ok_or_else(|| self.senseless(Section::Head)),
+        }
     }
 
     /// The frames, in file order. `t_max` is rounded up; `stored_len` follows from the offsets.

@@ -2,11 +2,13 @@
 
 use super::*;
 use crate::name::SegmentName;
+use crate::pcapng::{Counters, InterfaceInfo, SectionInfo, encode_statistics};
 use crate::rows::tests::frames;
 use crate::rows::{FrameRows, PackedRow, Row, Subject};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use tapedeck_packet::LinkType;
 
 fn name() -> SegmentName {
     SegmentName {
@@ -16,6 +18,23 @@ fn name() -> SegmentName {
         queue: 2,
         run: 7,
         seq: 8,
+    }
+}
+
+/// A head as a recorder writes it.
+fn head() -> Vec<u8> {
+    Head::encode(&SectionInfo::default(), &interface("eth0"))
+}
+
+fn interface(name: &str) -> InterfaceInfo {
+    InterfaceInfo {
+        name: name.into(),
+        link_type: LinkType::RAW,
+        snaplen: 96,
+        description: Some("queue 2".into()),
+        filter: None,
+        hardware: None,
+        speed_bps: Some(10_000_000_000),
     }
 }
 
@@ -121,8 +140,8 @@ proptest! {
     #[test]
     fn answers_as_a_scan_does(frames in frames()) {
         let builder = build(&frames);
-        let bytes = builder.finish(&name()).unwrap();
-        prop_assert_eq!(&bytes, &builder.clone().finish(&name()).unwrap());
+        let bytes = builder.finish(&name(), &head()).unwrap();
+        prop_assert_eq!(&bytes, &builder.clone().finish(&name(), &head()).unwrap());
         let sidecar = Sidecar::from_bytes(bytes).unwrap();
         sidecar.verify().unwrap();
         prop_assert_eq!(sidecar.frames().unwrap().len(), frames.len());
@@ -146,7 +165,7 @@ proptest! {
 
     #[test]
     fn a_flipped_bit_is_noticed(frames in frames(), at in any::<prop::sample::Index>(), bit in 0..8u8) {
-        let mut bytes = build(&frames).finish(&name()).unwrap();
+        let mut bytes = build(&frames).finish(&name(), &head()).unwrap();
         let at = at.index(bytes.len());
         bytes[at] ^= 1 << bit;
         prop_assert!(Sidecar::from_bytes(bytes).and_then(|sidecar| sidecar.verify()).is_err());
@@ -154,7 +173,7 @@ proptest! {
 
     #[test]
     fn a_cut_file_is_noticed(frames in frames(), at in any::<prop::sample::Index>()) {
-        let mut bytes = build(&frames).finish(&name()).unwrap();
+        let mut bytes = build(&frames).finish(&name(), &head()).unwrap();
         bytes.truncate(at.index(bytes.len()));
         prop_assert!(Sidecar::from_bytes(bytes).is_err());
     }
@@ -162,7 +181,7 @@ proptest! {
     /// Checksums that hold over nonsense: errors, never a panic.
     #[test]
     fn forged_sections_do_no_harm(frames in frames(), at in any::<prop::sample::Index>(), with: [u8; 6]) {
-        let mut bytes = build(&frames).finish(&name()).unwrap();
+        let mut bytes = build(&frames).finish(&name(), &head()).unwrap();
         let at = at.index(bytes.len() - with.len()).max(layout::HEADER_LEN.min(bytes.len() - with.len()));
         bytes[at..at + with.len()].copy_from_slice(&with);
         let mut header = layout::Header::decode(&bytes).unwrap();
@@ -192,7 +211,7 @@ proptest! {
 fn an_empty_segment_has_a_sidecar() {
     let mut builder = SidecarBuilder::new();
     builder.frame(meta(0, 0), &FrameRows::default());
-    let sidecar = Sidecar::from_bytes(builder.finish(&name()).unwrap()).unwrap();
+    let sidecar = Sidecar::from_bytes(builder.finish(&name(), &head()).unwrap()).unwrap();
     sidecar.verify().unwrap();
     let summary = sidecar.summary();
     assert_eq!((summary.frames, summary.rows, summary.times, summary.segment_len), (1, 0, None, 100));
@@ -201,7 +220,7 @@ fn an_empty_segment_has_a_sidecar() {
 
 #[test]
 fn an_unknown_version_is_named() {
-    let mut bytes = build(&[]).finish(&name()).unwrap();
+    let mut bytes = build(&[]).finish(&name(), &head()).unwrap();
     bytes[8] = 9;
     assert_eq!(Sidecar::from_bytes(bytes).unwrap_err(), SidecarError::Version { found: 9 });
 }
@@ -211,11 +230,40 @@ fn builder_reports_what_does_not_fit() {
     let none = FrameRows::default();
     let mut builder = SidecarBuilder::new();
     builder.frame(meta(1, 1), &none);
-    assert_eq!(builder.finish(&name()), Err(BuildError::Hole { frame: 0, expected: 0, got: 100 }));
+    assert_eq!(builder.finish(&name(), &head()), Err(BuildError::Hole { frame: 0, expected: 0, got: 100 }));
     builder.clear();
     builder.frame(meta(0, 40_000), &none);
-    assert_eq!(builder.finish(&name()), Err(BuildError::Packets { frame: 0, packets: 40_000 }));
+    assert_eq!(builder.finish(&name(), &head()), Err(BuildError::Packets { frame: 0, packets: 40_000 }));
     builder.clear();
     builder.frame(meta(0, 1), &FrameRows { new_rows: vec![], present: vec![(3, 1)] });
-    assert_eq!(builder.finish(&name()), Err(BuildError::UnknownRow { frame: 0, row: 3, rows: 0 }));
+    assert_eq!(builder.finish(&name(), &head()), Err(BuildError::UnknownRow { frame: 0, row: 3, rows: 0 }));
+}
+
+#[test]
+fn the_head_is_that_of_frame_0() {
+    let builder = build(&[]);
+    let mut frame = head();
+    let blocks = frame.clone();
+    encode_statistics(&mut frame, Timestamp::ZERO, &Counters::default());
+    assert_eq!(Head::bytes_of(&frame), blocks);
+    let bytes = builder.finish(&name(), Head::bytes_of(&frame)).unwrap();
+    let read = Sidecar::from_bytes(bytes).unwrap().head().unwrap().unwrap();
+    assert_eq!(read, Head { section: SectionInfo::default(), interface: interface("eth0") });
+    // No header: nothing is kept, and nothing invented.
+    for other in [&frame[28..], &frame[..40], &[][..]] {
+        assert_eq!(Head::bytes_of(other), [0u8; 0]);
+    }
+    // Too long to be kept: still a sidecar.
+    let long = Head::encode(&SectionInfo::default(), &interface(&"x".repeat(HEAD_BYTES_MAX)));
+    let sidecar = Sidecar::from_bytes(builder.finish(&name(), &long).unwrap()).unwrap();
+    sidecar.verify().unwrap();
+    assert_eq!(sidecar.head(), Ok(None));
+}
+
+#[test]
+fn a_head_that_is_none_is_not_believed() {
+    let bytes = build(&[]).finish(&name(), b"neither section nor interface...").unwrap();
+    let sidecar = Sidecar::from_bytes(bytes).unwrap();
+    assert!(matches!(sidecar.head(), Err(SidecarError::Senseless { section: Section::Head, .. })));
+    assert!(sidecar.verify().is_err());
 }

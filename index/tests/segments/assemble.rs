@@ -11,7 +11,7 @@ use tapedeck_index::pcapng::{
     encode_statistics, packet_block_len,
 };
 use tapedeck_index::rows::{FrameRows, RowTable};
-use tapedeck_index::sidecar::{FrameMeta, Sidecar, SidecarBuilder};
+use tapedeck_index::sidecar::{FrameMeta, Head, Sidecar, SidecarBuilder};
 use tapedeck_packet::{LinkType, Timestamp, Walk};
 
 /// A packet in memory.
@@ -117,10 +117,14 @@ pub(crate) fn assemble(link: LinkType, packets: &[Packet], frame_bytes: usize) -
         encode_packet(&mut made.raw, &record);
         counters.delivered += 1;
     }
+    // The end of a segment: statistics in a frame of their own.
+    if !made.times.is_empty() {
+        made.cut();
+    }
     encode_statistics(&mut made.raw, packets.last().map_or(Timestamp::ZERO, |p| p.ts), &counters);
     made.cut();
     made.segment.frames = made.builder.frames().to_vec();
-    made.segment.index = made.builder.finish(&name()).unwrap();
+    made.segment.index = made.builder.finish(&name(), &Head::encode(&section(), &interface(link))).unwrap();
     made.segment
 }
 

@@ -20,9 +20,9 @@ fn cost(segment: &Segment) -> Cost {
     let len = |section| sidecar.section_len(section);
     let postings = (0..summary.rows).map(|row| sidecar.frames_of(row).unwrap().count()).sum::<usize>().max(1);
     let sections = Section::ALL.iter().map(|section| len(*section)).sum::<usize>();
-    let rows = sections - len(Section::Frames) - len(Section::Postings);
+    let rows = sections - len(Section::Frames) - len(Section::Postings) - len(Section::Head);
     Cost {
-        fixed: segment.index.len() - sections,
+        fixed: segment.index.len() - sections + len(Section::Head),
         per_frame: len(Section::Frames) as f64 / segment.frames.len() as f64,
         per_row: rows as f64 / f64::from(summary.rows.max(1)),
         per_posting: len(Section::Postings) as f64 / postings as f64,

@@ -7,7 +7,7 @@ use tapedeck_index::live::LIVE_VERSION;
 use tapedeck_index::name::ESCAPED_MAX;
 use tapedeck_index::pcapng::PACKET_BYTES_MAX;
 use tapedeck_index::rows::ROWS_MAX;
-use tapedeck_index::sidecar::FORMAT_VERSION;
+use tapedeck_index::sidecar::{FORMAT_VERSION, HEAD_BYTES_MAX};
 
 #[test]
 fn the_document_states_our_constants() {
@@ -26,6 +26,7 @@ fn the_document_states_our_constants() {
         format!("RAW_BYTES_MAX {RAW_BYTES_MAX}"),
         format!("PACKET_BYTES_MAX {PACKET_BYTES_MAX}"),
         format!("ROWS_MAX {ROWS_MAX}"),
+        format!("HEAD_BYTES_MAX {HEAD_BYTES_MAX}"),
         format!("ESCAPED_MAX {ESCAPED_MAX}"),
         format!("HOUR_SLACK_NANOS {HOUR_SLACK_NANOS}"),
     ];

@@ -226,7 +226,7 @@ proptest! {
     #[test]
     fn a_lost_sidecar_costs_time_only(
         chains in prop::collection::vec(chain(), 1..3),
-        text in expression(), range in range(), how in 0u8..3,
+        text in expression(), range in range(), how in 0u8..3, limit in prop::option::of(1u64..6),
     ) {
         let store = build(&chains);
         for path in files(store.path(), ".idx") {
@@ -242,8 +242,51 @@ proptest! {
             }
         }
         let filter = Filter::parse(&text).unwrap();
-        let (got, complete) = ask(&[store.path().to_owned()], &filter, range, None, usize::MAX);
-        prop_assert_eq!(got, plainly(&chains, &filter, &range), "{}", text);
+        let (got, complete) = ask(&[store.path().to_owned()], &filter, range, limit, usize::MAX);
+        let mut want = plainly(&chains, &filter, &range);
+        want.truncate(limit.map_or(usize::MAX, |n| n.try_into().unwrap()));
+        prop_assert_eq!(got, want, "{}", text);
         prop_assert!(complete);
+    }
+
+    /// Whatever happens to the files of a store, as long as one of a segment's two is left: an answer that
+    /// says it is whole is, and no other holds a packet that is not in it.
+    #[test]
+    fn a_damaged_store_never_lies(
+        chains in prop::collection::vec(chain(), 1..4),
+        injuries in prop::collection::vec((any::<bool>(), 0u8..4, any::<prop::sample::Index>()), 1..4),
+        questions in prop::collection::vec((expression(), range()), 4),
+        limit in prop::option::of(1u64..6),
+    ) {
+        let store = build(&chains);
+        let mut victims = files(store.path(), ".pcapng.zst");
+        for (segment, how, at) in injuries {
+            // Each segment once, so that one of its files is left.
+            let Some(victim) = (!victims.is_empty()).then(|| victims.remove(at.index(victims.len()))) else { break };
+            let index = PathBuf::from(victim.to_str().unwrap().replace(".pcapng.zst", ".idx"));
+            let path = if segment { victim } else { index };
+            let mut bytes = std::fs::read(&path).unwrap();
+            let place = at.index(bytes.len());
+            match how {
+                0 => std::fs::remove_file(path).unwrap(),
+                1 => std::fs::write(path, &bytes[..place]).unwrap(),
+                2 => std::fs::write(path, [&bytes[..], &bytes[..place]].concat()).unwrap(),
+                _ => {
+                    bytes[place] ^= 0x20;
+                    std::fs::write(path, bytes).unwrap();
+                }
+            }
+        }
+        for (text, range) in questions {
+            let filter = Filter::parse(&text).unwrap();
+            let all = plainly(&chains, &filter, &range);
+            let (got, complete) = ask(&[store.path().to_owned()], &filter, range, limit, usize::MAX);
+            let want = &all[..all.len().min(limit.map_or(usize::MAX, |n| n.try_into().unwrap()))];
+            if complete {
+                prop_assert_eq!(&got, want, "{}", text);
+            }
+            let mut rest = all.iter();
+            prop_assert!(got.iter().all(|line| rest.any(|other| other == line)), "{}: {:?}", text, got);
+        }
     }
 }

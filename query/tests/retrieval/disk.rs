@@ -24,20 +24,20 @@ fn two() -> Store {
 fn segments_are_listed_in_order_of_time() {
     let store = two();
     insta::assert_snapshot!(store.taperead(&["segments"]).shown(store.path()), @r#"
-    state   from                            to                                 packets           raw        stored   ratio      rows       index  segment
-    sealed  2026-11-21T18:00:00.000000000Z  2026-11-21T18:00:08.000000000Z           9           984           445    2.21         9         846  STORE/packets/dt=2026-11-21/hr=18/01795284000000000000-lab-eth1-q0-0000abcd-0.pcapng.zst
-    open    2026-11-21T19:00:00.000000000Z  2026-11-21T19:00:02.000000000Z           3           368           227    1.62         2         509  STORE/packets/dt=2026-11-21/hr=19/.01795287600000000000-lab-eth2-q0-0000abcd-1.open
+    state    from                            to                                 packets           raw        stored   ratio      rows       index  segment
+    sealed   2026-11-21T18:00:00.000000000Z  2026-11-21T18:00:08.000000000Z           9          1060           538    1.97         9        1018  STORE/packets/dt=2026-11-21/hr=18/01795284000000000000-lab-eth1-q0-0000abcd-0.pcapng.zst
+    open     2026-11-21T19:00:00.000000000Z  2026-11-21T19:00:02.000000000Z           3           368           227    1.62         2         649  STORE/packets/dt=2026-11-21/hr=19/.01795287600000000000-lab-eth2-q0-0000abcd-1.open
     --- stderr, exit 0
     "#);
     let answer = store.taperead(&["segments", "--from", "2026-11-21 18:30", "--json"]);
     insta::assert_snapshot!(answer.shown(store.path()), @r#"
-    {"path":"STORE/packets/dt=2026-11-21/hr=19/.01795287600000000000-lab-eth2-q0-0000abcd-1.open","state":"open","sensor":"lab","interface":"eth2","queue":0,"run":"0000abcd","seq":1,"stored_bytes":227,"from":"2026-11-21T19:00:00.000000000Z","to":"2026-11-21T19:00:02.000000000Z","packets":3,"frames":2,"raw_bytes":368,"rows":2,"index_bytes":509}
+    {"path":"STORE/packets/dt=2026-11-21/hr=19/.01795287600000000000-lab-eth2-q0-0000abcd-1.open","state":"open","sensor":"lab","interface":"eth2","queue":0,"run":"0000abcd","seq":1,"stored_bytes":227,"from":"2026-11-21T19:00:00.000000000Z","to":"2026-11-21T19:00:02.000000000Z","packets":3,"frames":2,"raw_bytes":368,"rows":2,"index_bytes":649}
     --- stderr, exit 0
     "#);
     fs::remove_file(files(store.path(), ".idx").remove(0)).unwrap();
     insta::assert_snapshot!(store.taperead(&["segments", "--to", "2026-11-21 19:00"]).shown(store.path()), @r#"
-    state   from                            to                                 packets           raw        stored   ratio      rows       index  segment
-    sealed                                                                                                     445                                STORE/packets/dt=2026-11-21/hr=18/01795284000000000000-lab-eth1-q0-0000abcd-0.pcapng.zst  (index: No such file or directory (os error 2))
+    state    from                            to                                 packets           raw        stored   ratio      rows       index  segment
+    sealed                                                                                                      538                                STORE/packets/dt=2026-11-21/hr=18/01795284000000000000-lab-eth1-q0-0000abcd-0.pcapng.zst  (index: No such file or directory (os error 2))
     --- stderr, exit 0
     "#);
 }
@@ -48,7 +48,7 @@ fn inspect_shows_every_kind_of_file() {
     for (suffix, parts) in [
         (
             ".pcapng.zst",
-            &["segment, ", "sensor lab", "eth1, EN10MB", "4 packets", "in all     4 frames, 9 packets"][..],
+            &["segment, ", "sensor lab", "eth1, EN10MB", "4 packets", "in all     5 frames, 9 packets"][..],
         ),
         (".idx", &["index, ", "9 packets", "2026-11-21T18:00:08.000000000Z"]),
         (".open", &["open segment, ", "not written yet"]),
@@ -80,15 +80,16 @@ fn inspect_finds_the_place_of_the_damage() {
     fs::write(&file, bytes).unwrap();
     let answer = taperead(&["inspect", file.to_str().unwrap()]);
     insta::assert_snapshot!(answer.shown(store.path()), @r#"
-    STORE/packets/dt=2026-11-21/hr=18/01795284000000000000-lab-eth1-q0-0000abcd-0.pcapng.zst: segment, 445 bytes
+    STORE/packets/dt=2026-11-21/hr=18/01795284000000000000-lab-eth1-q0-0000abcd-0.pcapng.zst: segment, 538 bytes
       named      sensor lab, interface eth1, queue 0, run 0000abcd, number 0, from 2026-11-21T18:00:00.000000000Z
       section    written by tapedeck test on Linux
       interface  eth1, EN10MB, snaplen 0, queue 0
       frame     0  at          0  stored      127  raw      192  0 packets, 1 statistics
       frame     1  at        127  stored      117  raw      352  4 packets, 2026-11-21T18:00:00.000000000Z to 2026-11-21T18:00:03.000000000Z
       frame     2  at        244  stored      119  raw      352  4 packets, 2026-11-21T18:00:04.000000000Z to 2026-11-21T18:00:07.000000000Z
-      damaged at byte 363: frame 3, 82 bytes: zstd: Restored data doesn't match checksum
-      in all     4 frames, 8 packets, 896 bytes uncompressed
+      frame     3  at        363  stored       82  raw       88  1 packets, 2026-11-21T18:00:08.000000000Z to 2026-11-21T18:00:08.000000000Z
+      damaged at byte 445: frame 4, 93 bytes: zstd: Restored data doesn't match checksum
+      in all     5 frames, 9 packets, 984 bytes uncompressed
     --- stderr, exit 3
     "#);
 }

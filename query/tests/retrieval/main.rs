@@ -11,6 +11,7 @@ mod agreement;
 mod answers;
 mod disk;
 mod exports;
+mod loss;
 mod support;
 mod traces;
 mod trouble;

@@ -5,16 +5,17 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use tapedeck_index::catalog::StoreFile;
-use tapedeck_index::frame::Encoder;
+use tapedeck_index::frame::{Encoder, store_raw};
 use tapedeck_index::journal::{Start, encode_frame, encode_open_blocks, encode_start, encode_tail};
 use tapedeck_index::live;
+use tapedeck_index::mapped;
 use tapedeck_index::name::{FileKind, SegmentName, hour_folder};
 use tapedeck_index::pcapng::{
     Counters, InterfaceInfo, PacketRecord, SectionInfo, encode_interface, encode_packet, encode_section,
     encode_statistics,
 };
 use tapedeck_index::rows::{FrameRows, RowTable};
-use tapedeck_index::sidecar::{FrameMeta, SidecarBuilder};
+use tapedeck_index::sidecar::{FrameMeta, Head, SidecarBuilder};
 use tapedeck_packet::{LinkType, Timestamp, Walk};
 use tempfile::TempDir;
 
@@ -135,7 +136,7 @@ impl Store {
         fs::create_dir_all(&folder).unwrap();
         let frames = frames(spec, packets);
         match spec.left {
-            Left::Sealed => sealed(&folder, &name, &frames),
+            Left::Sealed => sealed(&folder, &name, spec, &frames),
             Left::Open { recorded, writer } => {
                 let path = open(&folder, &name, spec, &frames, (recorded + 1, writer));
                 if !matches!(writer, Writer::Dead { .. }) {
@@ -259,14 +260,21 @@ fn frames(spec: &Spec<'_>, packets: &[Packet]) -> Vec<Frame> {
     frames
 }
 
-fn sealed(folder: &Path, name: &SegmentName, frames: &[Frame]) -> PathBuf {
+fn sealed(folder: &Path, name: &SegmentName, spec: &Spec<'_>, frames: &[Frame]) -> PathBuf {
     let mut builder = SidecarBuilder::new();
     let mut file = Vec::new();
     for frame in frames {
         builder.frame(frame.meta, &frame.rows);
         file.extend_from_slice(&frame.stored);
     }
-    fs::write(folder.join(name.file(FileKind::Index)), builder.finish(name).unwrap()).unwrap();
+    let (mut end, offset) = (Vec::new(), u64::try_from(file.len()).unwrap());
+    encode_statistics(&mut end, name.t0, &Counters::default());
+    let stored_len = u32::try_from(store_raw(&end, &mut file).unwrap()).unwrap();
+    let raw_len = u32::try_from(end.len()).unwrap();
+    let last = frames.last().unwrap().meta;
+    builder.frame(FrameMeta { offset, stored_len, raw_len, packets: 0, ..last }, &FrameRows::default());
+    let head = Head::encode(&section(), &interface(spec));
+    fs::write(folder.join(name.file(FileKind::Index)), builder.finish(name, &head).unwrap()).unwrap();
     let path = folder.join(name.file(FileKind::Sealed));
     fs::write(&path, file).unwrap();
     path
@@ -310,6 +318,16 @@ fn open(
     let path = folder.join(name.file(FileKind::Open));
     fs::write(&path, file).unwrap();
     path
+}
+
+/// Flips a bit in the checksum of a frame of a sealed segment.
+pub(crate) fn damage(path: &Path, frame: usize) {
+    let sidecar = PathBuf::from(path.to_str().unwrap().replace(".pcapng.zst", ".idx"));
+    let meta = mapped::open(&sidecar).unwrap().frames().unwrap()[frame];
+    let mut bytes = fs::read(path).unwrap();
+    let end = usize::try_from(meta.offset + u64::from(meta.stored_len)).unwrap();
+    bytes[end - 1] ^= 0x10;
+    fs::write(path, bytes).unwrap();
 }
 
 /// All files below `folder` whose names end in `suffix`, sorted.

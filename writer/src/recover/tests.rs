@@ -3,11 +3,12 @@
 use super::*;
 use crate::chain::{Appended, Chain};
 use crate::config::{ChainConfig, SinkChoice};
-use crate::testing::{T18, append, clean, config, files, ids, sealed, wait_for};
-use crate::verify::verify;
+use crate::testing::{Sealed, T18, append, clean, config, files, ids, sealed, wait_for};
+use crate::verify::{Damage, Fault, verify};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
+use tapedeck_index::frame::frame_len;
 use tapedeck_index::pcapng::Counters;
 
 mod kill;
@@ -17,7 +18,8 @@ type Snapshot = BTreeMap<PathBuf, Vec<u8>>;
 
 fn snapshot(store: &Path) -> Snapshot {
     let relative = |path: PathBuf| path.strip_prefix(store).unwrap().to_owned();
-    files(store).into_iter().map(|path| (relative(path.clone()), std::fs::read(path).unwrap())).collect()
+    let evidence = files(store).into_iter().filter(|path| path.starts_with(store.join("packets")));
+    evidence.map(|path| (relative(path.clone()), std::fs::read(path).unwrap())).collect()
 }
 
 fn lay_down(snapshot: &Snapshot) -> tempfile::TempDir {
@@ -129,24 +131,32 @@ fn a_segment_without_packets_is_removed() {
     assert!(files(dir.path()).is_empty());
 }
 
+/// Length of the open file up to its last byte that is not zero.
+fn bytes_up_to_last(open: &Snapshot) -> u64 {
+    let (_, bytes) = open.iter().find(|(path, _)| path.extension().is_some_and(|e| e == "open")).unwrap();
+    let last = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    u64::try_from(last + 1).unwrap()
+}
+
 #[test]
 fn a_torn_frame_is_cut_and_its_place_reported() {
     let mut open = open_store(3000, 1400);
     file_of(&mut open, "journal").clear();
-    let whole = {
-        let dir = lay_down(&open);
-        recover_clean(dir.path());
-        std::fs::metadata(&sealed(dir.path())[0].path).unwrap().len()
-    };
     let bytes = file_of(&mut open, "open");
-    bytes.truncate(usize::try_from(whole).unwrap());
+    let (mut last, mut end) = (0, 0);
+    while let Ok(len) = frame_len(&bytes[end..]) {
+        (last, end) = (end, end + len);
+    }
     // The last frame loses its last byte.
-    bytes.pop();
+    bytes.truncate(end - 1);
     let dir = lay_down(&open);
     let report = recover_twice(dir.path());
     let (offset, lost) = report.segments[0].cut.unwrap();
     assert_eq!(report.segments[0].fault, Some(FrameFault::Cut));
-    assert_eq!(offset + lost + 1, whole);
+    assert_eq!(offset, u64::try_from(last).unwrap());
+    // Up to the last byte that is not zero.
+    let left = bytes_up_to_last(&open);
+    assert_eq!(offset + lost, left);
     clean(dir.path());
 }
 
@@ -160,16 +170,75 @@ fn leftovers_of_a_dead_writer_are_removed() {
     let leftovers = [
         folder.join(segment.name.file(FileKind::Journal)),
         folder.join(format!(".{}", segment.name.file(FileKind::Index))),
-        folder.join(other.file(FileKind::Index)),
+        folder.join(SegmentName { t0: Timestamp::ZERO, ..segment.name.clone() }.file(FileKind::Index)),
         folder.join(other.file(FileKind::Journal)),
         folder.join(other.file(FileKind::Open)).with_extension("new"),
     ];
     leftovers.iter().for_each(|path| std::fs::write(path, b"left").unwrap());
     let report = recover(dir.path(), &RecoverOptions::default());
     assert_eq!(report.removed.len(), 4, "{report:?}");
+    assert!(leftovers.iter().all(|path| !path.exists()));
     assert_eq!(ids(dir.path()).len(), 50);
     recover_twice(dir.path());
     clean(dir.path());
+}
+
+#[test]
+fn the_sidecar_of_lost_packets_is_kept_and_reported() {
+    let dir = lay_down(&open_store(50, 100));
+    recover_clean(dir.path());
+    let packets = sealed(dir.path())[0].path.clone();
+    std::fs::remove_file(&packets).unwrap();
+    let report = recover(dir.path(), &RecoverOptions::default());
+    assert!(report.removed.is_empty() && report.errors.is_empty(), "{report:?}");
+    let report = verify(dir.path()).unwrap();
+    let [Damage { path, what: Fault::Missing { packets: Some(50), .. } }] = report.damage.as_slice() else {
+        panic!("{report:?}");
+    };
+    assert!(path.exists());
+    // Without a sidecar that can be read nothing is known but that something is lost.
+    std::fs::write(path, b"").unwrap();
+    let report = verify(dir.path()).unwrap();
+    assert!(matches!(report.damage[0].what, Fault::Missing { packets: None, .. }), "{report:?}");
+}
+
+/// What verification and reindexing say of a segment that is cut at `len`, with and without its sidecar.
+fn cut_at(len: impl Fn(&Sealed, usize) -> usize) -> (Vec<String>, Vec<String>, usize) {
+    let dir = lay_down(&open_store(3000, 1400));
+    recover_clean(dir.path());
+    let segment = &sealed(dir.path())[0];
+    let bytes = std::fs::read(&segment.path).unwrap();
+    std::fs::write(&segment.path, &bytes[..len(segment, bytes.len())]).unwrap();
+    let said = || verify(dir.path()).unwrap().damage.iter().map(|d| d.what.to_string()).collect::<Vec<_>>();
+    let with = said();
+    std::fs::remove_file(segment.path.with_file_name(segment.name.file(FileKind::Index))).unwrap();
+    let without = said();
+    let refused = crate::reindex::reindex(dir.path(), &[]).errors.len();
+    (with, without, refused)
+}
+
+#[test]
+fn a_cut_segment_is_never_whole() {
+    let (with, without, refused) = cut_at(|_, _| 0);
+    assert!(with.iter().any(|what| what.contains("0 bytes are there")), "{with:?}");
+    assert!(without.contains(&Fault::Empty.to_string()), "{without:?}");
+    assert_eq!(refused, 1);
+    // Anywhere inside a frame.
+    let (with, without, refused) = cut_at(|_, len| len / 2);
+    assert!(with.len() == 1 && without.len() == 1 && refused == 1, "{with:?} {without:?}");
+    // Where a frame ends: only the statistics that a seal writes last are missing.
+    let frame_ends = |segment: &Sealed, len: usize| {
+        let bytes = std::fs::read(&segment.path).unwrap();
+        let mut ends = vec![0];
+        while *ends.last().unwrap() < len {
+            ends.push(ends.last().unwrap() + frame_len(&bytes[*ends.last().unwrap()..]).unwrap());
+        }
+        ends[ends.len() - 2]
+    };
+    let (with, without, refused) = cut_at(frame_ends);
+    assert!(with.iter().any(|what| what.contains("are there, its index knows of")), "{with:?}");
+    assert!(without.contains(&Fault::NoEnd.to_string()), "{without:?}");
+    assert_eq!(refused, 1);
 }
 
 /// Every state that a recovery passes through on disk, by its steps.
