@@ -139,13 +139,7 @@ impl Chain {
         config.frame_buffers = config.frame_buffers.max(FRAME_BUFFERS_MIN);
         config.open_segments = config.open_segments.max(1);
         let counters = Arc::new(ChainCounters::default());
-        let (raw_home, raw) = bounded(config.frame_buffers);
-        for _ in 0..config.frame_buffers {
-            // Written once, so that no page fault is left for the hot path.
-            let mut buffer = vec![0; FRAME_BYTES_MAX];
-            buffer.clear();
-            raw_home.try_send(buffer).map_err(|_| WriteError::Memory(config.frame_buffers))?;
-        }
+        let (raw_home, raw) = frame_buffers(config.frame_buffers)?;
         let (copies_home, copies) = bounded(COPIES);
         for _ in 0..COPIES {
             copies_home.try_send(Vec::new()).map_err(|_| WriteError::Memory(COPIES))?;
@@ -372,6 +366,18 @@ impl Chain {
         drop(live);
         Ok(ChainReport { counters: counters.snapshot(), unsealed: report.unsealed })
     }
+}
+
+/// A pool of empty frame buffers.
+fn frame_buffers(count: usize) -> Result<(Sender<Vec<u8>>, Receiver<Vec<u8>>), WriteError> {
+    let (home, buffers) = bounded(count);
+    for _ in 0..count {
+        // Written once, so that no page fault is left for the hot path.
+        let mut buffer = vec![0; FRAME_BYTES_MAX];
+        buffer.clear();
+        home.try_send(buffer).map_err(|_| WriteError::Memory(count))?;
+    }
+    Ok((home, buffers))
 }
 
 /// Starts both threads.
