@@ -373,7 +373,7 @@ impl Probe {
             }
             udp::Look::Dns(message) if matches!(self.app, App::Unknown | App::Dns) => self.dns(message),
             udp::Look::QuicInitial if matches!(self.app, App::Unknown | App::Quic) => self.quic(datagram),
-            udp::Look::Is(App::Quic) => {
+            udp::Look::Is(App::Quic) if matches!(self.app, App::Unknown | App::Quic) => {
                 // A version negotiation, a server's packet: the client's hello may come yet.
                 self.app = App::Quic;
                 self.stage = Stage::Known;

@@ -129,3 +129,23 @@ fn names_part_2() {
 fn names_part_3() {
     check(3);
 }
+
+#[test]
+fn names_part_4() {
+    check(4);
+}
+
+#[test]
+fn names_part_5() {
+    check(5);
+}
+
+#[test]
+fn names_part_6() {
+    check(6);
+}
+
+#[test]
+fn names_part_7() {
+    check(7);
+}

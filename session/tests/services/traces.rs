@@ -31,7 +31,7 @@ pub(crate) const FIELDS: [&str; 20] = [
 ];
 
 /// Parts the folder is read in, each by a test of its own, so that tests share the work.
-pub(crate) const PARTS: usize = 4;
+pub(crate) const PARTS: usize = 8;
 
 /// The folder of real captures; `None` when the environment names none.
 pub(crate) fn folder() -> Option<PathBuf> {
