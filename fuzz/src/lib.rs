@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod session;
+
 use tapedeck_index::journal;
 use tapedeck_index::name::SegmentName;
 use tapedeck_index::pcapng::{InterfaceInfo, SectionInfo};

@@ -6,7 +6,9 @@
 #![forbid(unsafe_code)]
 
 pub mod record;
+pub mod service;
 
 pub use record::{
     ConnState, EndReason, PacketRef, Record, RecordKind, Service, ServiceSource, Side, Uid, Volume,
 };
+pub use service::{Facts, Probe, Progress};

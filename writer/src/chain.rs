@@ -368,8 +368,11 @@ impl Chain {
     }
 }
 
+/// Both ends of a bounded queue.
+type Pipe<T> = (Sender<T>, Receiver<T>);
+
 /// A pool of empty frame buffers.
-fn frame_buffers(count: usize) -> Result<(Sender<Vec<u8>>, Receiver<Vec<u8>>), WriteError> {
+fn frame_buffers(count: usize) -> Result<Pipe<Vec<u8>>, WriteError> {
     let (home, buffers) = bounded(count);
     for _ in 0..count {
         // Written once, so that no page fault is left for the hot path.

@@ -1,0 +1,109 @@
+//! What the targets of the session's services share: packets out of a fuzzer's bytes, QUIC's protection.
+
+use aes::cipher::BlockCipherEncrypt as _;
+use aes::{Aes128, Block};
+use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
+use aes_gcm::{Aes128Gcm, Nonce};
+use hkdf::Hkdf;
+use sha2::Sha256;
+use tapedeck_session::{Facts, Probe, Service};
+
+/// RFC 9001, 5.2.
+const SALT: [u8; 20] = [
+    0x38, 0x76, 0x2c, 0xf7, 0xf5, 0x59, 0x34, 0xb3, 0x4d, 0x17, 0x9a, 0xe6, 0xa4, 0xc8, 0x0c, 0xad, 0xcc,
+    0xbb, 0x7f, 0x0a,
+];
+/// The connection id of every packet.
+const DCID: [u8; 8] = [1, 2, 3, 4, 5, 6, 7, 8];
+/// Bytes before each packet: side, offset, length.
+const HEAD: usize = 5;
+
+/// Ports among which a fuzzer chooses: those that change what is looked for, and one that does not.
+const PORTS: [u16; 8] = [53, 137, 5353, 123, 514, 443, 1812, 9];
+
+/// Feeds a probe the packets that `data` describes: a byte for the port, then side, offset, length and payload of
+/// each. Checks what holds of every answer.
+pub fn packets(proto: u8, data: &[u8]) {
+    let Some((port, mut rest)) = data.split_first() else { return };
+    let resp_port = PORTS[usize::from(port % 8)];
+    let facts = Facts { proto, orig_port: 40_000, resp_port };
+    let mut probe = Probe::new();
+    while let Some((head, behind)) = rest.split_first_chunk::<HEAD>() {
+        let [side, offset @ .., low, high] = *head;
+        let len = usize::from(u16::from_le_bytes([low, high])).min(behind.len());
+        let (payload, next) = behind.split_at(len);
+        probe.feed(facts, side & 1 == 0, u32::from(u16::from_le_bytes(offset)), payload);
+        rest = next;
+    }
+    check(&probe.finish(facts));
+}
+
+/// Feeds a probe of UDP these datagrams of the originator, to `port`.
+#[must_use]
+pub fn datagrams<'a>(port: u16, datagrams: impl IntoIterator<Item = &'a [u8]>) -> Service {
+    let facts = Facts { proto: 17, orig_port: 40_000, resp_port: port };
+    let mut probe = Probe::new();
+    for datagram in datagrams {
+        probe.feed(facts, true, 0, datagram);
+    }
+    let service = probe.finish(facts);
+    check(&service);
+    service
+}
+
+/// What holds of every answer.
+///
+/// # Panics
+/// If it does not hold.
+pub fn check(service: &Service) {
+    for text in [&service.sni, &service.alpn, &service.ja4, &service.http_host, &service.dns_query] {
+        assert!(text.as_ref().is_none_or(|text| text.len() <= 255));
+    }
+    if let Some(ja4) = &service.ja4 {
+        assert_eq!(ja4.len(), 36, "{ja4}");
+        assert!(ja4.is_ascii());
+    }
+}
+
+/// A client's Initial packet of QUIC version 1 with these frames.
+///
+/// # Panics
+/// If the frames are longer than a datagram.
+#[must_use]
+pub fn initial(number: u8, frames: &[u8]) -> Vec<u8> {
+    let expand = |from: &Hkdf<Sha256>, label: &str, out: &mut [u8]| {
+        let mut info = vec![0, u8::try_from(out.len()).expect("a key is short")];
+        info.push(u8::try_from(label.len()).expect("a label is short"));
+        info.extend(label.as_bytes());
+        info.push(0);
+        from.expand(&info, out).expect("a key is short");
+    };
+    let mut secret = [0; 32];
+    expand(&Hkdf::new(Some(&SALT), &DCID), "tls13 client in", &mut secret);
+    let client = Hkdf::<Sha256>::from_prk(&secret).expect("as long as a hash");
+    let (mut key, mut nonce, mut hp) = ([0; 16], [0; 12], [0; 16]);
+    expand(&client, "tls13 quic key", &mut key);
+    expand(&client, "tls13 quic iv", &mut nonce);
+    expand(&client, "tls13 quic hp", &mut hp);
+
+    // One byte of packet number; padded, so that there is a sample.
+    let mut plain = frames.to_vec();
+    plain.resize(plain.len().max(24), 0);
+    let len = u16::try_from(1 + plain.len() + 16).expect("fits a datagram") | 0x4000;
+    let mut packet = vec![0xc0, 0, 0, 0, 1, 8];
+    packet.extend(DCID);
+    packet.extend([0, 0]);
+    packet.extend(len.to_be_bytes());
+    let number_at = packet.len();
+    packet.push(number);
+    nonce[11] ^= number;
+    let buffer = plain.as_mut_slice().into();
+    let tag = Aes128Gcm::new(&key.into()).encrypt_inout_detached(&Nonce::from(nonce), &packet, buffer);
+    packet.extend(&plain);
+    packet.extend(tag.expect("short enough to seal"));
+    let mut mask = Block::from(*packet[number_at + 4..].first_chunk::<16>().expect("there is a sample"));
+    Aes128::new(&hp.into()).encrypt_block(&mut mask);
+    packet[0] ^= mask[0] & 0x0f;
+    packet[number_at] ^= mask[1];
+    packet
+}
