@@ -5,8 +5,23 @@
 
 #![forbid(unsafe_code)]
 
+pub mod config;
+mod history;
+mod input;
+mod key;
+mod pair;
+pub mod ports;
+pub mod probe;
 pub mod record;
+pub mod table;
+mod tcp;
+
+pub use config::{Config, Timeouts};
+pub use input::{Packet, Place};
+pub use ports::ServerPorts;
+pub use probe::{PROBE_WINDOW, Probe, Progress};
 
 pub use record::{
     ConnState, EndReason, PacketRef, Record, RecordKind, Service, ServiceSource, Side, Uid, Volume,
 };
+pub use table::{Counters, Sink, Stage, Table};

@@ -144,6 +144,21 @@ pub struct Volume {
     pub cut_bytes: u64,
 }
 
+impl Volume {
+    /// The sum of both.
+    #[must_use]
+    pub const fn plus(&self, other: &Self) -> Self {
+        Self {
+            packets: self.packets + other.packets,
+            ip_bytes: self.ip_bytes + other.ip_bytes,
+            payload_bytes: self.payload_bytes + other.payload_bytes,
+            wire_bytes: self.wire_bytes + other.wire_bytes,
+            retransmissions: self.retransmissions + other.retransmissions,
+            cut_bytes: self.cut_bytes + other.cut_bytes,
+        }
+    }
+}
+
 /// One side of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Side {
@@ -207,7 +222,7 @@ pub struct Service {
 }
 
 /// Packets of a session: frames `first` to `last` of one segment hold all those between them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PacketRef {
     /// Number of the segment in the run (`seq` of its name; run, sensor are the record's).
     pub segment: u32,
@@ -228,6 +243,9 @@ pub struct Record {
     pub uid: Uid,
     /// The session in whose payload this one travels: the tunnel.
     pub parent: Option<Uid>,
+    /// It travels inside another IP packet: its packets are counted there too. The records that are not
+    /// inner add up to the packets of the link.
+    pub inner: bool,
     /// First packet of the session.
     pub ts: Timestamp,
     /// First packet of this record; at most five minutes before `ts_last`.

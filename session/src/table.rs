@@ -1,0 +1,263 @@
+//! The session table: packets in, records out.
+//!
+//! A worker opens a [`Stage`] for each batch and pushes the walked packets. `push` takes from a packet what the
+//! table needs; when the stage is full or dropped, its packets are applied: a first pass finds their slots and
+//! reads them, so that the cache misses of a batch overlap, a second one updates them in order. Records leave
+//! through the closure that the caller gives, and so does everything that [`Table::expire`] and
+//! [`Table::finish`] end.
+//!
+//! Exactness does not hang on the timer wheel: a packet that finds a session beyond its deadline ends it
+//! first. The wheel only sees to it that records come when no packet does.
+//!
+//! Memory is bounded and reserved at start. When the table is full, the session that would end next goes
+//! ([`EndReason::LackOfResources`]); more evictions than `Config::max_evictions_per_second`, and the newcomer
+//! is counted in a [`RecordKind::Coarse`] record instead. So the records always add up to the packets.
+
+use crate::config::Config;
+use crate::input::{Facts, Packet, Reader};
+use crate::pair::Pair;
+use crate::probe::Probe;
+use crate::record::{EndReason, Record, Uid};
+use crate::tcp::stream::Holes;
+use arrayvec::ArrayVec;
+use tapedeck_packet::{Timestamp, Walk};
+
+mod coarse;
+mod datagrams;
+mod emit;
+mod index;
+mod probes;
+mod refs;
+mod slots;
+mod update;
+mod wheel;
+
+use coarse::Coarse;
+use datagrams::Datagrams;
+use index::{Index, NONE};
+use probes::Probes;
+use slots::Slots;
+use wheel::Wheel;
+
+/// Packets applied at once.
+const STAGE: usize = 32;
+
+/// Who takes the records.
+pub type Sink<'a> = &'a mut dyn FnMut(Record);
+
+/// What a table has counted, since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets pushed.
+    pub packets: u64,
+    /// Their bytes on the wire.
+    pub wire_bytes: u64,
+    /// Packets without an IP layer: in no session.
+    pub non_ip_packets: u64,
+    /// Their bytes on the wire.
+    pub non_ip_bytes: u64,
+    /// Sessions begun.
+    pub sessions: u64,
+    /// Sessions that had to go because the table was full.
+    pub evicted: u64,
+    /// Packets of the outermost IP layer that are in coarse records.
+    pub coarse_packets: u64,
+    /// TCP streams whose lowest hole was given up for want of room.
+    pub forced_gaps: u64,
+    /// Sessions that found no payload probe free.
+    pub unprobed: u64,
+}
+
+/// Sessions by their addresses, ports and protocol. `P` looks at payload.
+#[derive(Debug)]
+pub struct Table<P = ()> {
+    config: Config,
+    reader: Reader,
+    index: Index,
+    slots: Slots,
+    wheel: Wheel,
+    holes: Holes,
+    datagrams: Datagrams,
+    probes: Probes<P>,
+    coarse: Coarse,
+    counters: Counters,
+    /// Number of the next session.
+    next_number: u64,
+    /// Latest packet or `expire`, ns.
+    now: u64,
+    /// The second that `evictions` counts, and how many.
+    evictions: (u64, u32),
+    /// Keeps the reads of the first pass from being optimised away.
+    touched: u64,
+}
+
+impl Config {
+    /// Bytes a table of this configuration takes at most, without what its probes allocate.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        let sessions = u64::from(self.max_sessions.clamp(1, 1 << 30));
+        Slots::bytes(sessions)
+            + Wheel::bytes(sessions)
+            + Index::bytes(self.max_sessions)
+            + Holes::bytes(u64::from(self.max_holes))
+            + Datagrams::bytes(self.max_datagrams)
+    }
+}
+
+impl<P: Probe> Table<P> {
+    /// An empty table.
+    #[must_use]
+    pub fn new(mut config: Config) -> Self {
+        config.max_sessions = config.max_sessions.clamp(1, 1 << 30);
+        let slots = Slots::new(config.max_sessions);
+        Self {
+            reader: Reader { vlan_in_key: config.vlan_in_key, hash_seed: config.hash_seed },
+            index: Index::new(config.max_sessions),
+            wheel: Wheel::new(usize::try_from(config.max_sessions).unwrap_or(0)),
+            slots,
+            holes: Holes::new(config.max_holes),
+            datagrams: Datagrams::new(config.max_datagrams, config.timeouts.fragment),
+            probes: Probes::new(config.max_probes),
+            coarse: Coarse::default(),
+            counters: Counters::default(),
+            next_number: 0,
+            now: 0,
+            evictions: (0, 0),
+            touched: 0,
+            config,
+        }
+    }
+
+    /// Begins a batch. Records go to `sink`.
+    pub fn stage<'t, 's, 'p>(&'t mut self, sink: Sink<'s>) -> Stage<'t, 's, 'p, P> {
+        Stage { table: self, sink, facts: ArrayVec::new() }
+    }
+
+    /// Ends what has ended by `now`, and writes the interim records that are due: at most `limit` sessions
+    /// are looked at. Says whether more are due.
+    pub fn expire(&mut self, now: Timestamp, limit: usize, sink: Sink<'_>) -> bool {
+        self.now = self.now.max(now.nanos());
+        let begun = self.now.saturating_sub(self.config.timeouts.interim);
+        self.emit_coarse(begun, sink);
+        for _ in 0..limit {
+            let Some(slot) = self.wheel.due(self.now) else { return false };
+            self.look(slot, self.now, sink);
+        }
+        true
+    }
+
+    /// Ends all sessions: the recorder ends. The table is empty afterwards and can go on.
+    pub fn finish(&mut self, sink: Sink<'_>) {
+        let now = self.now;
+        let all: Vec<u32> = self.slots.used().collect();
+        for slot in all {
+            let reason = if self.expiry(slot) <= now { self.reason(slot) } else { EndReason::Forced };
+            self.end(slot, reason, sink);
+        }
+        self.emit_coarse(u64::MAX, sink);
+    }
+
+    /// The sessions that are open and have had a packet at `since` or later, as records of what came since
+    /// their last one; nothing is changed. For the session journal.
+    pub fn open(&self, since: Timestamp) -> impl Iterator<Item = Record> + '_ {
+        let since = since.nanos();
+        self.slots
+            .used()
+            .filter(move |slot| self.slots.hot(*slot).is_some_and(|hot| hot.last >= since))
+            .filter_map(|slot| self.snapshot(slot))
+    }
+
+    /// Sessions open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// No session is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.len() == 0
+    }
+
+    /// What it has counted.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters { forced_gaps: self.holes.forced, ..self.counters }
+    }
+
+    fn uid(&self, number: u64) -> Uid {
+        Uid { run: self.config.run, chain: self.config.chain, number }
+    }
+
+    fn number(&mut self) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        number
+    }
+
+    /// Applies the packets of a stage.
+    fn apply(&mut self, facts: &[Facts<'_>], sink: Sink<'_>) {
+        let mut touched = 0;
+        for one in facts {
+            // By hash alone: the wrong slot now and then costs a read, comparing keys would wait for one.
+            let slot = self.index.find(one.hash, |_| true);
+            if slot != NONE {
+                touched ^= self.slots.touch(slot);
+            }
+        }
+        self.touched ^= touched;
+        let mut outer = None;
+        for one in facts {
+            if one.depth == 0 {
+                outer = None;
+                self.now = self.now.max(one.ts);
+            }
+            outer = self.packet(one, outer, sink);
+        }
+    }
+}
+
+/// A batch on its way into the table. What has been pushed is applied at the latest when it is dropped.
+pub struct Stage<'t, 's, 'p, P: Probe = ()> {
+    table: &'t mut Table<P>,
+    sink: Sink<'s>,
+    facts: ArrayVec<Facts<'p>, STAGE>,
+}
+
+impl<P: Probe> std::fmt::Debug for Stage<'_, '_, '_, P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stage").field("facts", &self.facts.len()).finish_non_exhaustive()
+    }
+}
+
+impl<'p, P: Probe> Stage<'_, '_, 'p, P> {
+    /// Takes a packet; `walk` is the walk of its bytes.
+    #[inline]
+    pub fn push(&mut self, walk: &Walk, packet: &Packet<'p>) {
+        let (table, facts) = (&mut *self.table, &mut self.facts);
+        table.counters.packets += 1;
+        table.counters.wire_bytes += u64::from(packet.original_bytes);
+        // All layers of a packet stay in one stage, so that an inner one finds its outer one.
+        if facts.remaining_capacity() < tapedeck_packet::walk::MAX_LAYERS {
+            table.apply(facts, self.sink);
+            facts.clear();
+        }
+        let has_ip = table.reader.read(walk, packet, |one| facts.push(one));
+        if !has_ip {
+            table.counters.non_ip_packets += 1;
+            table.counters.non_ip_bytes += u64::from(packet.original_bytes);
+            table.now = table.now.max(packet.ts.nanos());
+        }
+    }
+}
+
+impl<P: Probe> Drop for Stage<'_, '_, '_, P> {
+    fn drop(&mut self) {
+        self.table.apply(&self.facts, self.sink);
+    }
+}
+
+/// Both sides by role.
+fn by_role<T: Copy>(pair: &Pair<T>, orig: crate::pair::End) -> (T, T) {
+    (*pair.of(orig), *pair.of(orig.other()))
+}

@@ -1,0 +1,191 @@
+//! The sessions themselves: three arrays side by side, by slot number.
+//!
+//! `Hot` is what every packet touches, `Tcp` what every TCP packet touches besides, `Cold` the rest. The
+//! arrays grow up to their reserved capacity and never move; slots are used again, last freed first.
+
+use super::refs::Refs;
+use crate::history::Trail;
+use crate::input::{Origin, Place, proto};
+use crate::key::Key;
+use crate::pair::{End, Pair};
+use crate::record::{Service, Uid, Volume};
+use crate::tcp::Tcp;
+
+/// What every packet touches.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
+pub(crate) struct Hot {
+    pub(crate) key: Key,
+    /// Time of the last packet, ns.
+    pub(crate) last: u64,
+    /// When the session must be looked at: it may have ended, or a record may be due. ns.
+    pub(crate) deadline: u64,
+    /// Time of the first packet since the last record, ns.
+    pub(crate) interval: u64,
+    /// Since the last record.
+    pub(crate) packets: Pair<u32>,
+    pub(crate) wire_bytes: Pair<u64>,
+    pub(crate) ip_bytes: Pair<u64>,
+    /// Not for TCP, whose sequence numbers tell.
+    pub(crate) payload_bytes: Pair<u64>,
+    /// Where the open packet reference ends.
+    pub(crate) place: Place,
+    pub(crate) tcp_flags: Pair<u8>,
+    /// `history::seen`.
+    pub(crate) seen: Pair<u8>,
+    pub(crate) orig: End,
+    pub(crate) probing: Probing,
+    /// The side has sent something.
+    pub(crate) met: Pair<bool>,
+}
+
+/// What becomes of a session's payload.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Probing {
+    /// No payload yet.
+    #[default]
+    NotYet,
+    /// A probe looks at it.
+    Yes,
+    /// Not looked at any more.
+    Done,
+}
+
+impl Hot {
+    pub(crate) fn is_tcp(&self) -> bool {
+        self.key.proto() == proto::TCP && !self.key.no_ports()
+    }
+
+    /// Packets since the last record.
+    pub(crate) fn packets(&self) -> u64 {
+        u64::from(self.packets.a) + u64::from(self.packets.b)
+    }
+}
+
+/// What a packet seldom touches.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Cold {
+    /// Number in the uid.
+    pub(crate) number: u64,
+    pub(crate) parent: Option<Uid>,
+    /// First packet, ns.
+    pub(crate) first: u64,
+    pub(crate) origin: Origin,
+    pub(crate) originator_known: bool,
+    pub(crate) ttl: Pair<Option<u8>>,
+    pub(crate) mac: Pair<Option<[u8; 6]>>,
+    /// Records written.
+    pub(crate) records: u32,
+    /// Up to the last record.
+    pub(crate) base: Pair<Volume>,
+    /// Since the last record.
+    pub(crate) cut_bytes: Pair<u64>,
+    pub(crate) refs: Refs,
+    pub(crate) trail: Trail,
+    /// Number of its probe while `Hot::probing` says yes.
+    pub(crate) probe: u32,
+    pub(crate) service: Option<Box<Service>>,
+}
+
+/// The arrays.
+#[derive(Debug)]
+pub(crate) struct Slots {
+    hot: Vec<Hot>,
+    tcp: Vec<Tcp>,
+    cold: Vec<Cold>,
+    free: Vec<u32>,
+    max: usize,
+}
+
+/// One session.
+pub(crate) struct Session<'a> {
+    pub(crate) hot: &'a mut Hot,
+    pub(crate) tcp: &'a mut Tcp,
+    pub(crate) cold: &'a mut Cold,
+}
+
+impl Slots {
+    pub(crate) fn new(max: u32) -> Self {
+        let max = usize::try_from(max).unwrap_or(usize::MAX);
+        Self {
+            hot: Vec::with_capacity(max),
+            tcp: Vec::with_capacity(max),
+            cold: Vec::with_capacity(max),
+            free: Vec::with_capacity(max),
+            max,
+        }
+    }
+
+    /// Bytes for `max` slots.
+    pub(crate) const fn bytes(max: u64) -> u64 {
+        let each = size_of::<Hot>() + size_of::<Tcp>() + size_of::<Cold>() + size_of::<u32>();
+        max * each as u64
+    }
+
+    /// Sessions held.
+    pub(crate) fn len(&self) -> usize {
+        self.hot.len() - self.free.len()
+    }
+
+    /// A free slot, if there is one.
+    pub(crate) fn take(&mut self) -> Option<u32> {
+        if let Some(slot) = self.free.pop() {
+            return Some(slot);
+        }
+        let slot = u32::try_from(self.hot.len()).ok()?;
+        if self.hot.len() >= self.max {
+            return None;
+        }
+        self.hot.push(Hot::default());
+        self.tcp.push(Tcp::default());
+        self.cold.push(Cold::default());
+        Some(slot)
+    }
+
+    /// Frees `slot`.
+    pub(crate) fn give_back(&mut self, slot: u32) {
+        if let Some(hot) = self.hot_mut(slot) {
+            *hot = Hot::default();
+            self.free.push(slot);
+        }
+    }
+
+    pub(crate) fn hot(&self, slot: u32) -> Option<&Hot> {
+        self.hot.get(usize::try_from(slot).ok()?)
+    }
+
+    fn hot_mut(&mut self, slot: u32) -> Option<&mut Hot> {
+        self.hot.get_mut(usize::try_from(slot).ok()?)
+    }
+
+    pub(crate) fn cold(&self, slot: u32) -> Option<&Cold> {
+        self.cold.get(usize::try_from(slot).ok()?)
+    }
+
+    pub(crate) fn tcp(&self, slot: u32) -> Option<&Tcp> {
+        self.tcp.get(usize::try_from(slot).ok()?)
+    }
+
+    pub(crate) fn get(&mut self, slot: u32) -> Option<Session<'_>> {
+        let at = usize::try_from(slot).ok()?;
+        Some(Session { hot: self.hot.get_mut(at)?, tcp: self.tcp.get_mut(at)?, cold: self.cold.get_mut(at)? })
+    }
+
+    /// Slots in use.
+    pub(crate) fn used(&self) -> impl Iterator<Item = u32> + '_ {
+        let used = self.hot.iter().enumerate().filter(|(_, hot)| hot.deadline != 0);
+        used.filter_map(|(slot, _)| u32::try_from(slot).ok())
+    }
+
+    /// Reads what the next packet of `slot` will need, so that it is in the cache then. The value says nothing.
+    #[inline]
+    pub(crate) fn touch(&self, slot: u32) -> u64 {
+        let Ok(at) = usize::try_from(slot) else { return 0 };
+        let hot = self.hot.get(at).map_or(0, |hot| hot.deadline ^ hot.payload_bytes.b);
+        let tcp = self
+            .tcp
+            .get(at)
+            .map_or(0, |tcp| tcp.activity ^ u64::from(tcp.ends.a.start_seq) ^ u64::from(tcp.ends.b.last_seq));
+        hot ^ tcp
+    }
+}

@@ -1,0 +1,316 @@
+//! A packet's way through the table: find or begin its session, count it, follow it.
+
+use super::datagrams::Datagram;
+use super::index::NONE;
+use super::refs::near;
+use super::slots::{Cold, Hot, Probing, Session};
+use super::{Sink, Table};
+use crate::history::seen;
+use crate::input::{Facts, TcpHeader, Transport, flag, is_broadcast, proto};
+use crate::key::{Key, Parts};
+use crate::pair::{End, Pair};
+use crate::probe::{PROBE_WINDOW, Probe, Progress};
+use crate::record::{EndReason, Uid};
+use crate::tcp::{Conversation, Segment, Tcp};
+
+/// A record is due before a counter of packets can overflow.
+const MAX_PACKETS: u32 = 1 << 31;
+
+impl<P: Probe> Table<P> {
+    /// Takes one layer of a packet. `outer` is the session of the layer around it; returns this layer's.
+    pub(super) fn packet(&mut self, facts: &Facts<'_>, outer: Option<Uid>, sink: Sink<'_>) -> Option<Uid> {
+        let mut facts = *facts;
+        let datagram = match facts.transport {
+            Transport::Fragment { id, .. } => self.datagrams.find(facts.hash, &facts.key, id, facts.ts),
+            _ => None,
+        };
+        if let Some(datagram) = &datagram {
+            (facts.key, facts.hash, facts.from) = (datagram.session, datagram.hash, datagram.from);
+            if facts.key.proto() == proto::UDP {
+                // The first fragment's header told of the whole datagram.
+                facts.payload_bytes = 0;
+            }
+        }
+        let Some(slot) = self.session(&facts, outer, sink) else {
+            self.coarse.add(&facts, self.config.ref_gap);
+            self.counters.coarse_packets += u64::from(facts.depth == 0);
+            return None;
+        };
+        self.count(slot, &facts);
+        let offset = self.follow(slot, &facts, datagram.as_ref());
+        self.show(slot, &facts, offset);
+        if facts.first_fragment.is_some() {
+            self.note_datagram(&facts);
+        }
+        let number = if facts.has_inner { self.slots.cold(slot)?.number } else { return None };
+        Some(self.uid(number))
+    }
+
+    /// The slot of a packet's session, old or new; `None` when there is no room.
+    fn session(&mut self, facts: &Facts<'_>, outer: Option<Uid>, sink: Sink<'_>) -> Option<u32> {
+        let slots = &self.slots;
+        let slot =
+            self.index.find(facts.hash, |slot| slots.hot(slot).is_some_and(|hot| hot.key == facts.key));
+        if slot != NONE {
+            let session = self.slots.get(slot)?;
+            let (due, orig) = (facts.ts >= session.hot.deadline, session.hot.orig);
+            let reuse = match &facts.transport {
+                Transport::Tcp(header) if header.flags & flag::SYN != 0 => session.tcp.is_reuse(orig, header),
+                _ => false,
+            };
+            let alive = !due || self.look(slot, facts.ts, sink);
+            if alive && !reuse {
+                return Some(slot);
+            }
+            if alive {
+                self.end(slot, EndReason::EndOfFlow, sink);
+            }
+        }
+        self.begin(facts, outer, sink)
+    }
+
+    fn begin(&mut self, facts: &Facts<'_>, outer: Option<Uid>, sink: Sink<'_>) -> Option<u32> {
+        let slot = match self.slots.take() {
+            Some(slot) => slot,
+            None => {
+                self.evict(sink)?;
+                self.slots.take()?
+            }
+        };
+        let number = self.number();
+        self.counters.sessions += 1;
+        let (flip, known) = self.roles(facts);
+        let times = self.config.timeouts;
+        let session = self.slots.get(slot)?;
+        *session.hot = Hot {
+            key: facts.key,
+            last: facts.ts,
+            deadline: u64::MAX,
+            interval: facts.ts,
+            place: facts.place,
+            orig: if flip { facts.from.other() } else { facts.from },
+            ..Hot::default()
+        };
+        *session.cold = Cold {
+            number,
+            parent: outer,
+            first: facts.ts,
+            origin: facts.origin,
+            originator_known: known,
+            ..Cold::default()
+        };
+        session.cold.refs.open(facts.place);
+        if flip {
+            session.cold.trail.history.flip();
+        }
+        if session.hot.is_tcp() {
+            *session.tcp = Tcp::new(facts.ts, &times);
+        }
+        self.index.insert(facts.hash, slot);
+        // The first update sets the deadline; the wheel looks soon and puts it right.
+        let first_look = facts.ts.saturating_add(times.tcp_attempt_delay);
+        self.wheel.put(slot, first_look, self.now);
+        Some(slot)
+    }
+
+    /// Whether the first packet comes from the responder, and whether that is known or only supposed: Zeek's
+    /// `WantConnection`.
+    fn roles(&self, facts: &Facts<'_>) -> (bool, bool) {
+        let (ports, to) = (facts.key.ports(), facts.from.other());
+        let (sport, dport) = (*ports.of(facts.from), *ports.of(to));
+        let servers = &self.config.server_ports;
+        let (flip, known) = match facts.key.proto() {
+            proto::TCP => {
+                let flags = match &facts.transport {
+                    Transport::Tcp(header) => header.flags,
+                    _ => 0,
+                };
+                let (syn, ack) = (flags & flag::SYN != 0, flags & flag::ACK != 0);
+                match (servers.tcp(sport), servers.tcp(dport)) {
+                    _ if syn && !ack => (false, true),
+                    (true, false) => (true, true),
+                    (true, true) => (!syn && sport < dport, false),
+                    (false, dport) => (false, dport),
+                }
+            }
+            proto::UDP => {
+                let (source, destination) = (servers.udp(sport), servers.udp(dport));
+                (source && !destination, source != destination)
+            }
+            _ => (false, facts.request),
+        };
+        let flip = flip && !is_broadcast(*facts.key.addresses().of(to));
+        (flip, known)
+    }
+
+    /// Makes room: the session whose deadline comes next goes. `None` when that has happened too often in
+    /// this second.
+    fn evict(&mut self, sink: Sink<'_>) -> Option<()> {
+        const TRIES: usize = 8;
+        let second = self.now / 1_000_000_000;
+        if self.evictions.0 != second {
+            self.evictions = (second, 0);
+        }
+        let mut victim = self.wheel.next()?;
+        for _ in 0..TRIES {
+            // Lists are lazy: one that had packets since belongs further back.
+            if !self.look(victim, self.now, sink) {
+                return Some(());
+            }
+            let next = self.wheel.next()?;
+            if next == victim {
+                break;
+            }
+            victim = next;
+        }
+        if self.evictions.1 >= self.config.max_evictions_per_second {
+            return None;
+        }
+        self.evictions.1 += 1;
+        self.counters.evicted += 1;
+        self.end(victim, EndReason::LackOfResources, sink);
+        Some(())
+    }
+
+    fn count(&mut self, slot: u32, facts: &Facts<'_>) {
+        let ref_gap = self.config.ref_gap;
+        let Some(Session { hot, cold, .. }) = self.slots.get(slot) else { return };
+        if hot.packets() == 0 {
+            hot.interval = facts.ts;
+        }
+        hot.last = hot.last.max(facts.ts);
+        *hot.packets.of_mut(facts.from) += 1;
+        *hot.wire_bytes.of_mut(facts.from) += u64::from(facts.wire_bytes);
+        *hot.ip_bytes.of_mut(facts.from) += u64::from(facts.ip_bytes);
+        if !hot.is_tcp() {
+            *hot.payload_bytes.of_mut(facts.from) += u64::from(facts.payload_bytes);
+        }
+        if facts.cut_bytes > 0 {
+            *cold.cut_bytes.of_mut(facts.from) += u64::from(facts.cut_bytes);
+        }
+        if !near(hot.place, facts.place, ref_gap) {
+            cold.refs.extend(hot.place);
+            cold.refs.open(facts.place);
+        }
+        hot.place = facts.place;
+        if !*hot.met.of(facts.from) {
+            *hot.met.of_mut(facts.from) = true;
+            *cold.ttl.of_mut(facts.from) = Some(facts.ttl);
+            let (from, to) = (facts.from, facts.from.other());
+            if let Some(macs) = facts.origin.macs {
+                *cold.mac.of_mut(from) = Some(macs.src);
+                // The peer's, until it says it itself.
+                cold.mac.of_mut(to).get_or_insert(macs.dst);
+            }
+        }
+    }
+
+    /// Follows the protocol; returns where the payload stands in the stream of its direction.
+    fn follow(&mut self, slot: u32, facts: &Facts<'_>, datagram: Option<&Datagram>) -> Option<u64> {
+        let times = &self.config.timeouts;
+        let Session { hot, tcp, cold } = self.slots.get(slot)?;
+        let from = facts.from;
+        let (offset, expiry) = if hot.is_tcp() {
+            if let Transport::Tcp(header) = &facts.transport {
+                *hot.tcp_flags.of_mut(from) |= header.flags;
+            }
+            let mut conversation = Conversation {
+                orig: &mut hot.orig,
+                seen: &mut hot.seen,
+                tcp,
+                trail: &mut cold.trail,
+                holes: &mut self.holes,
+                times,
+            };
+            let offset = match (&facts.transport, datagram) {
+                (Transport::Tcp(header), _) => {
+                    let len = facts.payload_bytes;
+                    conversation.segment(&Segment { ts: facts.ts, from, header: *header, len })
+                }
+                (Transport::Fragment { offset, .. }, Some(datagram)) => {
+                    let seq = datagram.seq.wrapping_add(u32::from(*offset));
+                    conversation.more_data(from, facts.ts, seq, facts.payload_bytes);
+                    None
+                }
+                _ => None,
+            };
+            (offset, tcp.deadline(hot.orig, times))
+        } else {
+            let proto = hot.key.proto();
+            if proto == proto::UDP && *hot.seen.of(from) & seen::DATA == 0 {
+                *hot.seen.of_mut(from) |= seen::DATA;
+                cold.trail.history.add(b'D', from, hot.orig);
+            }
+            let sent = hot.payload_bytes.of(from).saturating_sub(u64::from(facts.payload_bytes));
+            let before = if hot.probing == Probing::Done { 0 } else { cold.base.of(from).payload_bytes };
+            (Some(before + sent), hot.last.saturating_add(times.inactivity(proto)))
+        };
+        let full = hot.packets.a >= MAX_PACKETS || hot.packets.b >= MAX_PACKETS;
+        let interim = if full { hot.last } else { hot.interval.saturating_add(times.interim) };
+        hot.deadline = expiry.min(interim);
+        offset
+    }
+
+    /// Shows the payload to the session's probe.
+    fn show(&mut self, slot: u32, facts: &Facts<'_>, offset: Option<u64>) {
+        let Some(Session { hot, cold, .. }) = self.slots.get(slot) else { return };
+        let Some(offset) = offset.filter(|_| hot.probing != Probing::Done && !facts.payload.is_empty())
+        else {
+            return;
+        };
+        if offset >= PROBE_WINDOW {
+            return;
+        }
+        if hot.probing == Probing::NotYet {
+            let Some(probe) = self.probes.take() else {
+                hot.probing = Probing::Done;
+                self.counters.unprobed += 1;
+                return;
+            };
+            (hot.probing, cold.probe) = (Probing::Yes, probe);
+        }
+        let Some(probe) = self.probes.get(cold.probe) else { return };
+        if probe.feed(facts.from == hot.orig, offset, facts.payload) == Progress::Done {
+            hot.probing = Probing::Done;
+            cold.service = Some(Box::new(self.probes.finish(cold.probe)));
+        }
+    }
+
+    /// Notes the datagram that a first fragment begins.
+    fn note_datagram(&mut self, facts: &Facts<'_>) {
+        let Some(id) = facts.first_fragment else { return };
+        let (key, hash) = fragment_key(&facts.key, facts.from, self.config.hash_seed);
+        let seq = match &facts.transport {
+            Transport::Tcp(TcpHeader { seq, .. }) => seq.wrapping_sub(facts.header_bytes),
+            _ => 0,
+        };
+        let datagram = Datagram {
+            key,
+            id,
+            ts: facts.ts.max(1),
+            session: facts.key,
+            hash: facts.hash,
+            from: facts.from,
+            seq,
+        };
+        self.datagrams.add(hash, datagram);
+    }
+}
+
+/// The key that the later fragments of a packet with this one have.
+fn fragment_key(key: &Key, from: End, seed: u64) -> (Key, u64) {
+    let addresses: Pair<std::net::IpAddr> = key.addresses();
+    let parts = Parts {
+        src: *addresses.of(from),
+        dst: *addresses.of(from.other()),
+        sport: 0,
+        dport: 0,
+        proto: key.proto(),
+        one_way: false,
+        inner: key.inner(),
+        no_ports: crate::input::has_ports(key.proto()),
+        vlan: key.vlan(),
+    };
+    let (key, _) = Key::new(&parts);
+    (key, key.hash(seed))
+}
