@@ -15,6 +15,8 @@ pub struct Timeouts {
     pub tcp_inactivity: u64,
     /// UDP, and TCP before its handshake is done.
     pub udp_inactivity: u64,
+    /// DNS and its kin over UDP, looked at once in this time (Zeek's `dns_session_timeout`).
+    pub dns_session: u64,
     /// ICMP.
     pub icmp_inactivity: u64,
     /// Every other IP protocol.
@@ -40,6 +42,7 @@ impl Default for Timeouts {
         Self {
             tcp_inactivity: 5 * MINUTE,
             udp_inactivity: MINUTE,
+            dns_session: 10 * SECOND,
             icmp_inactivity: MINUTE,
             other_inactivity: MINUTE,
             tcp_attempt_delay: 5 * SECOND,
@@ -54,6 +57,16 @@ impl Default for Timeouts {
 }
 
 impl Timeouts {
+    /// When a DNS session that began at `first` and had its last packet at `last` is found silent.
+    pub(crate) fn dns_expiry(&self, first: u64, last: u64) -> u64 {
+        // A second less than the time itself, so that request and reply need one look only.
+        const EARLY: u64 = SECOND;
+        let step = self.dns_session.max(1);
+        let silent = last.saturating_add(step.saturating_sub(EARLY));
+        let looks = silent.saturating_sub(first).div_ceil(step).max(1);
+        first.saturating_add(looks.saturating_mul(step))
+    }
+
     /// For how long a session of an IP protocol other than TCP may be silent.
     pub(crate) const fn inactivity(&self, number: u8) -> u64 {
         match number {
@@ -119,5 +132,20 @@ impl Default for Config {
             server_ports: ServerPorts::zeek(),
             timeouts: Timeouts::default(),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dns_sessions_are_looked_at_every_ten_seconds() {
+        let times = Timeouts::default();
+        assert_eq!(times.dns_expiry(5 * SECOND, 5 * SECOND), 15 * SECOND);
+        assert_eq!(times.dns_expiry(5 * SECOND, 6 * SECOND), 15 * SECOND);
+        assert_eq!(times.dns_expiry(5 * SECOND, 7 * SECOND), 25 * SECOND);
+        assert_eq!(times.dns_expiry(5 * SECOND, 16 * SECOND), 25 * SECOND);
+        assert_eq!(times.dns_expiry(5 * SECOND, 3 * SECOND), 15 * SECOND);
     }
 }

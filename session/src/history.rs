@@ -72,6 +72,17 @@ impl History {
         self.push(b'^');
     }
 
+    /// Writes what would stand here if the roles had been exchanged from the beginning.
+    pub(crate) fn flip_all(&mut self) {
+        let old = *self;
+        *self = Self::default();
+        self.flip();
+        for letter in old.as_str().bytes() {
+            let upper = letter.is_ascii_uppercase();
+            self.push(if upper { letter.to_ascii_lowercase() } else { letter.to_ascii_uppercase() });
+        }
+    }
+
     fn push(&mut self, letter: u8) {
         if let Some(place) = self.letters.get_mut(usize::from(self.length)) {
             *place = letter;

@@ -16,6 +16,10 @@ pub(crate) mod proto {
     pub(crate) const ICMPV6: u8 = 58;
 }
 
+/// The shortest Ethernet frame, with its check sequence, and a tag that was taken off.
+const PADDED_BYTES: u32 = 64;
+const IPV6_HEADER_BYTES: u32 = 40;
+
 pub(crate) mod flag {
     //! TCP flags.
     pub(crate) const FIN: u8 = 0x01;
@@ -145,6 +149,8 @@ impl Reader {
             Parts { src: ip.src, dst: ip.dst, sport, dport, proto: ip.proto, one_way, inner, no_ports, vlan };
         let (key, from) = Key::new(&parts);
         let ip_bytes = match ip.total_bytes {
+            // An IPv6 packet without payload, padded to the least that Ethernet carries.
+            0 if ip.src.is_ipv6() && packet.original_bytes <= PADDED_BYTES => IPV6_HEADER_BYTES,
             0 => packet.original_bytes.saturating_sub(ip.start),
             bytes => bytes,
         };

@@ -58,7 +58,7 @@ const TCP: &[(u16, u16)] = &[
 
 const UDP: &[(u16, u16)] = &[
     (53, 53),
-    (67, 68),
+    (67, 67),
     (88, 88),
     (111, 111),
     (123, 123),
@@ -72,7 +72,6 @@ const UDP: &[(u16, u16)] = &[
     (2152, 2152),
     (3389, 3389),
     (3544, 3544),
-    (4011, 4011),
     (4789, 4789),
     (5060, 5060),
     (5072, 5072),
@@ -81,6 +80,11 @@ const UDP: &[(u16, u16)] = &[
     (6081, 6081),
     (20_000, 20_000),
 ];
+
+/// UDP ports whose sessions end after a short silence: Zeek's DNS analyzer has a timer of its own.
+pub(crate) const fn is_dns(port: u16) -> bool {
+    matches!(port, 53 | 137 | 5353 | 5355)
+}
 
 impl ServerPorts {
     /// No port at all.

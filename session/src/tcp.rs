@@ -252,6 +252,7 @@ impl Conversation<'_> {
     /// be said.
     pub(crate) fn segment(&mut self, s: &Segment) -> Option<u64> {
         let (from, to) = (s.from, s.from.other());
+        self.flip_syn_ack(s);
         self.set_partial(s);
         let past = s.header.seq.wrapping_add(s.seq_len());
         self.init_endpoint(s, past);
@@ -297,6 +298,19 @@ impl Conversation<'_> {
         }
         if !underflow && len > 0 {
             self.data_sent(from, rel_seq, len);
+        }
+    }
+
+    /// A connection that begins with a SYN-ACK: when an ACK or data follows, that was no scan, and who sent
+    /// it is the responder (Zeek since 5.1).
+    fn flip_syn_ack(&mut self, s: &Segment) {
+        let orig = *self.orig;
+        let plain = !(s.has(flag::SYN) || s.has(flag::FIN) || s.has(flag::RST));
+        if self.state(orig) == State::SynAckSent && plain && (s.len > 0 || s.has(flag::ACK)) {
+            *self.orig = orig.other();
+            self.trail.history.flip_all();
+            self.tcp.is_partial = false;
+            self.set_state(orig, State::Established);
         }
     }
 

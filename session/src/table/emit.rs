@@ -2,6 +2,7 @@
 
 use super::coarse::Heap;
 use super::slots::{Cold, Hot, Probing, Session};
+use super::update::silent_at;
 use super::{Sink, Table, by_role};
 use crate::input::proto;
 use crate::pair::{End, Pair};
@@ -15,12 +16,12 @@ impl<P: Probe> Table<P> {
     /// When a session is removed if nothing more comes, ns.
     pub(super) fn expiry(&self, slot: u32) -> u64 {
         let times = &self.config.timeouts;
-        let (Some(hot), Some(tcp)) = (self.slots.hot(slot), self.slots.tcp(slot)) else { return u64::MAX };
-        if hot.is_tcp() {
-            tcp.deadline(hot.orig, times)
-        } else {
-            hot.last.saturating_add(times.inactivity(hot.key.proto()))
-        }
+        let (Some(hot), Some(tcp), Some(cold)) =
+            (self.slots.hot(slot), self.slots.tcp(slot), self.slots.cold(slot))
+        else {
+            return u64::MAX;
+        };
+        if hot.is_tcp() { tcp.deadline(hot.orig, times) } else { silent_at(hot, cold, times) }
     }
 
     /// Why a session that has run out ends.

@@ -35,6 +35,8 @@ pub(crate) struct Hot {
     pub(crate) seen: Pair<u8>,
     pub(crate) orig: End,
     pub(crate) probing: Probing,
+    /// Ends as DNS does.
+    pub(crate) is_dns: bool,
     /// The side has sent something.
     pub(crate) met: Pair<bool>,
 }

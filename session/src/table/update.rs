@@ -5,10 +5,12 @@ use super::index::NONE;
 use super::refs::near;
 use super::slots::{Cold, Hot, Probing, Session};
 use super::{Sink, Table};
+use crate::config::Timeouts;
 use crate::history::seen;
 use crate::input::{Facts, TcpHeader, Transport, flag, is_broadcast, proto};
 use crate::key::{Key, Parts};
 use crate::pair::{End, Pair};
+use crate::ports::is_dns;
 use crate::probe::{PROBE_WINDOW, Probe, Progress};
 use crate::record::{EndReason, Uid};
 use crate::tcp::{Conversation, Segment, Tcp};
@@ -99,6 +101,8 @@ impl<P: Probe> Table<P> {
             originator_known: known,
             ..Cold::default()
         };
+        let server = *facts.key.ports().of(session.hot.orig.other());
+        session.hot.is_dns = facts.key.proto() == proto::UDP && is_dns(server);
         session.cold.refs.open(facts.place);
         if flip {
             session.cold.trail.history.flip();
@@ -243,7 +247,7 @@ impl<P: Probe> Table<P> {
             }
             let sent = hot.payload_bytes.of(from).saturating_sub(u64::from(facts.payload_bytes));
             let before = if hot.probing == Probing::Done { 0 } else { cold.base.of(from).payload_bytes };
-            (Some(before + sent), hot.last.saturating_add(times.inactivity(proto)))
+            (Some(before + sent), silent_at(hot, cold, times))
         };
         let full = hot.packets.a >= MAX_PACKETS || hot.packets.b >= MAX_PACKETS;
         let interim = if full { hot.last } else { hot.interval.saturating_add(times.interim) };
@@ -295,6 +299,12 @@ impl<P: Probe> Table<P> {
         };
         self.datagrams.add(hash, datagram);
     }
+}
+
+/// When a session that is not TCP is removed if nothing more comes, ns.
+pub(super) fn silent_at(hot: &Hot, cold: &Cold, times: &Timeouts) -> u64 {
+    let expiry = hot.last.saturating_add(times.inactivity(hot.key.proto()));
+    if hot.is_dns { expiry.min(times.dns_expiry(cold.first, hot.last)) } else { expiry }
 }
 
 /// The key that the later fragments of a packet with this one have.

@@ -16,7 +16,7 @@ impl Conversation<'_> {
         }
     }
 
-    fn set_state(&mut self, end: crate::pair::End, state: State) {
+    pub(super) fn set_state(&mut self, end: crate::pair::End, state: State) {
         let handshake = |state| matches!(state, State::Inactive | State::SynSent | State::SynAckSent);
         let (old, peer) = (self.state(end), self.state(end.other()));
         if old != state && !handshake(state) && handshake(old) && handshake(peer) {

@@ -6,4 +6,5 @@
 
 mod common;
 mod conservation;
+mod table;
 mod zeek;
