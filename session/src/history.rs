@@ -5,6 +5,7 @@
 //! (`Session::ScaledHistoryEntry` in Zeek's `src/session/Session.cc`).
 
 use crate::pair::{End, Pair};
+use crate::tcp::Timers;
 
 /// Letters kept. Zeek keeps all; what repeats beyond this tells nothing new.
 pub(crate) const MAX_LETTERS: usize = 48;
@@ -43,6 +44,8 @@ pub(crate) struct Repeats {
     pub(crate) last_syn: u64,
     pub(crate) last_fin: u64,
     pub(crate) last_rst: u64,
+    /// One past the last FIN.
+    pub(crate) fin_seq: u64,
     pub(crate) retransmissions: Scaled,
     pub(crate) gaps: Scaled,
     pub(crate) zero_windows: Scaled,
@@ -102,6 +105,7 @@ impl History {
 pub(crate) struct Trail {
     pub(crate) history: History,
     pub(crate) repeats: Pair<Repeats>,
+    pub(crate) timers: Timers,
     /// Retransmitted segments since the last record.
     pub(crate) retransmissions: Pair<u64>,
     /// Bytes in content gaps, since the session began.

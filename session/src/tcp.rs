@@ -18,6 +18,8 @@ pub(crate) mod stream;
 
 use stream::Holes;
 
+const _: () = assert!(size_of::<Tcp>() == 128, "two cache lines");
+
 /// A sequence number further away than this is not believed in SYN and RST.
 const TOO_LARGE_SEQ_DELTA: i32 = 1_048_576;
 
@@ -57,21 +59,35 @@ pub(crate) struct Endpoint {
     /// Too much is missing: the stream is not followed any more.
     skip_deliveries: bool,
     pub(crate) stream: stream::Stream,
-    fin_seq: u64,
 }
 
-/// Both sides.
+/// Times that seldom count, ns; 0: none. They stand with the cold part of a session.
 #[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Timers {
+    /// When the session is removed, whatever happens.
+    delete_at: u64,
+    /// When an unanswered SYN is given up.
+    attempt_at: u64,
+    /// Beginnings of the regular looks for half closed connections.
+    looks: [u64; 2],
+}
+
+impl Timers {
+    /// Those of a connection whose first packet comes at `ts`.
+    pub(crate) fn new(ts: u64, times: &Timeouts) -> Self {
+        Self { looks: [ts.saturating_add(times.tcp_syn_timeout), 0], ..Self::default() }
+    }
+}
+
+/// Both sides, in two cache lines.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(align(64))]
 pub(crate) struct Tcp {
     pub(crate) ends: Pair<Endpoint>,
     /// Zeek's `last_time`: of the last packet before both sides had closed, ns.
     pub(crate) activity: u64,
-    /// When the session is removed, whatever happens; 0: not known yet.
-    delete_at: u64,
-    /// When an unanswered SYN is given up; 0: none.
-    attempt_at: u64,
-    /// Beginnings of the regular looks for half closed connections; 0: none.
-    looks: [u64; 2],
+    /// `Timers::delete_at` is set.
+    closing: bool,
     /// Nothing has ended it yet.
     is_active: bool,
     is_partial: bool,
@@ -185,13 +201,22 @@ impl Endpoint {
 
 impl Tcp {
     /// A connection whose first packet comes at `ts`.
-    pub(crate) fn new(ts: u64, times: &Timeouts) -> Self {
-        Self {
-            activity: ts,
-            is_active: true,
-            looks: [ts.saturating_add(times.tcp_syn_timeout), 0],
-            ..Self::default()
-        }
+    pub(crate) fn new(ts: u64) -> Self {
+        Self { activity: ts, is_active: true, ..Self::default() }
+    }
+
+    /// In a session of another protocol: the payload bytes of side `end` since its last record.
+    pub(crate) const fn other_payload(&mut self, end: End) -> &mut u64 {
+        &mut self.ends.of_mut(end).stream.delivered
+    }
+
+    /// Reads from both cache lines.
+    #[inline]
+    pub(crate) fn touch(&self) -> u64 {
+        self.ends.a.stream.delivered
+            ^ u64::from(self.ends.a.start_seq)
+            ^ self.activity
+            ^ self.ends.b.stream.delivered
     }
 
     /// Payload bytes of side `end`, by its sequence numbers.
@@ -265,8 +290,8 @@ impl Conversation<'_> {
         }
         if s.has(flag::FIN) {
             let fin_seq = rel_seq.wrapping_add(u64::from(s.seq_len()));
-            let own = self.end(from);
-            (own.fin_seen, own.fin_seq) = (true, fin_seq);
+            self.end(from).fin_seen = true;
+            self.trail.repeats.of_mut(from).fin_seq = fin_seq;
         }
         let rel_ack = self.take_ack(s);
         self.time_handshake(s, rel_ack);

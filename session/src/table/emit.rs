@@ -21,7 +21,7 @@ impl<P: Probe> Table<P> {
         else {
             return u64::MAX;
         };
-        if hot.is_tcp() { tcp.deadline(hot.orig, times) } else { silent_at(hot, cold, times) }
+        if hot.is_tcp() { tcp.deadline(hot.orig, &cold.trail, times) } else { silent_at(hot, cold, times) }
     }
 
     /// Why a session that has run out ends.
@@ -79,7 +79,7 @@ impl<P: Probe> Table<P> {
             session.cold.service = Some(Box::new(self.probes.finish(session.cold.probe)));
         }
         let Some(record) = self.record(slot, kind, reason) else { return };
-        if let Some(Session { hot, cold, .. }) = self.slots.get(slot) {
+        if let Some(Session { hot, tcp, cold }) = self.slots.get(slot) {
             let totals = by_end(hot.orig, record.orig.total, record.resp.total);
             cold.base = totals;
             cold.records += 1;
@@ -89,7 +89,11 @@ impl<P: Probe> Table<P> {
             // The next packet opens a reference of its own.
             hot.place = crate::input::Place { segment: u32::MAX, frame: u32::MAX };
             (hot.packets, hot.wire_bytes) = (Pair::default(), Pair::default());
-            (hot.ip_bytes, hot.payload_bytes) = (Pair::default(), Pair::default());
+            (hot.ip_bytes, hot.refs_full) = (Pair::default(), false);
+            if !hot.is_tcp() {
+                *tcp.other_payload(End::A) = 0;
+                *tcp.other_payload(End::B) = 0;
+            }
         }
         sink(record);
     }
@@ -164,7 +168,7 @@ fn volume(hot: &Hot, tcp: &Tcp, cold: &Cold, end: End) -> (Volume, Volume) {
     let payload_bytes = if hot.is_tcp() {
         tcp.size(end).saturating_sub(base.payload_bytes)
     } else {
-        *hot.payload_bytes.of(end)
+        tcp.ends.of(end).stream.delivered
     };
     let delta = Volume {
         packets: u64::from(*hot.packets.of(end)),

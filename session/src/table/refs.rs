@@ -37,6 +37,11 @@ impl Refs {
         }
     }
 
+    /// There is no room for another range.
+    pub(crate) const fn is_full(&self) -> bool {
+        self.length as usize == MAX_REFS
+    }
+
     /// The last range goes up to the frame at `place`, if that is its segment.
     pub(crate) fn extend(&mut self, place: Place) {
         if let Some(last) = usize::from(self.length).checked_sub(1).and_then(|last| self.ranges.get_mut(last))

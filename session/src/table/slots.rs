@@ -11,9 +11,9 @@ use crate::pair::{End, Pair};
 use crate::record::{Service, Uid, Volume};
 use crate::tcp::Tcp;
 
-/// What every packet touches.
+/// What every packet touches, in two cache lines.
 #[derive(Clone, Copy, Debug, Default)]
-#[repr(align(64))]
+#[repr(C, align(64))]
 pub(crate) struct Hot {
     pub(crate) key: Key,
     /// Time of the last packet, ns.
@@ -26,20 +26,22 @@ pub(crate) struct Hot {
     pub(crate) packets: Pair<u32>,
     pub(crate) wire_bytes: Pair<u64>,
     pub(crate) ip_bytes: Pair<u64>,
-    /// Not for TCP, whose sequence numbers tell.
-    pub(crate) payload_bytes: Pair<u64>,
     /// Where the open packet reference ends.
     pub(crate) place: Place,
     pub(crate) tcp_flags: Pair<u8>,
     /// `history::seen`.
     pub(crate) seen: Pair<u8>,
+    /// The side has sent something.
+    pub(crate) met: Pair<bool>,
     pub(crate) orig: End,
     pub(crate) probing: Probing,
     /// Ends as DNS does.
     pub(crate) is_dns: bool,
-    /// The side has sent something.
-    pub(crate) met: Pair<bool>,
+    /// The list of packet references is full: its last one takes all that follows in its segment.
+    pub(crate) refs_full: bool,
 }
+
+const _: () = assert!(size_of::<Hot>() == 128, "two cache lines");
 
 /// What becomes of a session's payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -183,11 +185,8 @@ impl Slots {
     #[inline]
     pub(crate) fn touch(&self, slot: u32) -> u64 {
         let Ok(at) = usize::try_from(slot) else { return 0 };
-        let hot = self.hot.get(at).map_or(0, |hot| hot.deadline ^ hot.payload_bytes.b);
-        let tcp = self
-            .tcp
-            .get(at)
-            .map_or(0, |tcp| tcp.activity ^ u64::from(tcp.ends.a.start_seq) ^ u64::from(tcp.ends.b.last_seq));
+        let hot = self.hot.get(at).map_or(0, |hot| hot.deadline ^ hot.ip_bytes.a);
+        let tcp = self.tcp.get(at).map_or(0, Tcp::touch);
         hot ^ tcp
     }
 }

@@ -13,7 +13,7 @@ use crate::pair::{End, Pair};
 use crate::ports::is_dns;
 use crate::probe::{PROBE_WINDOW, Probe, Progress};
 use crate::record::{EndReason, Uid};
-use crate::tcp::{Conversation, Segment, Tcp};
+use crate::tcp::{Conversation, Segment, Tcp, Timers};
 
 /// A record is due before a counter of packets can overflow.
 const MAX_PACKETS: u32 = 1 << 31;
@@ -107,8 +107,11 @@ impl<P: Probe> Table<P> {
         if flip {
             session.cold.trail.history.flip();
         }
-        if session.hot.is_tcp() {
-            *session.tcp = Tcp::new(facts.ts, &times);
+        *session.tcp = Tcp::new(facts.ts);
+        session.cold.trail.timers = Timers::new(facts.ts, &times);
+        if !session.hot.is_tcp() {
+            *session.tcp.other_payload(End::A) = 0;
+            *session.tcp.other_payload(End::B) = 0;
         }
         self.index.insert(facts.hash, slot);
         // The first update sets the deadline; the wheel looks soon and puts it right.
@@ -178,7 +181,7 @@ impl<P: Probe> Table<P> {
 
     fn count(&mut self, slot: u32, facts: &Facts<'_>) {
         let ref_gap = self.config.ref_gap;
-        let Some(Session { hot, cold, .. }) = self.slots.get(slot) else { return };
+        let Some(Session { hot, tcp, cold }) = self.slots.get(slot) else { return };
         if hot.packets() == 0 {
             hot.interval = facts.ts;
         }
@@ -187,14 +190,16 @@ impl<P: Probe> Table<P> {
         *hot.wire_bytes.of_mut(facts.from) += u64::from(facts.wire_bytes);
         *hot.ip_bytes.of_mut(facts.from) += u64::from(facts.ip_bytes);
         if !hot.is_tcp() {
-            *hot.payload_bytes.of_mut(facts.from) += u64::from(facts.payload_bytes);
+            *tcp.other_payload(facts.from) += u64::from(facts.payload_bytes);
         }
         if facts.cut_bytes > 0 {
             *cold.cut_bytes.of_mut(facts.from) += u64::from(facts.cut_bytes);
         }
+        let ref_gap = if hot.refs_full { u32::MAX } else { ref_gap };
         if !near(hot.place, facts.place, ref_gap) {
             cold.refs.extend(hot.place);
             cold.refs.open(facts.place);
+            hot.refs_full = cold.refs.is_full();
         }
         hot.place = facts.place;
         if !*hot.met.of(facts.from) {
@@ -238,14 +243,14 @@ impl<P: Probe> Table<P> {
                 }
                 _ => None,
             };
-            (offset, tcp.deadline(hot.orig, times))
+            (offset, tcp.deadline(hot.orig, &cold.trail, times))
         } else {
             let proto = hot.key.proto();
             if proto == proto::UDP && *hot.seen.of(from) & seen::DATA == 0 {
                 *hot.seen.of_mut(from) |= seen::DATA;
                 cold.trail.history.add(b'D', from, hot.orig);
             }
-            let sent = hot.payload_bytes.of(from).saturating_sub(u64::from(facts.payload_bytes));
+            let sent = tcp.other_payload(from).saturating_sub(u64::from(facts.payload_bytes));
             let before = if hot.probing == Probing::Done { 0 } else { cold.base.of(from).payload_bytes };
             (Some(before + sent), silent_at(hot, cold, times))
         };

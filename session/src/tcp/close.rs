@@ -3,8 +3,9 @@
 //! Zeek sets timers; here [`Tcp::deadline`] says from the state when the next of them would remove the
 //! connection. Must never ask a clock.
 
-use super::{Conversation, State, Tcp};
+use super::{Conversation, State, Tcp, Timers};
 use crate::config::Timeouts;
+use crate::history::Trail;
 use crate::input::{TcpHeader, flag};
 use crate::pair::End;
 
@@ -22,11 +23,11 @@ impl Conversation<'_> {
         }
         self.end(end).did_close = true;
         if own.state == State::Reset || peer.did_close || peer.state == State::Inactive {
-            self.tcp.looks = [0, 0];
-            self.tcp.attempt_at = 0;
-            self.tcp.delete_at = self.tcp.activity.saturating_add(self.times.tcp_close_delay);
+            let delete_at = self.tcp.activity.saturating_add(self.times.tcp_close_delay);
+            self.trail.timers = Timers { delete_at, ..Timers::default() };
+            self.tcp.closing = true;
         } else if own.prev_state != State::Inactive {
-            self.tcp.looks[1] = self.tcp.activity.saturating_add(self.times.tcp_session_timer);
+            self.trail.timers.looks[1] = self.tcp.activity.saturating_add(self.times.tcp_session_timer);
         }
     }
 
@@ -47,22 +48,22 @@ impl Conversation<'_> {
 
 impl Tcp {
     /// When the connection is removed if nothing more comes, ns.
-    pub(crate) fn deadline(&self, orig: End, times: &Timeouts) -> u64 {
+    pub(crate) fn deadline(&self, orig: End, trail: &Trail, times: &Timeouts) -> u64 {
         let silence = if self.established_timeout { times.tcp_inactivity } else { times.udp_inactivity };
         let mut deadline = self.activity.saturating_add(silence);
-        if self.delete_at != 0 {
-            deadline = deadline.min(self.delete_at);
+        if self.closing {
+            deadline = deadline.min(trail.timers.delete_at);
         }
         let (os, rs) = (self.ends.of(orig).state, self.ends.of(orig.other()).state);
         let unanswered = matches!(os, State::SynSent | State::SynAckSent) && rs == State::Inactive;
-        if unanswered && self.is_active && self.attempt_at != 0 {
-            deadline = deadline.min(self.attempt_at);
+        if unanswered && self.is_active && trail.timers.attempt_at != 0 {
+            deadline = deadline.min(trail.timers.attempt_at);
         }
-        deadline.min(self.next_look(times))
+        deadline.min(self.next_look(trail, times))
     }
 
     /// Zeek's `ExpireTimer`: the first look that finds a half closed connection silent.
-    fn next_look(&self, times: &Timeouts) -> u64 {
+    fn next_look(&self, trail: &Trail, times: &Timeouts) -> u64 {
         let (a, b) = (&self.ends.a, &self.ends.b);
         let any = |state| a.state == state || b.state == state;
         let half = (a.did_close || b.did_close)
@@ -72,7 +73,7 @@ impl Tcp {
         }
         let silent = self.activity.saturating_add(times.tcp_connection_linger);
         let step = times.tcp_session_timer.max(1);
-        let looks = self.looks.iter().filter(|first| **first != 0);
+        let looks = trail.timers.looks.iter().filter(|first| **first != 0);
         looks
             .map(|first| match silent.checked_sub(*first) {
                 None => *first,

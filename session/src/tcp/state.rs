@@ -31,7 +31,7 @@ impl Conversation<'_> {
             if s.from == *self.orig {
                 let state = if s.has(flag::ACK) { State::SynAckSent } else { State::SynSent };
                 self.set_state(s.from, state);
-                self.tcp.attempt_at = s.ts.saturating_add(self.times.tcp_attempt_delay);
+                self.trail.timers.attempt_at = s.ts.saturating_add(self.times.tcp_attempt_delay);
             } else {
                 self.syn_of_responder(s);
             }

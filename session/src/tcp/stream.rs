@@ -239,8 +239,9 @@ impl Conversation<'_> {
     /// Zeek's `TCP_Reassembler::AckReceived`.
     pub(super) fn ack_received(&mut self, end: End, mut seq: u64) {
         let own = self.tcp.ends.of(end);
-        if own.fin_seen && seq >= own.fin_seq {
-            seq = own.fin_seq.wrapping_sub(1);
+        if own.fin_seen {
+            let fin_seq = self.trail.repeats.of(end).fin_seq;
+            seq = if seq >= fin_seq { fin_seq.wrapping_sub(1) } else { seq };
         }
         if seq <= own.stream.trim {
             return;

@@ -42,14 +42,11 @@ pub(crate) fn check_list(file: &str, found: &[Difference]) -> Vec<String> {
     }
     let missing: Vec<_> = seen.iter().filter(|(line, n)| listed.get(*line) != Some(n)).collect();
     let stale: Vec<_> = listed.iter().filter(|(line, n)| seen.get(*line) != Some(n)).collect();
-    for (line, count) in &missing {
-        println!("not listed {count}: {line}");
-    }
-    for (line, count) in &stale {
-        println!("listed, not found {count}: {line}");
-    }
-    assert!(missing.is_empty(), "{} differences are not listed in {file}", missing.len());
-    assert!(stale.is_empty(), "{} rows of {file} are not found any more", stale.len());
+    let say = |what: &str, lines: &[(&String, &usize)]| -> String {
+        lines.iter().map(|(line, count)| format!("\n{what} {count}: {line}")).collect()
+    };
+    let (missing, stale) = (say("not listed", &missing), say("listed, not found", &stale));
+    assert!(missing.is_empty() && stale.is_empty(), "docs/{file}:{missing}{stale}");
     assert!(without_reason.is_empty(), "without a reason: {without_reason:?}");
     lines
 }
