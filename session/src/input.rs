@@ -116,6 +116,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) request: bool,
     pub(crate) place: Place,
     pub(crate) origin: Origin,
+    /// Where the first pass found a session with this hash.
+    pub(crate) likely_slot: u32,
 }
 
 /// Makes facts of packets.

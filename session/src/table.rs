@@ -34,7 +34,7 @@ mod wheel;
 
 use coarse::Coarse;
 use datagrams::Datagrams;
-use index::{Index, NONE};
+use index::Index;
 use probes::Probes;
 use slots::Slots;
 use wheel::Wheel;
@@ -195,15 +195,20 @@ impl<P: Probe> Table<P> {
         number
     }
 
-    /// Applies the packets of a stage.
-    fn apply(&mut self, facts: &[Facts<'_>], sink: Sink<'_>) {
+    /// Applies the packets of a stage. What the caches must fetch is asked for in three waves, each of which
+    /// needs what the one before has brought: index entries, hot parts, and cold parts that will be written.
+    fn apply(&mut self, facts: &mut [Facts<'_>], sink: Sink<'_>) {
         let mut touched = 0;
-        for one in facts {
+        for one in facts.iter() {
+            touched ^= self.index.touch(one.hash);
+        }
+        for one in facts.iter_mut() {
             // By hash alone: the wrong slot now and then costs a read, comparing keys would wait for one.
-            let slot = self.index.find(one.hash, |_| true);
-            if slot != NONE {
-                touched ^= self.slots.touch(slot);
-            }
+            one.likely_slot = self.index.find(one.hash, |_| true);
+            touched ^= self.slots.touch(one.likely_slot);
+        }
+        for one in facts.iter() {
+            touched ^= self.slots.touch_cold(one.likely_slot, one.place, self.config.ref_gap);
         }
         self.touched ^= touched;
         let mut outer = None;
@@ -253,7 +258,7 @@ impl<'p, P: Probe> Stage<'_, '_, 'p, P> {
 
 impl<P: Probe> Drop for Stage<'_, '_, '_, P> {
     fn drop(&mut self) {
-        self.table.apply(&self.facts, self.sink);
+        self.table.apply(&mut self.facts, self.sink);
     }
 }
 

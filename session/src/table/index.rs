@@ -40,6 +40,12 @@ impl Index {
         }
     }
 
+    /// Reads where a search for `hash` begins, so that it is in the cache then. The value says nothing.
+    #[inline]
+    pub(crate) fn touch(&self, hash: u64) -> u64 {
+        self.at(low(hash) & self.mask)
+    }
+
     /// The first slot under `hash` that `is` accepts; [`NONE`] if there is none.
     #[inline]
     pub(crate) fn find(&self, hash: u64, mut is: impl FnMut(u32) -> bool) -> u32 {

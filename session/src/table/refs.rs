@@ -37,6 +37,12 @@ impl Refs {
         }
     }
 
+    /// Reads what [`Refs::open`] writes.
+    pub(crate) fn touch(&self) -> u64 {
+        let [first, .., last] = &self.ranges;
+        u64::from(self.length) ^ u64::from(first.segment) ^ u64::from(last.segment)
+    }
+
     /// There is no room for another range.
     pub(crate) const fn is_full(&self) -> bool {
         self.length as usize == MAX_REFS

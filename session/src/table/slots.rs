@@ -3,7 +3,7 @@
 //! `Hot` is what every packet touches, `Tcp` what every TCP packet touches besides, `Cold` the rest. The
 //! arrays grow up to their reserved capacity and never move; slots are used again, last freed first.
 
-use super::refs::Refs;
+use super::refs::{Refs, near};
 use crate::history::Trail;
 use crate::input::{Origin, Place, proto};
 use crate::key::Key;
@@ -185,8 +185,19 @@ impl Slots {
     #[inline]
     pub(crate) fn touch(&self, slot: u32) -> u64 {
         let Ok(at) = usize::try_from(slot) else { return 0 };
-        let hot = self.hot.get(at).map_or(0, |hot| hot.deadline ^ hot.ip_bytes.a);
+        let hot = self.hot.get(at).map_or(0, |hot| hot.deadline ^ hot.wire_bytes.b);
         let tcp = self.tcp.get(at).map_or(0, Tcp::touch);
         hot ^ tcp
+    }
+
+    /// The same for the cold part, if a packet at `place` will write there.
+    #[inline]
+    pub(crate) fn touch_cold(&self, slot: u32, place: Place, ref_gap: u32) -> u64 {
+        let Ok(at) = usize::try_from(slot) else { return 0 };
+        let Some(hot) = self.hot.get(at) else { return 0 };
+        if hot.refs_full || near(hot.place, place, ref_gap) {
+            return 0;
+        }
+        self.cold.get(at).map_or(0, |cold| cold.refs.touch())
     }
 }

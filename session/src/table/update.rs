@@ -20,8 +20,12 @@ const MAX_PACKETS: u32 = 1 << 31;
 
 impl<P: Probe> Table<P> {
     /// Takes one layer of a packet. `outer` is the session of the layer around it; returns this layer's.
-    pub(super) fn packet(&mut self, facts: &Facts<'_>, outer: Option<Uid>, sink: Sink<'_>) -> Option<Uid> {
-        let mut facts = *facts;
+    pub(super) fn packet(
+        &mut self,
+        facts: &mut Facts<'_>,
+        outer: Option<Uid>,
+        sink: Sink<'_>,
+    ) -> Option<Uid> {
         let datagram = match facts.transport {
             Transport::Fragment { id, .. } => self.datagrams.find(facts.hash, &facts.key, id, facts.ts),
             _ => None,
@@ -33,16 +37,17 @@ impl<P: Probe> Table<P> {
                 facts.payload_bytes = 0;
             }
         }
-        let Some(slot) = self.session(&facts, outer, sink) else {
-            self.coarse.add(&facts, self.config.ref_gap);
+        let facts = &*facts;
+        let Some(slot) = self.session(facts, outer, sink) else {
+            self.coarse.add(facts, self.config.ref_gap);
             self.counters.coarse_packets += u64::from(facts.depth == 0);
             return None;
         };
-        self.count(slot, &facts);
-        let offset = self.follow(slot, &facts, datagram.as_ref());
-        self.show(slot, &facts, offset);
+        self.count(slot, facts);
+        let offset = self.follow(slot, facts, datagram.as_ref());
+        self.show(slot, facts, offset);
         if facts.first_fragment.is_some() {
-            self.note_datagram(&facts);
+            self.note_datagram(facts);
         }
         let number = if facts.has_inner { self.slots.cold(slot)?.number } else { return None };
         Some(self.uid(number))
@@ -51,8 +56,9 @@ impl<P: Probe> Table<P> {
     /// The slot of a packet's session, old or new; `None` when there is no room.
     fn session(&mut self, facts: &Facts<'_>, outer: Option<Uid>, sink: Sink<'_>) -> Option<u32> {
         let slots = &self.slots;
-        let slot =
-            self.index.find(facts.hash, |slot| slots.hot(slot).is_some_and(|hot| hot.key == facts.key));
+        let is = |slot| slots.hot(slot).is_some_and(|hot| hot.key == facts.key && hot.deadline != 0);
+        let likely = facts.likely_slot;
+        let slot = if is(likely) { likely } else { self.index.find(facts.hash, is) };
         if slot != NONE {
             let session = self.slots.get(slot)?;
             let (due, orig) = (facts.ts >= session.hot.deadline, session.hot.orig);

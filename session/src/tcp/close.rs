@@ -48,9 +48,22 @@ impl Conversation<'_> {
 
 impl Tcp {
     /// When the connection is removed if nothing more comes, ns.
+    #[inline]
     pub(crate) fn deadline(&self, orig: End, trail: &Trail, times: &Timeouts) -> u64 {
         let silence = if self.established_timeout { times.tcp_inactivity } else { times.udp_inactivity };
-        let mut deadline = self.activity.saturating_add(silence);
+        let deadline = self.activity.saturating_add(silence);
+        let plain = |end: &super::Endpoint| end.state == State::Established && !end.did_close;
+        if plain(&self.ends.a) && plain(&self.ends.b) {
+            return deadline;
+        }
+        self.early_deadline(deadline, orig, trail, times)
+    }
+
+    /// Timers that end a connection before it has been silent long enough. Apart from the common case, so
+    /// that this does not read the cold part of the session.
+    #[cold]
+    #[inline(never)]
+    fn early_deadline(&self, mut deadline: u64, orig: End, trail: &Trail, times: &Timeouts) -> u64 {
         if self.closing {
             deadline = deadline.min(trail.timers.delete_at);
         }
