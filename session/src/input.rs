@@ -74,6 +74,8 @@ pub(crate) struct TcpHeader {
 pub(crate) enum Transport {
     /// A TCP segment with a whole header.
     Tcp(TcpHeader),
+    /// In a replay: what the last packet of a run acknowledges, and nothing else.
+    AckOnly(u32),
     /// A later fragment of a datagram: its sender stands in the key, its ports are unknown.
     Fragment {
         /// Identification.
@@ -96,6 +98,10 @@ pub(crate) struct Facts<'a> {
     /// 0 for the outermost IP layer.
     pub(crate) depth: u8,
     pub(crate) ts: u64,
+    /// Packets it stands for: 1, but in a replay.
+    pub(crate) packets: u32,
+    /// TCP flags of the others of them.
+    pub(crate) more_flags: u8,
     pub(crate) ip_bytes: u32,
     pub(crate) wire_bytes: u32,
     /// Bytes of the packet that were not captured.
@@ -162,6 +168,7 @@ impl Reader {
             from,
             depth,
             ts: packet.ts.nanos(),
+            packets: 1,
             ip_bytes,
             wire_bytes: packet.original_bytes,
             cut_bytes: packet.original_bytes.saturating_sub(length(packet.bytes)),
@@ -190,13 +197,18 @@ fn ports(ip: &Ip) -> (u16, u16, bool, bool) {
         (Some((sport, dport)), _) => (sport, dport, false, false),
         (None, Some((kind, code))) => {
             let (sport, dport, one_way) = tapedeck_packet::icmp_ports(ip.proto, kind, code);
-            let request = match ip.proto {
-                proto::ICMP => matches!(kind, 8 | 10 | 13 | 15 | 17),
-                _ => matches!(kind, 128 | 130 | 133 | 135 | 139 | 144),
-            };
-            (sport, dport, one_way, request)
+            (sport, dport, one_way, is_request(ip.proto, sport))
         }
         (None, None) => (0, 0, false, false),
+    }
+}
+
+/// An ICMP message of this type asks for an answer.
+pub(crate) fn is_request(number: u8, kind: u16) -> bool {
+    match number {
+        proto::ICMP => matches!(kind, 8 | 10 | 13 | 15 | 17),
+        proto::ICMPV6 => matches!(kind, 128 | 130 | 133 | 135 | 139 | 144),
+        _ => false,
     }
 }
 

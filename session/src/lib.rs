@@ -9,6 +9,7 @@ pub mod config;
 mod history;
 mod input;
 mod key;
+pub mod merge;
 mod pair;
 pub mod ports;
 pub mod probe;
@@ -18,6 +19,7 @@ mod tcp;
 
 pub use config::{Config, Timeouts};
 pub use input::{Packet, Place};
+pub use merge::{Half, Merger};
 pub use ports::ServerPorts;
 pub use probe::{PROBE_WINDOW, Probe, Progress};
 

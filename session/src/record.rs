@@ -3,6 +3,7 @@
 //! Names are Zeek's where Zeek has one: the side that opened the session is the originator, the other the
 //! responder; `conn_state` and `history` mean what they mean in its conn.log.
 
+use crate::merge::Half;
 use std::fmt;
 use std::net::IpAddr;
 use tapedeck_packet::{Timestamp, Tunnel};
@@ -290,6 +291,9 @@ pub struct Record {
     pub loss_during: bool,
     /// Where its packets are, since the last record; in order.
     pub refs: Vec<PacketRef>,
+    /// With `Config::split`, of a session of which this table has seen one direction only: what the merger
+    /// needs of it.
+    pub half: Option<Box<Half>>,
     /// Some references were left out for want of room: a scan of the time between finds all packets.
     pub refs_incomplete: bool,
 }

@@ -15,6 +15,7 @@
 
 use crate::config::Config;
 use crate::input::{Facts, Packet, Reader};
+use crate::key::Key;
 use crate::pair::Pair;
 use crate::probe::Probe;
 use crate::record::{EndReason, Record, Uid};
@@ -26,6 +27,7 @@ mod coarse;
 mod datagrams;
 mod emit;
 mod index;
+pub(crate) mod log;
 mod probes;
 mod refs;
 mod slots;
@@ -34,7 +36,8 @@ mod wheel;
 
 use coarse::Coarse;
 use datagrams::Datagrams;
-use index::Index;
+use index::{Index, NONE};
+use log::Logs;
 use probes::Probes;
 use slots::Slots;
 use wheel::Wheel;
@@ -66,6 +69,8 @@ pub struct Counters {
     pub forced_gaps: u64,
     /// Sessions that found no payload probe free.
     pub unprobed: u64,
+    /// Packets of one-sided sessions that found no room in a log for the merger.
+    pub unlogged: u64,
 }
 
 /// Sessions by their addresses, ports and protocol. `P` looks at payload.
@@ -80,6 +85,9 @@ pub struct Table<P = ()> {
     datagrams: Datagrams,
     probes: Probes<P>,
     coarse: Coarse,
+    logs: Logs,
+    /// Each record says its key, for the merger.
+    keyed: bool,
     counters: Counters,
     /// Number of the next session.
     next_number: u64,
@@ -101,6 +109,7 @@ impl Config {
             + Index::bytes(self.max_sessions)
             + Holes::bytes(u64::from(self.max_holes))
             + Datagrams::bytes(self.max_datagrams)
+            + if self.split { Logs::bytes(u64::from(self.max_log_blocks)) } else { 0 }
     }
 }
 
@@ -119,6 +128,8 @@ impl<P: Probe> Table<P> {
             datagrams: Datagrams::new(config.max_datagrams, config.timeouts.fragment),
             probes: Probes::new(config.max_probes),
             coarse: Coarse::default(),
+            logs: Logs::new(if config.split { config.max_log_blocks } else { 0 }),
+            keyed: false,
             counters: Counters::default(),
             next_number: 0,
             now: 0,
@@ -126,6 +137,39 @@ impl<P: Probe> Table<P> {
             touched: 0,
             config,
         }
+    }
+
+    /// A table for the merger.
+    pub(crate) fn keyed(config: Config) -> Self {
+        Self { keyed: true, ..Self::new(config) }
+    }
+
+    /// Takes the packets of a run.
+    pub(crate) fn replay(&mut self, mut facts: Facts<'_>, parent: Option<Uid>, sink: Sink<'_>) {
+        facts.hash = facts.key.hash(self.config.hash_seed);
+        facts.likely_slot = NONE;
+        self.now = self.now.max(facts.ts);
+        self.packet(&mut facts, parent, sink);
+    }
+
+    /// The session with this key is open.
+    pub(crate) fn holds(&self, key: &Key) -> bool {
+        self.find(key) != NONE
+    }
+
+    /// Ends the session with this key, if it has run out by `time` (ns). Says whether there is none now.
+    pub(crate) fn end_key(&mut self, key: &Key, time: u64, sink: Sink<'_>) -> bool {
+        let slot = self.find(key);
+        if slot != NONE && self.expiry(slot) <= time {
+            self.end(slot, self.reason(slot), sink);
+            return true;
+        }
+        slot == NONE
+    }
+
+    fn find(&self, key: &Key) -> u32 {
+        let is = |slot| self.slots.hot(slot).is_some_and(|hot| hot.key == *key && hot.deadline != 0);
+        self.index.find(key.hash(self.config.hash_seed), is)
     }
 
     /// Begins a batch. Records go to `sink`.

@@ -312,6 +312,18 @@ impl Conversation<'_> {
         (!underflow && data_seq > 0).then(|| data_seq.wrapping_sub(1))
     }
 
+    /// What the last packet of a run acknowledges.
+    pub(crate) fn ack_only(&mut self, from: End, ts: u64, ack: u32) {
+        let header = TcpHeader { ack, flags: flag::ACK, ..TcpHeader::default() };
+        let segment = Segment { ts, from, header, len: 0 };
+        if !(self.tcp.ends.a.did_close && self.tcp.ends.b.did_close) {
+            self.tcp.activity = self.tcp.activity.max(ts);
+        }
+        if let Some(rel_ack) = self.take_ack(&segment) {
+            self.ack_received(from.other(), rel_ack);
+        }
+    }
+
     /// The rest of a segment that came in fragments: data alone.
     pub(crate) fn more_data(&mut self, from: End, ts: u64, seq: u32, len: u32) {
         self.tcp.activity = self.tcp.activity.max(ts);

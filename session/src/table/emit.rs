@@ -2,9 +2,10 @@
 
 use super::coarse::Heap;
 use super::slots::{Cold, Hot, Probing, Session};
-use super::update::silent_at;
+use super::update::{silent_at, tcp_expiry};
 use super::{Sink, Table, by_role};
 use crate::input::proto;
+use crate::merge::Half;
 use crate::pair::{End, Pair};
 use crate::probe::Probe;
 use crate::record::{ConnState, EndReason, Record, RecordKind, Service, Side, Uid, Volume};
@@ -21,7 +22,11 @@ impl<P: Probe> Table<P> {
         else {
             return u64::MAX;
         };
-        if hot.is_tcp() { tcp.deadline(hot.orig, &cold.trail, times) } else { silent_at(hot, cold, times) }
+        if hot.is_tcp() {
+            tcp_expiry(hot, tcp, cold, self.config.split, times)
+        } else {
+            silent_at(hot, cold, times)
+        }
     }
 
     /// Why a session that has run out ends.
@@ -78,7 +83,8 @@ impl<P: Probe> Table<P> {
             session.hot.probing = Probing::Done;
             session.cold.service = Some(Box::new(self.probes.finish(session.cold.probe)));
         }
-        let Some(record) = self.record(slot, kind, reason) else { return };
+        let Some(mut record) = self.record(slot, kind, reason) else { return };
+        record.half = self.half(slot);
         if let Some(Session { hot, tcp, cold }) = self.slots.get(slot) {
             let totals = by_end(hot.orig, record.orig.total, record.resp.total);
             cold.base = totals;
@@ -96,6 +102,16 @@ impl<P: Probe> Table<P> {
             }
         }
         sink(record);
+    }
+
+    /// What the merger needs of a one-sided session.
+    fn half(&mut self, slot: u32) -> Option<Box<Half>> {
+        let Session { hot, cold, .. } = self.slots.get(slot)?;
+        let (key, from) = (hot.key, if hot.met.a { End::A } else { End::B });
+        let inexact = cold.log.inexact;
+        let runs = self.logs.drain(&mut cold.log);
+        let one_sided = hot.met.a != hot.met.b;
+        (self.keyed || (one_sided && !runs.is_empty())).then(|| Box::new(Half { key, from, runs, inexact }))
     }
 
     /// What a record of an open session would say.
@@ -141,6 +157,7 @@ impl<P: Probe> Table<P> {
             stored_packets: hot.packets(),
             loss_during: false,
             refs: refs.to_vec(),
+            half: None,
             refs_incomplete: refs.incomplete,
         })
     }
@@ -248,6 +265,7 @@ fn coarse(heap: &Heap, uid: Uid, queue: u32) -> Record {
         stored_packets: heap.volume.packets,
         loss_during: false,
         refs: heap.refs.to_vec(),
+        half: None,
         refs_incomplete: heap.refs.incomplete,
     }
 }

@@ -3,6 +3,7 @@
 //! `Hot` is what every packet touches, `Tcp` what every TCP packet touches besides, `Cold` the rest. The
 //! arrays grow up to their reserved capacity and never move; slots are used again, last freed first.
 
+use super::log::Log;
 use super::refs::{Refs, near};
 use crate::history::Trail;
 use crate::input::{Origin, Place, proto};
@@ -86,6 +87,8 @@ pub(crate) struct Cold {
     pub(crate) cut_bytes: Pair<u64>,
     pub(crate) refs: Refs,
     pub(crate) trail: Trail,
+    /// Packets since the last record, while only one side has been seen and that matters.
+    pub(crate) log: Log,
     /// Number of its probe while `Hot::probing` says yes.
     pub(crate) probe: u32,
     pub(crate) service: Option<Box<Service>>,

@@ -2,6 +2,7 @@
 
 use super::datagrams::Datagram;
 use super::index::NONE;
+use super::log::Run;
 use super::refs::near;
 use super::slots::{Cold, Hot, Probing, Session};
 use super::{Sink, Table};
@@ -45,6 +46,9 @@ impl<P: Probe> Table<P> {
         };
         self.count(slot, facts);
         let offset = self.follow(slot, facts, datagram.as_ref());
+        if self.config.split {
+            self.log(slot, facts);
+        }
         self.show(slot, facts, offset);
         if facts.first_fragment.is_some() {
             self.note_datagram(facts);
@@ -192,7 +196,7 @@ impl<P: Probe> Table<P> {
             hot.interval = facts.ts;
         }
         hot.last = hot.last.max(facts.ts);
-        *hot.packets.of_mut(facts.from) += 1;
+        *hot.packets.of_mut(facts.from) += facts.packets;
         *hot.wire_bytes.of_mut(facts.from) += u64::from(facts.wire_bytes);
         *hot.ip_bytes.of_mut(facts.from) += u64::from(facts.ip_bytes);
         if !hot.is_tcp() {
@@ -227,7 +231,7 @@ impl<P: Probe> Table<P> {
         let from = facts.from;
         let (offset, expiry) = if hot.is_tcp() {
             if let Transport::Tcp(header) = &facts.transport {
-                *hot.tcp_flags.of_mut(from) |= header.flags;
+                *hot.tcp_flags.of_mut(from) |= header.flags | facts.more_flags;
             }
             let mut conversation = Conversation {
                 orig: &mut hot.orig,
@@ -242,6 +246,10 @@ impl<P: Probe> Table<P> {
                     let len = facts.payload_bytes;
                     conversation.segment(&Segment { ts: facts.ts, from, header: *header, len })
                 }
+                (Transport::AckOnly(ack), _) => {
+                    conversation.ack_only(from, facts.ts, *ack);
+                    None
+                }
                 (Transport::Fragment { offset, .. }, Some(datagram)) => {
                     let seq = datagram.seq.wrapping_add(u32::from(*offset));
                     conversation.more_data(from, facts.ts, seq, facts.payload_bytes);
@@ -249,7 +257,7 @@ impl<P: Probe> Table<P> {
                 }
                 _ => None,
             };
-            (offset, tcp.deadline(hot.orig, &cold.trail, times))
+            (offset, tcp_expiry(hot, tcp, cold, self.config.split, times))
         } else {
             let proto = hot.key.proto();
             if proto == proto::UDP && *hot.seen.of(from) & seen::DATA == 0 {
@@ -264,6 +272,27 @@ impl<P: Probe> Table<P> {
         let interim = if full { hot.last } else { hot.interval.saturating_add(times.interim) };
         hot.deadline = expiry.min(interim);
         offset
+    }
+
+    /// Notes a packet for the merger, while only one side is here.
+    fn log(&mut self, slot: u32, facts: &Facts<'_>) {
+        let Some(Session { hot, cold, .. }) = self.slots.get(slot) else { return };
+        if hot.met.a && hot.met.b {
+            if !cold.log.is_empty() {
+                drop(self.logs.drain(&mut cold.log));
+            }
+            return;
+        }
+        let sent = *cold.trail.retransmissions.of(facts.from);
+        let again = std::mem::replace(&mut cold.log.retransmissions, sent) != sent;
+        let seen = *hot.seen.of(facts.from);
+        let both = seen & seen::DATA != 0 && seen & seen::ACK != 0;
+        let run = Run::new(facts, again, std::mem::replace(&mut cold.log.mixed, both));
+        // An attempt that is not answered ends there.
+        let border = cold.first.saturating_add(self.config.timeouts.tcp_attempt_delay);
+        if !self.logs.add(&mut cold.log, &run, border) {
+            self.counters.unlogged += 1;
+        }
     }
 
     /// Shows the payload to the session's probe.
@@ -310,6 +339,24 @@ impl<P: Probe> Table<P> {
         };
         self.datagrams.add(hash, datagram);
     }
+}
+
+/// When a TCP connection is removed if nothing more comes, ns. Of a side that is alone here nobody can say
+/// when the connection ends: `split` lets it wait.
+pub(super) fn tcp_expiry(hot: &Hot, tcp: &Tcp, cold: &Cold, split: bool, times: &Timeouts) -> u64 {
+    if !split || (hot.met.a && hot.met.b) {
+        return tcp.deadline(hot.orig, &cold.trail, times);
+    }
+    let flags = hot.tcp_flags.a | hot.tcp_flags.b;
+    let talks = (hot.seen.a | hot.seen.b) & (seen::DATA | seen::ACK) != 0;
+    let wait = if flags & (flag::FIN | flag::RST) != 0 {
+        times.tcp_close_delay
+    } else if talks {
+        times.tcp_inactivity
+    } else {
+        times.tcp_attempt_delay
+    };
+    hot.last.saturating_add(wait)
 }
 
 /// When a session that is not TCP is removed if nothing more comes, ns.

@@ -6,5 +6,6 @@
 
 mod common;
 mod conservation;
+mod split;
 mod table;
 mod zeek;
