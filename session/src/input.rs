@@ -74,8 +74,15 @@ pub(crate) struct TcpHeader {
 pub(crate) enum Transport {
     /// A TCP segment with a whole header.
     Tcp(TcpHeader),
-    /// In a replay: what the last packet of a run acknowledges, and nothing else.
-    AckOnly(u32),
+    /// In a replay: data and acknowledgement of the last packet of a run.
+    Tail {
+        /// Sequence number of its data.
+        seq: u32,
+        /// Acknowledgement.
+        ack: u32,
+        /// Its data, bytes.
+        len: u32,
+    },
     /// A later fragment of a datagram: its sender stands in the key, its ports are unknown.
     Fragment {
         /// Identification.

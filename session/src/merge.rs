@@ -6,26 +6,29 @@
 //! them the record that one table would have made. So nothing of the logic is here a second time.
 //!
 //! How long a half waits: two halves that have both closed (FIN on both sides, or a RST), or that both end at
-//! about the same time without TCP, do not wait; a bare SYN or SYN-ACK waits [`SHORT_WAIT`], for its answer is
-//! no longer lived; all others wait until the other side must have written at least an interim record.
+//! about the same time without TCP, do not wait; a SYN without more waits [`SHORT_WAIT`], for an answer to it
+//! lives no longer; all others wait until the other side must have written at least an interim record.
 
 use crate::config::{Config, Timeouts};
-use crate::input::{Facts, Origin, Transport, flag, is_request, proto};
+use crate::input::{flag, proto};
 use crate::key::Key;
 use crate::pair::{End, Pair};
 use crate::record::{EndReason, PacketRef, Record, RecordKind, Service};
 use crate::table::{Sink, Table};
 use std::collections::HashMap;
-use tapedeck_packet::{Macs, Timestamp};
+use tapedeck_packet::Timestamp;
+
+mod steps;
 
 pub(crate) use crate::table::log::Run;
+use steps::Steps;
 
 const SECOND: u64 = 1_000_000_000;
 /// How long a half waits whose other half cannot live long, ns.
 pub const SHORT_WAIT: u64 = 15 * SECOND;
 /// Beyond a table's own delays: batches, queues, the expiry's own steps. ns.
 const SLACK: u64 = 10 * SECOND;
-/// Ends of two halves without TCP that count as the same, ns.
+/// Ends of two halves that count as the same, ns.
 const SAME_END: u64 = 5 * SECOND;
 
 /// One direction of a session, since its last record.
@@ -41,9 +44,9 @@ pub struct Half {
 
 /// A half that waits.
 #[derive(Debug)]
-struct Piece {
-    record: Record,
-    half: Half,
+pub(crate) struct Piece {
+    pub(crate) record: Record,
+    pub(crate) half: Half,
 }
 
 /// The halves of one key.
@@ -73,7 +76,8 @@ pub struct Merger {
     waiting: HashMap<Key, Waiting>,
     pieces: usize,
     max_pieces: usize,
-    /// Longest time between a packet and its record, ns.
+    /// Within this time after a packet, ns, the other side has a packet that belongs to the same session, and
+    /// its table has written a record of that.
     long_wait: u64,
     /// What belongs to the records of joined sessions, until the last is written.
     extras: HashMap<Key, Extra>,
@@ -87,10 +91,9 @@ impl Merger {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let times = config.timeouts;
-        let longest = config.timeouts.interim.max(config.timeouts.tcp_inactivity);
         Self {
             max_pieces: usize::try_from(config.max_sessions).unwrap_or(usize::MAX),
-            long_wait: longest.saturating_add(SLACK),
+            long_wait: times.tcp_inactivity.saturating_add(times.interim).saturating_add(SLACK),
             table: Table::keyed(Config { split: false, max_probes: 0, ..config }),
             waiting: HashMap::new(),
             pieces: 0,
@@ -159,6 +162,7 @@ impl Merger {
             self.join(&key, sink);
         }
         let (table, extras) = (&mut self.table, &mut self.extras);
+        table.pass_time(self.now);
         table.finish(&mut |record| sink(finish(record, extras)));
     }
 
@@ -194,25 +198,17 @@ impl Merger {
     fn replay(&mut self, key: &Key, sink: Sink<'_>) {
         let Some(waiting) = self.waiting.remove(key) else { return };
         self.pieces -= waiting.pieces.len();
-        let mut steps = Vec::new();
         let extra = self.extras.entry(*key).or_default();
         if std::mem::take(&mut extra.used) {
             extra.refs.clear();
         }
         for piece in &waiting.pieces {
             extra.take(&piece.record);
-            for run in &piece.half.runs {
-                steps.push((run.first, false, piece, run));
-                if run.packets > 1 {
-                    steps.push((run.last, true, piece, run));
-                }
-            }
         }
-        steps.sort_by_key(|(ts, tail, _, run)| (*ts, *tail, rank(run)));
         let (table, extras) = (&mut self.table, &mut self.extras);
-        for (ts, tail, piece, run) in steps {
-            let facts = facts(piece, run, ts, tail);
-            table.replay(facts, piece.record.parent, &mut |record| sink(finish(record, extras)));
+        for step in Steps::new(&waiting.pieces) {
+            let parent = step.piece.record.parent;
+            table.replay(step.facts(), parent, &mut |record| sink(finish(record, extras)));
         }
     }
 }
@@ -252,22 +248,11 @@ fn finish(mut record: Record, extras: &mut HashMap<Key, Extra>) -> Record {
     record
 }
 
-/// Which of two packets of the same time comes first, as a handshake would have it.
-fn rank(run: &Run) -> u8 {
-    let flags = run.tcp.unwrap_or_default().flags;
-    match (flags & flag::SYN != 0, flags & flag::ACK != 0) {
-        (true, false) => 0,
-        (true, true) => 1,
-        _ if flags & (flag::FIN | flag::RST) != 0 => 3,
-        _ => 2,
-    }
-}
-
-/// Only SYN packets, with or without ACK.
+/// Only SYN packets: if the peer has answered, its half does not live longer.
 fn only_syn(half: &Half) -> bool {
-    half.runs
-        .iter()
-        .all(|run| run.tcp.is_some_and(|tcp| tcp.flags & (flag::SYN | flag::RST | flag::FIN) == flag::SYN))
+    half.runs.iter().all(|run| {
+        run.tcp.is_some_and(|tcp| tcp.flags & (flag::SYN | flag::ACK | flag::RST | flag::FIN) == flag::SYN)
+    })
 }
 
 /// Both directions are there, and nothing more can come.
@@ -277,61 +262,18 @@ fn whole(pieces: &[Piece]) -> bool {
         of_end.filter(|piece| piece.record.kind == RecordKind::Final).max_by_key(|piece| piece.record.ts_last)
     };
     let (Some(a), Some(b)) = (last(End::A), last(End::B)) else { return false };
-    let flags = Pair { a: a.record.flags(), b: b.record.flags() };
-    if a.record.proto == proto::TCP {
-        let reset = (flags.a | flags.b) & flag::RST != 0;
-        reset || flags.a & flags.b & flag::FIN != 0
-    } else {
-        a.record.ts_last.nanos().abs_diff(b.record.ts_last.nanos()) <= SAME_END
+    if a.record.ts_last.nanos().abs_diff(b.record.ts_last.nanos()) > SAME_END {
+        return false;
     }
+    let flags = Pair { a: a.record.flags(), b: b.record.flags() };
+    let reset = (flags.a | flags.b) & flag::RST != 0;
+    a.record.proto != proto::TCP || reset || flags.a & flags.b & flag::FIN != 0
 }
 
 impl Record {
     /// TCP flags of both sides.
     fn flags(&self) -> u8 {
         self.orig.tcp_flags | self.resp.tcp_flags
-    }
-}
-
-/// What the merger's table takes of a run: all of its packets at once, or, at its end, what the last of them
-/// acknowledges.
-fn facts(piece: &Piece, run: &Run, ts: u64, tail: bool) -> Facts<'static> {
-    let (record, half) = (&piece.record, &piece.half);
-    let (own, peer) = if record.orig.volume.packets > 0 {
-        (&record.orig, &record.resp)
-    } else {
-        (&record.resp, &record.orig)
-    };
-    let macs = own.mac.zip(peer.mac).map(|(src, dst)| Macs { src, dst });
-    let transport = match run.tcp {
-        Some(_) if tail => Transport::AckOnly(run.last_ack),
-        Some(header) => Transport::Tcp(header),
-        None => Transport::Other,
-    };
-    let some = |value: u32| if tail { 0 } else { value };
-    Facts {
-        key: half.key,
-        from: half.from,
-        depth: u8::from(half.key.inner()),
-        ts,
-        packets: some(run.packets),
-        ip_bytes: some(run.ip_bytes),
-        wire_bytes: some(run.wire_bytes),
-        cut_bytes: some(run.cut_bytes),
-        payload_bytes: some(run.payload_bytes),
-        transport,
-        more_flags: run.all_flags,
-        ttl: own.ttl.unwrap_or_default(),
-        request: is_request(half.key.proto(), *half.key.ports().of(half.from)),
-        place: if tail { run.last_place } else { run.first_place },
-        origin: Origin {
-            macs,
-            vlans: record.vlans,
-            mpls: record.mpls,
-            tunnel: record.tunnel,
-            tunnel_id: record.tunnel_id,
-        },
-        ..Facts::default()
     }
 }
 

@@ -152,6 +152,11 @@ impl<P: Probe> Table<P> {
         self.packet(&mut facts, parent, sink);
     }
 
+    /// It is at least `time` (ns).
+    pub(crate) fn pass_time(&mut self, time: u64) {
+        self.now = self.now.max(time);
+    }
+
     /// The session with this key is open.
     pub(crate) fn holds(&self, key: &Key) -> bool {
         self.find(key) != NONE

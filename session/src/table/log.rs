@@ -30,10 +30,14 @@ pub(crate) struct Run {
     pub(crate) wire_bytes: u32,
     pub(crate) cut_bytes: u32,
     pub(crate) payload_bytes: u32,
+    /// Payload of its last packet, if it has several.
+    pub(crate) last_payload_bytes: u32,
+    /// TTL of the first packet.
+    pub(crate) ttl: u8,
     /// Header of the first packet, if it is TCP.
     pub(crate) tcp: Option<TcpHeader>,
     /// Sequence number that continues it.
-    next_seq: u32,
+    pub(crate) next_seq: u32,
     /// Latest acknowledgement.
     pub(crate) last_ack: u32,
     /// Flags of all its packets.
@@ -63,6 +67,8 @@ impl Run {
             wire_bytes: facts.wire_bytes,
             cut_bytes: facts.cut_bytes,
             payload_bytes: facts.payload_bytes,
+            last_payload_bytes: 0,
+            ttl: facts.ttl,
             tcp,
             next_seq: header.seq.wrapping_add(facts.payload_bytes),
             last_ack: header.ack,
@@ -104,6 +110,7 @@ impl Run {
         self.wire_bytes = self.wire_bytes.saturating_add(other.wire_bytes);
         self.cut_bytes = self.cut_bytes.saturating_add(other.cut_bytes);
         self.payload_bytes = self.payload_bytes.saturating_add(other.payload_bytes);
+        self.last_payload_bytes = other.payload_bytes;
         self.next_seq = other.next_seq;
         self.last_ack = other.last_ack;
         self.all_flags |= other.all_flags;
@@ -125,8 +132,10 @@ pub(crate) struct Log {
     runs: u32,
     /// Packets were added to a run that they do not continue.
     pub(crate) inexact: bool,
-    /// The side has shown both data and bare ACKs.
-    pub(crate) mixed: bool,
+    /// What the side has shown since the last border (`history::seen`).
+    pub(crate) seen: u8,
+    /// The last packet, ns.
+    pub(crate) last: u64,
     /// Retransmissions noted.
     pub(crate) retransmissions: u64,
 }
@@ -140,7 +149,7 @@ impl Log {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { head: NONE, tail: NONE, runs: 0, inexact: false, mixed: false, retransmissions: 0 }
+        Self { head: NONE, tail: NONE, runs: 0, inexact: false, seen: 0, last: 0, retransmissions: 0 }
     }
 }
 
@@ -231,7 +240,7 @@ impl Logs {
             self.free.push(next);
             next = block.next;
         }
-        *log = Log { mixed: log.mixed, ..Log::default() };
+        *log = Log { seen: log.seen, last: log.last, retransmissions: log.retransmissions, ..Log::default() };
         runs
     }
 }

@@ -246,7 +246,8 @@ impl<P: Probe> Table<P> {
                     let len = facts.payload_bytes;
                     conversation.segment(&Segment { ts: facts.ts, from, header: *header, len })
                 }
-                (Transport::AckOnly(ack), _) => {
+                (Transport::Tail { seq, ack, len }, _) => {
+                    conversation.more_data(from, facts.ts, *seq, *len);
                     conversation.ack_only(from, facts.ts, *ack);
                     None
                 }
@@ -285,11 +286,19 @@ impl<P: Probe> Table<P> {
         }
         let sent = *cold.trail.retransmissions.of(facts.from);
         let again = std::mem::replace(&mut cold.log.retransmissions, sent) != sent;
-        let seen = *hot.seen.of(facts.from);
-        let both = seen & seen::DATA != 0 && seen & seen::ACK != 0;
-        let run = Run::new(facts, again, std::mem::replace(&mut cold.log.mixed, both));
-        // An attempt that is not answered ends there.
+        // An attempt that is not answered ends there, and another session begins.
         let border = cold.first.saturating_add(self.config.timeouts.tcp_attempt_delay);
+        if cold.log.last < border && border <= facts.ts {
+            cold.log.seen = 0;
+        }
+        cold.log.last = facts.ts;
+        let mixed = cold.log.seen == seen::DATA | seen::ACK;
+        cold.log.seen |= match &facts.transport {
+            Transport::Tcp(header) if header.flags & (flag::SYN | flag::FIN | flag::RST) != 0 => 0,
+            _ if facts.payload_bytes > 0 => seen::DATA,
+            _ => seen::ACK,
+        };
+        let run = Run::new(facts, again, mixed);
         if !self.logs.add(&mut cold.log, &run, border) {
             self.counters.unlogged += 1;
         }

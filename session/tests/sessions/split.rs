@@ -29,10 +29,9 @@ fn split(packets: &[Captured]) -> Vec<Record> {
         let original_bytes = packet.original_bytes;
         let one = Packet { ts: packet.ts, bytes: &packet.bytes, original_bytes, place: place(number) };
         tables[queue(&walk)].stage(&mut |record| halves.push(record)).push(&walk, &one);
-        if number % 64 == 0 {
-            for table in &mut tables {
-                while table.expire(packet.ts, 1_000, &mut |record| halves.push(record)) {}
-            }
+        // All workers have passed a time before the merger does.
+        for table in &mut tables {
+            while table.expire(packet.ts, 1_000, &mut |record| halves.push(record)) {}
         }
         for half in halves {
             merger.push(half, &mut |record| records.push(record));
