@@ -6,6 +6,7 @@
 
 mod common;
 mod conservation;
+mod peers;
 mod split;
 mod table;
 mod zeek;

@@ -72,29 +72,40 @@ fn differences(one: &[Record], four: &[Record]) -> (Vec<String>, Vec<String>) {
     (left, right)
 }
 
+/// Packets, bytes from IP on and bytes on the wire of all records that are not inside others.
+fn sums(records: &[Record]) -> (u64, u64, u64) {
+    let outer = records.iter().filter(|record| !record.inner);
+    outer.flat_map(|record| [record.orig.volume, record.resp.volume]).fold((0, 0, 0), |sum, volume| {
+        (sum.0 + volume.packets, sum.1 + volume.ip_bytes, sum.2 + volume.wire_bytes)
+    })
+}
+
 #[test]
 fn halves_join_into_what_one_table_makes() {
     let Some(folder) = common::traces() else {
         println!("SKIPPED 1");
         return;
     };
-    let (mut all, mut different, mut joined) = (0, 0, 0);
-    for path in common::captures(&folder.join("zeek-traces")) {
+    let (mut all, mut same, mut joined, mut in_zeeks) = (0, 0, 0, 0);
+    for path in common::captures(&folder) {
         let mut packets = common::packets(&path);
         // Some captures are out of order; what came first on two queues only the time tells.
         packets.sort_by_key(|packet| packet.ts);
         let one = common::records(Config::default(), &packets);
         let four = split(&packets);
+        let name = path.display();
+        assert_eq!(sums(&one), sums(&four), "{name}");
         let (left, right) = differences(&one, &four);
-        all += one.len();
-        different += left.len();
-        joined += four.iter().filter(|record| record.split).count();
-        if !left.is_empty() || !right.is_empty() {
-            println!("== {}", path.display());
-            left.iter().for_each(|line| println!("  one  {line}"));
-            right.iter().for_each(|line| println!("  four {line}"));
+        if path.starts_with(folder.join("zeek-traces")) {
+            assert_eq!((&left, &right), (&vec![], &vec![]), "{name}");
+            in_zeeks += one.len();
         }
+        all += one.len();
+        same += one.len() - left.len();
+        joined += four.iter().filter(|record| record.split).count();
     }
-    println!("{all} records, {joined} of joined halves: {different} different");
-    assert!(all > 500 && different == 0);
+    println!("{all} records, {joined} of joined halves: {same} the same, all {in_zeeks} of Zeek's captures");
+    // Runs of many packets are one step of a replay: where both sides send at once for long, or a record
+    // falls due inside a run, the joined record is not always the same to the letter.
+    assert!(in_zeeks > 700 && joined > 9_000 && same * 1_000 >= all * 985);
 }
