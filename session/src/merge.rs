@@ -9,11 +9,11 @@
 //! about the same time without TCP, do not wait; a SYN without more waits [`SHORT_WAIT`], for an answer to it
 //! lives no longer; all others wait until the other side must have written at least an interim record.
 
-use crate::config::{Config, Timeouts};
+use crate::config::Config;
 use crate::input::{flag, proto};
 use crate::key::Key;
 use crate::pair::{End, Pair};
-use crate::record::{EndReason, PacketRef, Record, RecordKind, Service};
+use crate::record::{PacketRef, Record, RecordKind, Service};
 use crate::table::{Sink, Table};
 use std::collections::HashMap;
 use tapedeck_packet::Timestamp;
@@ -81,13 +81,14 @@ pub struct Merger {
     long_wait: u64,
     /// What belongs to the records of joined sessions, until the last is written.
     extras: HashMap<Key, Extra>,
-    times: Timeouts,
+    /// Sessions all of whose halves have ended: written as soon as their own time is over.
+    ending: Vec<Key>,
     now: u64,
 }
 
 impl Merger {
     /// A merger; `config` is that of the tables, with a chain number of its own. At most
-    /// `config.max_sessions` halves wait; then the one that has waited longest goes on alone.
+    /// `config.max_sessions` halves wait; then those that have waited longest go on alone.
     #[must_use]
     pub fn new(config: Config) -> Self {
         let times = config.timeouts;
@@ -98,7 +99,7 @@ impl Merger {
             waiting: HashMap::new(),
             pieces: 0,
             extras: HashMap::new(),
-            times,
+            ending: Vec::new(),
             now: 0,
         }
     }
@@ -110,7 +111,6 @@ impl Merger {
             return;
         };
         let last = record.ts_last.nanos();
-        self.now = self.now.max(self.known_time(&record));
         let wait = if only_syn(&half) { SHORT_WAIT } else { self.long_wait };
         let key = half.key;
         let waiting = self.waiting.entry(key).or_default();
@@ -120,11 +120,13 @@ impl Merger {
         if whole(&waiting.pieces) {
             self.join(&key, sink);
         }
-        while self.pieces > self.max_pieces {
-            let Some(oldest) = self.waiting.iter().min_by_key(|(_, w)| w.ready).map(|(key, _)| *key) else {
-                break;
-            };
-            self.join(&oldest, sink);
+        if self.pieces > self.max_pieces {
+            // Those that have waited longest go on alone: many at once, for they must be looked for.
+            let mut all: Vec<(u64, Key)> = self.waiting.iter().map(|(key, w)| (w.ready, *key)).collect();
+            all.sort_unstable_by_key(|(ready, _)| *ready);
+            for (_, key) in all.iter().take(all.len() / 16 + 1) {
+                self.join(key, sink);
+            }
         }
     }
 
@@ -141,6 +143,7 @@ impl Merger {
         for (_, key) in ready {
             self.join(&key, sink);
         }
+        self.end(sink);
         let horizon = Timestamp::from_nanos_saturating(self.now.saturating_sub(self.long_wait));
         let (table, extras) = (&mut self.table, &mut self.extras);
         while table.expire(horizon, 1_000, &mut |record| sink(finish(record, extras))) {}
@@ -166,33 +169,37 @@ impl Merger {
         table.finish(&mut |record| sink(finish(record, extras)));
     }
 
-    /// That a half has ended of itself tells how late it is at least.
-    fn known_time(&self, record: &Record) -> u64 {
-        let times = &self.times;
-        let silence = match (record.kind, record.end_reason) {
-            (RecordKind::Final, EndReason::IdleTimeout | EndReason::EndOfFlow) => match record.proto {
-                proto::TCP => times.tcp_close_delay.min(times.tcp_attempt_delay),
-                proto::UDP => times.dns_session.min(times.udp_inactivity) / 2,
-                number => times.inactivity(number),
-            },
-            _ => 0,
-        };
-        record.ts_last.nanos().saturating_add(silence)
-    }
-
     /// Halves that wait.
     #[must_use]
     pub fn waiting(&self) -> usize {
         self.pieces
     }
 
-    /// Replays all halves of a key; if its session has ended by now, writes it.
+    /// Replays all halves of a key. If they have all ended, so will its session.
     fn join(&mut self, key: &Key, sink: Sink<'_>) {
+        let ended = self.waiting.get(key).is_some_and(|waiting| {
+            let last = |end| waiting.pieces.iter().rfind(|piece| piece.half.from == end);
+            [last(End::A), last(End::B)].into_iter().flatten().all(|p| p.record.kind == RecordKind::Final)
+        });
         self.replay(key, sink);
-        let (table, extras) = (&mut self.table, &mut self.extras);
-        if table.end_key(key, self.now, &mut |record| sink(finish(record, extras))) {
-            self.extras.remove(key);
+        if ended {
+            self.ending.push(*key);
         }
+    }
+
+    /// Writes the sessions all of whose halves have ended and whose time is over.
+    fn end(&mut self, sink: Sink<'_>) {
+        let (table, extras, waiting, now) = (&mut self.table, &mut self.extras, &self.waiting, self.now);
+        self.ending.retain(|key| {
+            if waiting.contains_key(key) {
+                return false;
+            }
+            let over = table.end_key(key, now, &mut |record| sink(finish(record, extras)));
+            if over {
+                extras.remove(key);
+            }
+            !over
+        });
     }
 
     fn replay(&mut self, key: &Key, sink: Sink<'_>) {

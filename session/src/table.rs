@@ -200,7 +200,10 @@ impl<P: Probe> Table<P> {
         let now = self.now;
         let all: Vec<u32> = self.slots.used().collect();
         for slot in all {
-            let reason = if self.expiry(slot) <= now { self.reason(slot) } else { EndReason::Forced };
+            let reason = match self.reason(slot) {
+                EndReason::IdleTimeout if self.expiry(slot) > now => EndReason::Forced,
+                reason => reason,
+            };
             self.end(slot, reason, sink);
         }
         self.emit_coarse(u64::MAX, sink);
@@ -226,6 +229,17 @@ impl<P: Probe> Table<P> {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.slots.len() == 0
+    }
+
+    /// Bytes reserved now, without what its probes have allocated: at most [`Config::memory_bytes`].
+    #[must_use]
+    pub fn reserved_bytes(&self) -> u64 {
+        self.slots.reserved_bytes()
+            + self.index.reserved_bytes()
+            + self.wheel.reserved_bytes()
+            + self.holes.reserved_bytes()
+            + self.datagrams.reserved_bytes()
+            + self.logs.reserved_bytes()
     }
 
     /// What it has counted.
@@ -309,6 +323,11 @@ impl<P: Probe> Drop for Stage<'_, '_, '_, P> {
     fn drop(&mut self) {
         self.table.apply(&mut self.facts, self.sink);
     }
+}
+
+/// Bytes that a vector has reserved.
+pub(crate) fn vec_bytes<T>(vec: &Vec<T>) -> u64 {
+    u64::try_from(vec.capacity().saturating_mul(size_of::<T>())).unwrap_or(u64::MAX)
 }
 
 /// Both sides by role.

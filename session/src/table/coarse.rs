@@ -22,19 +22,32 @@ pub(crate) struct Coarse {
     heaps: [Heap; 8],
 }
 
+/// Number of the heap, and its protocol.
+fn class(facts: &Facts<'_>) -> (usize, u8) {
+    let (class, number) = match facts.key.proto() {
+        proto::TCP => (0, proto::TCP),
+        proto::UDP => (1, proto::UDP),
+        proto::ICMP | proto::ICMPV6 => (2, proto::ICMP),
+        _ => (3, 0),
+    };
+    (class + if facts.depth > 0 { 4 } else { 0 }, number)
+}
+
 impl Coarse {
+    /// The record of what is there must be written before this packet is added.
+    pub(crate) fn is_due(&self, facts: &Facts<'_>, interim: u64) -> bool {
+        let heap = self.heaps.get(class(facts).0).filter(|heap| heap.volume.packets > 0);
+        heap.is_some_and(|heap| facts.ts >= heap.first.saturating_add(interim))
+    }
+
     pub(crate) fn add(&mut self, facts: &Facts<'_>, ref_gap: u32) {
-        let (class, number) = match facts.key.proto() {
-            proto::TCP => (0, proto::TCP),
-            proto::UDP => (1, proto::UDP),
-            proto::ICMP | proto::ICMPV6 => (2, proto::ICMP),
-            _ => (3, 0),
-        };
+        let (class, number) = class(facts);
         let inner = facts.depth > 0;
-        let Some(heap) = self.heaps.get_mut(class + if inner { 4 } else { 0 }) else { return };
+        let Some(heap) = self.heaps.get_mut(class) else { return };
         if heap.volume.packets == 0 {
             *heap = Heap { proto: number, inner, first: facts.ts, ..Heap::default() };
         }
+        heap.first = heap.first.min(facts.ts);
         heap.last = heap.last.max(facts.ts);
         heap.volume.packets += 1;
         heap.volume.ip_bytes += u64::from(facts.ip_bytes);

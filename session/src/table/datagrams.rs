@@ -3,6 +3,7 @@
 //! A small set-associative table by (key without ports, identification); when a set is full its oldest
 //! entry goes. What is not found here makes a session without ports.
 
+use super::vec_bytes;
 use crate::key::Key;
 use crate::pair::End;
 
@@ -45,6 +46,11 @@ impl Datagrams {
     /// Bytes for `max` datagrams.
     pub(crate) fn bytes(max: u32) -> u64 {
         Self::sets(max) * size_of::<[Datagram; WAYS]>() as u64
+    }
+
+    /// Bytes reserved now.
+    pub(crate) fn reserved_bytes(&self) -> u64 {
+        vec_bytes(&self.sets)
     }
 
     fn set(&mut self, hash: u64, id: u32) -> Option<&mut [Datagram; WAYS]> {

@@ -128,15 +128,17 @@ impl<P: Probe> Table<P> {
             (side(hot, cold, &volumes, orig), side(hot, cold, &volumes, orig.other()));
         let mut refs = cold.refs;
         refs.extend(hot.place);
-        let empty = hot.packets() == 0;
+        // Packets out of order may come from before the record, or from before the session.
+        let interval = if hot.packets() == 0 { hot.last } else { hot.interval.min(hot.last) };
+        let interval = interval.max(hot.last.saturating_sub(self.config.timeouts.interim));
         Some(Record {
             kind,
             number: cold.records,
             uid: self.uid(cold.number),
             parent: cold.parent,
             inner: hot.key.inner(),
-            ts: time(cold.first),
-            ts_interval: time(if empty { hot.last } else { hot.interval.min(hot.last) }),
+            ts: time(cold.first.min(interval)),
+            ts_interval: time(interval),
             ts_last: time(hot.last),
             proto: hot.key.proto(),
             orig: orig_side,
@@ -167,7 +169,7 @@ impl<P: Probe> Table<P> {
         let heaps: Vec<Heap> = self.coarse.take(before).collect();
         for heap in heaps {
             let number = self.number();
-            sink(coarse(&heap, self.uid(number), self.config.queue));
+            sink(coarse(&heap, self.uid(number), self.config.queue, self.config.timeouts.interim));
         }
     }
 }
@@ -226,7 +228,8 @@ fn conn_state(hot: &Hot, tcp: &Tcp, history: &str) -> ConnState {
     }
 }
 
-fn coarse(heap: &Heap, uid: Uid, queue: u32) -> Record {
+fn coarse(heap: &Heap, uid: Uid, queue: u32, interim: u64) -> Record {
+    let first = heap.first.max(heap.last.saturating_sub(interim));
     let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let side = Side {
         address: nowhere,
@@ -243,8 +246,8 @@ fn coarse(heap: &Heap, uid: Uid, queue: u32) -> Record {
         uid,
         parent: None,
         inner: heap.inner,
-        ts: time(heap.first),
-        ts_interval: time(heap.first),
+        ts: time(first),
+        ts_interval: time(first),
         ts_last: time(heap.last),
         proto: heap.proto,
         orig: side,

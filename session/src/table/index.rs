@@ -30,6 +30,11 @@ impl Index {
         u64::from(Self::length(slots)) * 8
     }
 
+    /// Bytes reserved now.
+    pub(crate) fn reserved_bytes(&self) -> u64 {
+        u64::try_from(self.entries.len()).unwrap_or(0).saturating_mul(8)
+    }
+
     fn at(&self, place: u32) -> u64 {
         usize::try_from(place).ok().and_then(|place| self.entries.get(place)).copied().unwrap_or(0)
     }

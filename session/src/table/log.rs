@@ -6,6 +6,7 @@
 //! both directions are here.
 
 use super::index::NONE;
+use super::vec_bytes;
 use crate::input::{Facts, Place, TcpHeader, Transport, flag};
 
 /// Runs of a session between two records.
@@ -170,6 +171,11 @@ impl Logs {
     /// Bytes for `max` blocks.
     pub(crate) const fn bytes(max: u64) -> u64 {
         max * (size_of::<Block>() as u64 + size_of::<u32>() as u64)
+    }
+
+    /// Bytes reserved now.
+    pub(crate) fn reserved_bytes(&self) -> u64 {
+        vec_bytes(&self.blocks) + vec_bytes(&self.free)
     }
 
     fn block(&mut self, block: u32) -> Option<&mut Block> {

@@ -5,6 +5,7 @@
 
 use super::log::Log;
 use super::refs::{Refs, near};
+use super::vec_bytes;
 use crate::history::Trail;
 use crate::input::{Origin, Place, proto};
 use crate::key::Key;
@@ -127,6 +128,11 @@ impl Slots {
     pub(crate) const fn bytes(max: u64) -> u64 {
         let each = size_of::<Hot>() + size_of::<Tcp>() + size_of::<Cold>() + size_of::<u32>();
         max * each as u64
+    }
+
+    /// Bytes reserved now.
+    pub(crate) fn reserved_bytes(&self) -> u64 {
+        vec_bytes(&self.hot) + vec_bytes(&self.tcp) + vec_bytes(&self.cold) + vec_bytes(&self.free)
     }
 
     /// Sessions held.

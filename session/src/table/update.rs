@@ -40,6 +40,9 @@ impl<P: Probe> Table<P> {
         }
         let facts = &*facts;
         let Some(slot) = self.session(facts, outer, sink) else {
+            if self.coarse.is_due(facts, self.config.timeouts.interim) {
+                self.emit_coarse(u64::MAX, sink);
+            }
             self.coarse.add(facts, self.config.ref_gap);
             self.counters.coarse_packets += u64::from(facts.depth == 0);
             return None;
@@ -192,7 +195,7 @@ impl<P: Probe> Table<P> {
     fn count(&mut self, slot: u32, facts: &Facts<'_>) {
         let ref_gap = self.config.ref_gap;
         let Some(Session { hot, tcp, cold }) = self.slots.get(slot) else { return };
-        if hot.packets() == 0 {
+        if hot.packets() == 0 || facts.ts < hot.interval {
             hot.interval = facts.ts;
         }
         hot.last = hot.last.max(facts.ts);

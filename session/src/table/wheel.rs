@@ -5,6 +5,7 @@
 //! through an array, so nothing is allocated and any session can leave at once.
 
 use super::index::NONE;
+use super::vec_bytes;
 
 /// Length of a tick, ns.
 const TICK: u64 = 100_000_000;
@@ -39,6 +40,11 @@ impl Wheel {
     /// Bytes a wheel for `slots` sessions takes.
     pub(crate) const fn bytes(slots: u64) -> u64 {
         TICKS * 4 + slots * size_of::<Link>() as u64
+    }
+
+    /// Bytes reserved now.
+    pub(crate) fn reserved_bytes(&self) -> u64 {
+        TICKS * 4 + vec_bytes(&self.links)
     }
 
     /// Puts `slot`, which stands nowhere, where it is looked at when `deadline` (ns) has passed. `time` (ns)

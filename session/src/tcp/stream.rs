@@ -6,6 +6,7 @@
 
 use super::{Conversation, State, full};
 use crate::pair::End;
+use crate::table::vec_bytes;
 
 /// Zeek's `tcp_max_initial_window` and `tcp_max_above_hole_without_any_acks`.
 const MAX_WITHOUT_ACKS: u64 = 16_384;
@@ -121,6 +122,11 @@ impl Holes {
     /// Bytes a pool of `max` lists takes at most.
     pub(crate) const fn bytes(max: u64) -> u64 {
         max * (size_of::<Ranges>() as u64 + size_of::<u32>() as u64)
+    }
+
+    /// Bytes reserved now.
+    pub(crate) fn reserved_bytes(&self) -> u64 {
+        vec_bytes(&self.lists) + vec_bytes(&self.free)
     }
 
     fn take(&mut self) -> u32 {

@@ -6,6 +6,7 @@ use tapedeck_packet::{LinkType, Timestamp, Walk};
 use tapedeck_session::{Config, Packet, Place, Record, Table};
 
 /// One packet of a capture file.
+#[derive(Clone, Debug)]
 pub(crate) struct Captured {
     pub(crate) link: LinkType,
     pub(crate) ts: Timestamp,
@@ -79,6 +80,20 @@ pub(crate) fn run(table: &mut Table, packets: &[Captured]) -> Vec<Record> {
     }
     table.finish(&mut |record| records.push(record));
     records
+}
+
+/// Feeds all packets as one batch.
+pub(crate) fn push(table: &mut Table, packets: &[Captured], sink: &mut dyn FnMut(Record)) {
+    let mut walk = Walk::new();
+    let mut stage = table.stage(sink);
+    for (number, packet) in packets.iter().enumerate() {
+        walk.run(packet.link, &packet.bytes);
+        let original_bytes = packet.original_bytes;
+        stage.push(
+            &walk,
+            &Packet { ts: packet.ts, bytes: &packet.bytes, original_bytes, place: place(number) },
+        );
+    }
 }
 
 /// All records of a capture, by a table of this configuration.

@@ -6,7 +6,10 @@
 
 mod common;
 mod conservation;
+mod hostile;
+mod packets;
 mod peers;
+mod scripts;
 mod split;
 mod table;
 mod zeek;
