@@ -20,7 +20,6 @@ use crate::pair::Pair;
 use crate::probe::Probe;
 use crate::record::{EndReason, Record, Uid};
 use crate::tcp::stream::Holes;
-use arrayvec::ArrayVec;
 use tapedeck_packet::{Timestamp, Walk};
 
 mod coarse;
@@ -43,7 +42,7 @@ use slots::Slots;
 use wheel::Wheel;
 
 /// Packets applied at once.
-const STAGE: usize = 32;
+const STAGE: usize = 40;
 
 /// Who takes the records.
 pub type Sink<'a> = &'a mut dyn FnMut(Record);
@@ -179,7 +178,7 @@ impl<P: Probe> Table<P> {
 
     /// Begins a batch. Records go to `sink`.
     pub fn stage<'t, 's, 'p>(&'t mut self, sink: Sink<'s>) -> Stage<'t, 's, 'p, P> {
-        Stage { table: self, sink, facts: ArrayVec::new() }
+        Stage { table: self, sink, facts: [Facts::default(); STAGE], used: 0 }
     }
 
     /// Ends what has ended by `now`, and writes the interim records that are due: at most `limit` sessions
@@ -289,12 +288,13 @@ impl<P: Probe> Table<P> {
 pub struct Stage<'t, 's, 'p, P: Probe = ()> {
     table: &'t mut Table<P>,
     sink: Sink<'s>,
-    facts: ArrayVec<Facts<'p>, STAGE>,
+    facts: [Facts<'p>; STAGE],
+    used: usize,
 }
 
 impl<P: Probe> std::fmt::Debug for Stage<'_, '_, '_, P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Stage").field("facts", &self.facts.len()).finish_non_exhaustive()
+        f.debug_struct("Stage").field("used", &self.used).finish_non_exhaustive()
     }
 }
 
@@ -302,26 +302,32 @@ impl<'p, P: Probe> Stage<'_, '_, 'p, P> {
     /// Takes a packet; `walk` is the walk of its bytes.
     #[inline]
     pub fn push(&mut self, walk: &Walk, packet: &Packet<'p>) {
-        let (table, facts) = (&mut *self.table, &mut self.facts);
+        // All layers of a packet stay in one stage, so that an inner one finds its outer one.
+        if self.used + tapedeck_packet::walk::MAX_LAYERS > STAGE {
+            self.apply();
+        }
+        let table = &mut *self.table;
         table.counters.packets += 1;
         table.counters.wire_bytes += u64::from(packet.original_bytes);
-        // All layers of a packet stay in one stage, so that an inner one finds its outer one.
-        if facts.remaining_capacity() < tapedeck_packet::walk::MAX_LAYERS {
-            table.apply(facts, self.sink);
-            facts.clear();
-        }
-        let has_ip = table.reader.read(walk, packet, |one| facts.push(one));
-        if !has_ip {
+        let free = self.facts.get_mut(self.used..).unwrap_or_default();
+        let layers = table.reader.read(walk, packet, free);
+        if layers == 0 {
             table.counters.non_ip_packets += 1;
             table.counters.non_ip_bytes += u64::from(packet.original_bytes);
             table.now = table.now.max(packet.ts.nanos());
         }
+        self.used += layers;
+    }
+
+    fn apply(&mut self) {
+        let used = std::mem::take(&mut self.used);
+        self.table.apply(self.facts.get_mut(..used).unwrap_or_default(), self.sink);
     }
 }
 
 impl<P: Probe> Drop for Stage<'_, '_, '_, P> {
     fn drop(&mut self) {
-        self.table.apply(&mut self.facts, self.sink);
+        Stage::apply(self);
     }
 }
 
