@@ -91,8 +91,9 @@ pub struct Config {
     /// Sessions per second that may push out another when the table is full; what comes beyond that is
     /// counted in coarse records.
     pub max_evictions_per_second: u32,
-    /// Payload probes held at once.
-    pub max_probes: u32,
+    /// Payload inspectors held at once. A session needs one from its first payload until the inspector
+    /// knows enough.
+    pub max_inspectors: u32,
     /// Datagrams whose fragments are followed at once.
     pub max_datagrams: u32,
     /// Reassembly lists for TCP streams with holes, at once. One that finds none counts its hole at once.
@@ -121,7 +122,7 @@ impl Default for Config {
             queue: 0,
             max_sessions: 1 << 18,
             max_evictions_per_second: 1 << 14,
-            max_probes: 1 << 14,
+            max_inspectors: 1 << 16,
             max_datagrams: 1 << 12,
             max_holes: 1 << 13,
             ref_gap: 16,

@@ -8,20 +8,20 @@
 pub mod config;
 mod history;
 mod input;
+pub mod inspect;
 mod key;
 pub mod merge;
 mod pair;
 pub mod ports;
-pub mod probe;
 pub mod record;
 pub mod table;
 mod tcp;
 
 pub use config::{Config, Timeouts};
 pub use input::{Packet, Place};
+pub use inspect::{Ends, Inspector};
 pub use merge::{Half, Merger};
 pub use ports::ServerPorts;
-pub use probe::{PROBE_WINDOW, Probe, Progress};
 
 pub use record::{
     ConnState, EndReason, PacketRef, Record, RecordKind, Service, ServiceSource, Side, Uid, Volume,

@@ -95,7 +95,7 @@ impl Merger {
         Self {
             max_pieces: usize::try_from(config.max_sessions).unwrap_or(usize::MAX),
             long_wait: times.tcp_inactivity.saturating_add(times.interim).saturating_add(SLACK),
-            table: Table::keyed(Config { split: false, max_probes: 0, ..config }),
+            table: Table::keyed(Config { split: false, max_inspectors: 0, ..config }),
             waiting: HashMap::new(),
             pieces: 0,
             extras: HashMap::new(),

@@ -15,9 +15,9 @@
 
 use crate::config::Config;
 use crate::input::{Facts, Packet, Reader};
+use crate::inspect::Inspector;
 use crate::key::Key;
 use crate::pair::Pair;
-use crate::probe::Probe;
 use crate::record::{EndReason, Record, Uid};
 use crate::tcp::stream::Holes;
 use tapedeck_packet::{Timestamp, Walk};
@@ -26,8 +26,8 @@ mod coarse;
 mod datagrams;
 mod emit;
 mod index;
+mod inspectors;
 pub(crate) mod log;
-mod probes;
 mod refs;
 mod slots;
 mod update;
@@ -36,8 +36,8 @@ mod wheel;
 use coarse::Coarse;
 use datagrams::Datagrams;
 use index::{Index, NONE};
+use inspectors::Inspectors;
 use log::Logs;
-use probes::Probes;
 use slots::Slots;
 use wheel::Wheel;
 
@@ -66,8 +66,8 @@ pub struct Counters {
     pub coarse_packets: u64,
     /// TCP streams whose lowest hole was given up for want of room.
     pub forced_gaps: u64,
-    /// Sessions that found no payload probe free.
-    pub unprobed: u64,
+    /// Sessions that found no payload inspector free.
+    pub uninspected: u64,
     /// Packets of one-sided sessions that found no room in a log for the merger.
     pub unlogged: u64,
 }
@@ -82,7 +82,7 @@ pub struct Table<P = ()> {
     wheel: Wheel,
     holes: Holes,
     datagrams: Datagrams,
-    probes: Probes<P>,
+    inspectors: Inspectors<P>,
     coarse: Coarse,
     logs: Logs,
     /// Each record says its key, for the merger.
@@ -99,7 +99,7 @@ pub struct Table<P = ()> {
 }
 
 impl Config {
-    /// Bytes a table of this configuration takes at most, without what its probes allocate.
+    /// Bytes a table of this configuration takes at most, without what its inspectors allocate.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         let sessions = u64::from(self.max_sessions.clamp(1, 1 << 30));
@@ -112,7 +112,7 @@ impl Config {
     }
 }
 
-impl<P: Probe> Table<P> {
+impl<P: Inspector> Table<P> {
     /// An empty table.
     #[must_use]
     pub fn new(mut config: Config) -> Self {
@@ -125,7 +125,7 @@ impl<P: Probe> Table<P> {
             slots,
             holes: Holes::new(config.max_holes),
             datagrams: Datagrams::new(config.max_datagrams, config.timeouts.fragment),
-            probes: Probes::new(config.max_probes),
+            inspectors: Inspectors::new(config.max_inspectors),
             coarse: Coarse::default(),
             logs: Logs::new(if config.split { config.max_log_blocks } else { 0 }),
             keyed: false,
@@ -230,7 +230,7 @@ impl<P: Probe> Table<P> {
         self.slots.len() == 0
     }
 
-    /// Bytes reserved now, without what its probes have allocated: at most [`Config::memory_bytes`].
+    /// Bytes reserved now, without what its inspectors have allocated: at most [`Config::memory_bytes`].
     #[must_use]
     pub fn reserved_bytes(&self) -> u64 {
         self.slots.reserved_bytes()
@@ -285,20 +285,20 @@ impl<P: Probe> Table<P> {
 }
 
 /// A batch on its way into the table. What has been pushed is applied at the latest when it is dropped.
-pub struct Stage<'t, 's, 'p, P: Probe = ()> {
+pub struct Stage<'t, 's, 'p, P: Inspector = ()> {
     table: &'t mut Table<P>,
     sink: Sink<'s>,
     facts: [Facts<'p>; STAGE],
     used: usize,
 }
 
-impl<P: Probe> std::fmt::Debug for Stage<'_, '_, '_, P> {
+impl<P: Inspector> std::fmt::Debug for Stage<'_, '_, '_, P> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Stage").field("used", &self.used).finish_non_exhaustive()
     }
 }
 
-impl<'p, P: Probe> Stage<'_, '_, 'p, P> {
+impl<'p, P: Inspector> Stage<'_, '_, 'p, P> {
     /// Takes a packet; `walk` is the walk of its bytes.
     #[inline]
     pub fn push(&mut self, walk: &Walk, packet: &Packet<'p>) {
@@ -325,7 +325,7 @@ impl<'p, P: Probe> Stage<'_, '_, 'p, P> {
     }
 }
 
-impl<P: Probe> Drop for Stage<'_, '_, '_, P> {
+impl<P: Inspector> Drop for Stage<'_, '_, '_, P> {
     fn drop(&mut self) {
         Stage::apply(self);
     }

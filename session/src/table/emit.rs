@@ -1,19 +1,19 @@
 //! How sessions end, and what is written of them.
 
 use super::coarse::Heap;
-use super::slots::{Cold, Hot, Probing, Session};
+use super::slots::{Cold, Hot, Inspecting, Session};
 use super::update::{silent_at, tcp_expiry};
 use super::{Sink, Table, by_role};
 use crate::input::proto;
+use crate::inspect::Inspector;
 use crate::merge::Half;
 use crate::pair::{End, Pair};
-use crate::probe::Probe;
 use crate::record::{ConnState, EndReason, Record, RecordKind, Service, Side, Uid, Volume};
 use crate::tcp::Tcp;
 use std::net::{IpAddr, Ipv4Addr};
 use tapedeck_packet::{Timestamp, Tunnel};
 
-impl<P: Probe> Table<P> {
+impl<P: Inspector> Table<P> {
     /// When a session is removed if nothing more comes, ns.
     pub(super) fn expiry(&self, slot: u32) -> u64 {
         let times = &self.config.timeouts;
@@ -79,9 +79,18 @@ impl<P: Probe> Table<P> {
     /// Writes a record of what came since the last one, and begins to count anew.
     fn emit(&mut self, slot: u32, kind: RecordKind, reason: EndReason, sink: Sink<'_>) {
         let Some(session) = self.slots.get(slot) else { return };
-        if kind == RecordKind::Final && session.hot.probing == Probing::Yes {
-            session.hot.probing = Probing::Done;
-            session.cold.service = Some(Box::new(self.probes.finish(session.cold.probe)));
+        if kind == RecordKind::Final {
+            let (ends, inspector) = (session.hot.ends(), session.cold.inspector);
+            let service = match session.hot.inspecting {
+                Inspecting::Yes => Some(self.inspectors.finish(inspector, ends)),
+                // Payload that nobody could look at.
+                Inspecting::Done if session.cold.service.is_none() => Some(P::default().finish(ends)),
+                _ => None,
+            };
+            if let Some(service) = service {
+                session.hot.inspecting = Inspecting::Done;
+                session.cold.service = Some(Box::new(service));
+            }
         }
         let Some(mut record) = self.record(slot, kind, reason) else { return };
         record.half = self.half(slot);
@@ -116,7 +125,7 @@ impl<P: Probe> Table<P> {
 
     /// What a record of an open session would say.
     pub(super) fn snapshot(&self, slot: u32) -> Option<Record> {
-        self.record(slot, RecordKind::Interim, EndReason::ActiveTimeout)
+        self.record(slot, RecordKind::Open, EndReason::ActiveTimeout)
     }
 
     fn record(&self, slot: u32, kind: RecordKind, end_reason: EndReason) -> Option<Record> {

@@ -8,6 +8,7 @@ use super::refs::{Refs, near};
 use super::vec_bytes;
 use crate::history::Trail;
 use crate::input::{Origin, Place, proto};
+use crate::inspect::Ends;
 use crate::key::Key;
 use crate::pair::{End, Pair};
 use crate::record::{Service, Uid, Volume};
@@ -36,7 +37,7 @@ pub(crate) struct Hot {
     /// The side has sent something.
     pub(crate) met: Pair<bool>,
     pub(crate) orig: End,
-    pub(crate) probing: Probing,
+    pub(crate) inspecting: Inspecting,
     /// Ends as DNS does.
     pub(crate) is_dns: bool,
     /// The list of packet references is full: its last one takes all that follows in its segment.
@@ -47,11 +48,11 @@ const _: () = assert!(size_of::<Hot>() == 128, "two cache lines");
 
 /// What becomes of a session's payload.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum Probing {
+pub(crate) enum Inspecting {
     /// No payload yet.
     #[default]
     NotYet,
-    /// A probe looks at it.
+    /// An inspector looks at it.
     Yes,
     /// Not looked at any more.
     Done,
@@ -60,6 +61,16 @@ pub(crate) enum Probing {
 impl Hot {
     pub(crate) fn is_tcp(&self) -> bool {
         self.key.proto() == proto::TCP && !self.key.no_ports()
+    }
+
+    /// What is known without payload.
+    pub(crate) fn ends(&self) -> Ends {
+        let ports = self.key.ports();
+        Ends {
+            proto: self.key.proto(),
+            orig_port: *ports.of(self.orig),
+            resp_port: *ports.of(self.orig.other()),
+        }
     }
 
     /// Packets since the last record.
@@ -90,8 +101,8 @@ pub(crate) struct Cold {
     pub(crate) trail: Trail,
     /// Packets since the last record, while only one side has been seen and that matters.
     pub(crate) log: Log,
-    /// Number of its probe while `Hot::probing` says yes.
-    pub(crate) probe: u32,
+    /// Number of its inspector while `Hot::inspecting` says yes.
+    pub(crate) inspector: u32,
     pub(crate) service: Option<Box<Service>>,
 }
 

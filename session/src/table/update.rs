@@ -4,22 +4,22 @@ use super::datagrams::Datagram;
 use super::index::NONE;
 use super::log::Run;
 use super::refs::near;
-use super::slots::{Cold, Hot, Probing, Session};
+use super::slots::{Cold, Hot, Inspecting, Session};
 use super::{Sink, Table};
 use crate::config::Timeouts;
 use crate::history::seen;
 use crate::input::{Facts, TcpHeader, Transport, flag, is_broadcast, proto};
+use crate::inspect::{Inspector, WINDOW};
 use crate::key::{Key, Parts};
 use crate::pair::{End, Pair};
 use crate::ports::is_dns;
-use crate::probe::{PROBE_WINDOW, Probe, Progress};
 use crate::record::{EndReason, Uid};
 use crate::tcp::{Conversation, Segment, Tcp, Timers};
 
 /// A record is due before a counter of packets can overflow.
 const MAX_PACKETS: u32 = 1 << 31;
 
-impl<P: Probe> Table<P> {
+impl<P: Inspector> Table<P> {
     /// Takes one layer of a packet. `outer` is the session of the layer around it; returns this layer's.
     pub(super) fn packet(
         &mut self,
@@ -269,7 +269,8 @@ impl<P: Probe> Table<P> {
                 cold.trail.history.add(b'D', from, hot.orig);
             }
             let sent = tcp.other_payload(from).saturating_sub(u64::from(facts.payload_bytes));
-            let before = if hot.probing == Probing::Done { 0 } else { cold.base.of(from).payload_bytes };
+            let before =
+                if hot.inspecting == Inspecting::Done { 0 } else { cold.base.of(from).payload_bytes };
             (Some(before + sent), silent_at(hot, cold, times))
         };
         let full = hot.packets.a >= MAX_PACKETS || hot.packets.b >= MAX_PACKETS;
@@ -307,28 +308,24 @@ impl<P: Probe> Table<P> {
         }
     }
 
-    /// Shows the payload to the session's probe.
+    /// Shows the payload to the session's inspector.
     fn show(&mut self, slot: u32, facts: &Facts<'_>, offset: Option<u64>) {
         let Some(Session { hot, cold, .. }) = self.slots.get(slot) else { return };
-        let Some(offset) = offset.filter(|_| hot.probing != Probing::Done && !facts.payload.is_empty())
-        else {
-            return;
-        };
-        if offset >= PROBE_WINDOW {
-            return;
-        }
-        if hot.probing == Probing::NotYet {
-            let Some(probe) = self.probes.take() else {
-                hot.probing = Probing::Done;
-                self.counters.unprobed += 1;
+        let wanted = hot.inspecting != Inspecting::Done && !facts.payload.is_empty();
+        let Some(offset) = offset.filter(|offset| wanted && *offset < WINDOW) else { return };
+        if hot.inspecting == Inspecting::NotYet {
+            let Some(inspector) = self.inspectors.take() else {
+                hot.inspecting = Inspecting::Done;
+                self.counters.uninspected += 1;
                 return;
             };
-            (hot.probing, cold.probe) = (Probing::Yes, probe);
+            (hot.inspecting, cold.inspector) = (Inspecting::Yes, inspector);
         }
-        let Some(probe) = self.probes.get(cold.probe) else { return };
-        if probe.feed(facts.from == hot.orig, offset, facts.payload) == Progress::Done {
-            hot.probing = Probing::Done;
-            cold.service = Some(Box::new(self.probes.finish(cold.probe)));
+        let Some(inspector) = self.inspectors.get(cold.inspector) else { return };
+        let ends = hot.ends();
+        if !inspector.feed(ends, facts.from == hot.orig, offset, facts.payload) {
+            hot.inspecting = Inspecting::Done;
+            cold.service = Some(Box::new(self.inspectors.finish(cold.inspector, ends)));
         }
     }
 

@@ -2,12 +2,19 @@
 
 use crate::common::{self, Captured};
 use crate::packets::{self, at, ethernet, ip4, script, tcp, udp};
-use tapedeck_session::{Config, Record, RecordKind, ServerPorts, Table};
+use tapedeck_session::{
+    Config, Ends, Inspector, Packet, Place, Record, RecordKind, ServerPorts, Service, Table, Timeouts,
+};
 
 /// A record in a line: history, state, packets, payload bytes, missed bytes, reason.
 fn line(r: &Record) -> String {
     let history = if r.history.is_empty() { "-" } else { &r.history };
-    let kind = if r.kind == RecordKind::Interim { "interim " } else { "" };
+    let kind = match r.kind {
+        RecordKind::Final => "",
+        RecordKind::Interim => "interim ",
+        RecordKind::Open => "open ",
+        RecordKind::Coarse => "coarse ",
+    };
     let missed = if r.missed_bytes > 0 { format!(" missed {}", r.missed_bytes) } else { String::new() };
     format!(
         "{kind}{history} {} {}/{} {}/{}{missed} {:?}",
@@ -228,8 +235,61 @@ fn open_sessions_are_shown_and_left_alone() {
     common::push(&mut table, &packets, &mut stage_sink);
     for _ in 0..2 {
         let open: Vec<String> = table.open(tapedeck_packet::Timestamp::ZERO).map(|r| line(&r)).collect();
-        assert_eq!(open, ["interim Dd SF 1/1 10/20 ActiveTimeout"]);
+        assert_eq!(open, ["open Dd SF 1/1 10/20 ActiveTimeout"]);
     }
     let later = tapedeck_packet::Timestamp::from_nanos(packets::START + 31_000_000_000).unwrap();
     assert_eq!(table.open(later).count(), 0);
+}
+
+/// Writes down what it is shown.
+#[derive(Default)]
+struct Witness(String);
+
+impl Inspector for Witness {
+    fn feed(&mut self, ends: Ends, from_orig: bool, offset: u64, payload: &[u8]) -> bool {
+        let direction = if from_orig { '>' } else { '<' };
+        self.0 += &format!("{direction}{}@{offset}/{} ", payload.len(), ends.resp_port);
+        self.0.len() < 40
+    }
+
+    fn finish(self, _: Ends) -> Service {
+        Service { http_host: Some(self.0.trim_end().into()), ..Service::default() }
+    }
+}
+
+#[test]
+fn inspectors_see_payload_and_where_it_stands() {
+    let cases = [
+        (
+            "0.0 > S 100
+             0.1 < SA 500 101
+             0.2 > A 111 501 10
+             0.3 > A 101 501 10
+             0.4 < A 501 121 7
+             0.5 > A 121 501",
+            ">10@10/9999 >10@0/9999 <7@0/9999",
+        ),
+        ("0 > udp 10\n 1 > udp 5\n 2 < udp 7\n 3 > udp 0", ">10@0/9999 >5@10/9999 <7@0/9999"),
+        // A record between two packets changes nothing.
+        (
+            "0 > udp 10\n 50 > udp 1\n 100 > udp 1\n 150 > udp 1",
+            ">10@0/9999 >1@10/9999 >1@11/9999 >1@12/9999",
+        ),
+    ];
+    let mut walk = tapedeck_packet::Walk::new();
+    for (text, expected) in cases {
+        let timeouts = Timeouts { interim: 60_000_000_000, ..Timeouts::default() };
+        let mut table: Table<Witness> = Table::new(Config { timeouts, ..Config::default() });
+        let (packets, mut seen) = (script(text), String::new());
+        let mut sink = |record: Record| seen = record.service.http_host.unwrap_or_default().into();
+        let mut stage = table.stage(&mut sink);
+        for packet in &packets {
+            walk.run(packet.link, &packet.bytes);
+            let (bytes, original_bytes) = (&packet.bytes[..], packet.original_bytes);
+            stage.push(&walk, &Packet { ts: packet.ts, bytes, original_bytes, place: Place::default() });
+        }
+        drop(stage);
+        table.finish(&mut sink);
+        assert_eq!(seen, expected, "{text}");
+    }
 }
