@@ -1,7 +1,7 @@
-//! The sessions themselves: three arrays side by side, by slot number.
+//! The sessions themselves: two arrays side by side, by slot number.
 //!
-//! `Hot` is what every packet touches, `Tcp` what every TCP packet touches besides, `Cold` the rest. The
-//! arrays grow up to their reserved capacity and never move; slots are used again, last freed first.
+//! `Hot` is what every packet touches, `Tcp` what every TCP packet touches besides; both stand together, for
+//! one page of memory to look up. `Cold` is the rest. The arrays grow up to their reserved capacity and never move; slots are used again, last freed first.
 
 use super::log::Log;
 use super::refs::{Refs, near};
@@ -106,11 +106,18 @@ pub(crate) struct Cold {
     pub(crate) service: Option<Box<Service>>,
 }
 
+/// Four cache lines.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C, align(256))]
+struct Warm {
+    hot: Hot,
+    tcp: Tcp,
+}
+
 /// The arrays.
 #[derive(Debug)]
 pub(crate) struct Slots {
-    hot: Vec<Hot>,
-    tcp: Vec<Tcp>,
+    warm: Vec<Warm>,
     cold: Vec<Cold>,
     free: Vec<u32>,
     max: usize,
@@ -127,8 +134,7 @@ impl Slots {
     pub(crate) fn new(max: u32) -> Self {
         let max = usize::try_from(max).unwrap_or(usize::MAX);
         Self {
-            hot: Vec::with_capacity(max),
-            tcp: Vec::with_capacity(max),
+            warm: Vec::with_capacity(max),
             cold: Vec::with_capacity(max),
             free: Vec::with_capacity(max),
             max,
@@ -137,18 +143,18 @@ impl Slots {
 
     /// Bytes for `max` slots.
     pub(crate) const fn bytes(max: u64) -> u64 {
-        let each = size_of::<Hot>() + size_of::<Tcp>() + size_of::<Cold>() + size_of::<u32>();
+        let each = size_of::<Warm>() + size_of::<Cold>() + size_of::<u32>();
         max * each as u64
     }
 
     /// Bytes reserved now.
     pub(crate) fn reserved_bytes(&self) -> u64 {
-        vec_bytes(&self.hot) + vec_bytes(&self.tcp) + vec_bytes(&self.cold) + vec_bytes(&self.free)
+        vec_bytes(&self.warm) + vec_bytes(&self.cold) + vec_bytes(&self.free)
     }
 
     /// Sessions held.
     pub(crate) fn len(&self) -> usize {
-        self.hot.len() - self.free.len()
+        self.warm.len() - self.free.len()
     }
 
     /// A free slot, if there is one.
@@ -156,12 +162,11 @@ impl Slots {
         if let Some(slot) = self.free.pop() {
             return Some(slot);
         }
-        let slot = u32::try_from(self.hot.len()).ok()?;
-        if self.hot.len() >= self.max {
+        let slot = u32::try_from(self.warm.len()).ok()?;
+        if self.warm.len() >= self.max {
             return None;
         }
-        self.hot.push(Hot::default());
-        self.tcp.push(Tcp::default());
+        self.warm.push(Warm::default());
         self.cold.push(Cold::default());
         Some(slot)
     }
@@ -175,11 +180,11 @@ impl Slots {
     }
 
     pub(crate) fn hot(&self, slot: u32) -> Option<&Hot> {
-        self.hot.get(usize::try_from(slot).ok()?)
+        self.warm.get(usize::try_from(slot).ok()?).map(|warm| &warm.hot)
     }
 
     fn hot_mut(&mut self, slot: u32) -> Option<&mut Hot> {
-        self.hot.get_mut(usize::try_from(slot).ok()?)
+        self.warm.get_mut(usize::try_from(slot).ok()?).map(|warm| &mut warm.hot)
     }
 
     pub(crate) fn cold(&self, slot: u32) -> Option<&Cold> {
@@ -187,17 +192,18 @@ impl Slots {
     }
 
     pub(crate) fn tcp(&self, slot: u32) -> Option<&Tcp> {
-        self.tcp.get(usize::try_from(slot).ok()?)
+        self.warm.get(usize::try_from(slot).ok()?).map(|warm| &warm.tcp)
     }
 
     pub(crate) fn get(&mut self, slot: u32) -> Option<Session<'_>> {
         let at = usize::try_from(slot).ok()?;
-        Some(Session { hot: self.hot.get_mut(at)?, tcp: self.tcp.get_mut(at)?, cold: self.cold.get_mut(at)? })
+        let Warm { hot, tcp } = self.warm.get_mut(at)?;
+        Some(Session { hot, tcp, cold: self.cold.get_mut(at)? })
     }
 
     /// Slots in use.
     pub(crate) fn used(&self) -> impl Iterator<Item = u32> + '_ {
-        let used = self.hot.iter().enumerate().filter(|(_, hot)| hot.deadline != 0);
+        let used = self.warm.iter().enumerate().filter(|(_, warm)| warm.hot.deadline != 0);
         used.filter_map(|(slot, _)| u32::try_from(slot).ok())
     }
 
@@ -205,16 +211,15 @@ impl Slots {
     #[inline]
     pub(crate) fn touch(&self, slot: u32) -> u64 {
         let Ok(at) = usize::try_from(slot) else { return 0 };
-        let hot = self.hot.get(at).map_or(0, |hot| hot.deadline ^ hot.wire_bytes.b);
-        let tcp = self.tcp.get(at).map_or(0, Tcp::touch);
-        hot ^ tcp
+        let Some(Warm { hot, tcp }) = self.warm.get(at) else { return 0 };
+        hot.deadline ^ hot.wire_bytes.b ^ tcp.touch()
     }
 
     /// The same for the cold part, if a packet at `place` will write there.
     #[inline]
     pub(crate) fn touch_cold(&self, slot: u32, place: Place, ref_gap: u32) -> u64 {
         let Ok(at) = usize::try_from(slot) else { return 0 };
-        let Some(hot) = self.hot.get(at) else { return 0 };
+        let Some(Warm { hot, .. }) = self.warm.get(at) else { return 0 };
         if hot.refs_full || near(hot.place, place, ref_gap) {
             return 0;
         }

@@ -96,11 +96,13 @@ impl<P: Inspector> Table<P> {
         self.counters.sessions += 1;
         let (flip, known) = self.roles(facts);
         let times = self.config.timeouts;
+        // The first update sets the deadline; the wheel looks soon and puts it right.
+        let first_look = facts.ts.saturating_add(times.tcp_attempt_delay);
         let session = self.slots.get(slot)?;
         *session.hot = Hot {
             key: facts.key,
             last: facts.ts,
-            deadline: u64::MAX,
+            deadline: first_look,
             interval: facts.ts,
             place: facts.place,
             orig: if flip { facts.from.other() } else { facts.from },
@@ -127,8 +129,6 @@ impl<P: Inspector> Table<P> {
             *session.tcp.other_payload(End::B) = 0;
         }
         self.index.insert(facts.hash, slot);
-        // The first update sets the deadline; the wheel looks soon and puts it right.
-        let first_look = facts.ts.saturating_add(times.tcp_attempt_delay);
         self.wheel.put(slot, first_look, self.now);
         Some(slot)
     }
@@ -275,7 +275,12 @@ impl<P: Inspector> Table<P> {
         };
         let full = hot.packets.a >= MAX_PACKETS || hot.packets.b >= MAX_PACKETS;
         let interim = if full { hot.last } else { hot.interval.saturating_add(times.interim) };
-        hot.deadline = expiry.min(interim);
+        let deadline = expiry.min(interim);
+        if deadline < std::mem::replace(&mut hot.deadline, deadline) {
+            // Closed: sooner than the wheel thinks.
+            self.wheel.remove(slot);
+            self.wheel.put(slot, deadline, self.now);
+        }
         offset
     }
 

@@ -137,6 +137,36 @@ fn sessions_end_in_silence() {
 }
 
 #[test]
+fn ended_sessions_are_written_without_another_packet() {
+    let close = "
+        0.0 > S 100
+        0.1 < SA 500 101
+        0.2 > A 101 501
+        20.0 > FA 101 501
+        20.1 < FA 501 102";
+    let cases = [
+        // When it is written, s after the start; one tick of the wheel later at most.
+        ("0 > S 100", 5.0),
+        (close, 25.1),
+        ("0 > S 100\n 0.1 < RA 0 101", 5.1),
+        ("0 > udp 10\n 30 > udp 10", 90.0),
+        ("0 > S 100\n 0.1 < SA 500 101\n 0.2 > A 101 501\n 30 > A 101 501 5", 330.0),
+    ];
+    for (text, end) in cases {
+        let mut table: Table = Table::new(Config::default());
+        common::push(&mut table, &script(text), &mut |record| panic!("{record:?}"));
+        let mut finals = 0;
+        let mut expire = |table: &mut Table, seconds| {
+            let time = at(seconds, Vec::new()).ts;
+            table.expire(time, 100, &mut |record| finals += u32::from(record.kind == RecordKind::Final));
+            finals
+        };
+        assert_eq!(expire(&mut table, end - 0.01), 0, "{text}");
+        assert_eq!(expire(&mut table, end + 0.2), 1, "{text}");
+    }
+}
+
+#[test]
 fn long_sessions_have_interim_records() {
     let text: String = (0..20).map(|minute| format!("{} > udp 10\n", minute * 50)).collect();
     let records = common::records(Config::default(), &script(&text));
