@@ -12,7 +12,9 @@ use tapedeck_packet::{LinkType, Timestamp, Walk};
 use tapedeck_session::{Config, Packet, Place, Table};
 
 const BATCH: usize = 256;
+/// At least; and some for each session.
 const PACKETS: usize = 4_000_000;
+const PACKETS_EACH: usize = 12;
 const BYTES: usize = 300;
 
 /// What a session is about to send, each side.
@@ -110,14 +112,15 @@ fn main() {
         assert_eq!(table.len(), usize::try_from(sessions).unwrap());
         let mut random = Random(0x1234_5678_9abc_def1);
         let count = usize::try_from(sessions).unwrap();
-        let steps = (0..PACKETS).map(|_| {
+        let packets = PACKETS.max(count * PACKETS_EACH);
+        let steps = (0..packets).map(|_| {
             let number = u32::try_from(random.below(count)).unwrap();
             (number, random.below(2), 0x10)
         });
         let running = push(&mut table, &mut streams, steps, &mut clock);
         println!(
             "{sessions:>8} sessions: {:5.1} ns a packet; {:6.1} ns to begin one (three packets); {} MiB at most",
-            running.as_secs_f64() * 1e9 / PACKETS as f64,
+            running.as_secs_f64() * 1e9 / packets as f64,
             opening.as_secs_f64() * 1e9 / f64::from(sessions),
             bytes >> 20,
         );

@@ -98,7 +98,8 @@ pub struct Config {
     pub max_datagrams: u32,
     /// Reassembly lists for TCP streams with holes, at once. One that finds none counts its hole at once.
     pub max_holes: u32,
-    /// Frames between two packets of a session up to which one packet reference covers both.
+    /// Frames between two packets of a session up to which its first packet reference covers both; with each
+    /// further reference four times as many.
     pub ref_gap: u32,
     /// Two packets that differ only in their VLAN tags belong to two sessions.
     pub vlan_in_key: bool,

@@ -104,7 +104,7 @@ impl<P: Inspector> Table<P> {
             // The next packet opens a reference of its own.
             hot.place = crate::input::Place { segment: u32::MAX, frame: u32::MAX };
             (hot.packets, hot.wire_bytes) = (Pair::default(), Pair::default());
-            (hot.ip_bytes, hot.refs_full) = (Pair::default(), false);
+            (hot.ip_bytes, hot.refs) = (Pair::default(), 0);
             if !hot.is_tcp() {
                 *tcp.other_payload(End::A) = 0;
                 *tcp.other_payload(End::B) = 0;

@@ -43,9 +43,9 @@ impl Refs {
         u64::from(self.length) ^ u64::from(first.segment) ^ u64::from(last.segment)
     }
 
-    /// There is no room for another range.
-    pub(crate) const fn is_full(&self) -> bool {
-        self.length as usize == MAX_REFS
+    /// Ranges there are.
+    pub(crate) const fn count(&self) -> u8 {
+        self.length
     }
 
     /// The last range goes up to the frame at `place`, if that is its segment.
@@ -82,6 +82,15 @@ impl Refs {
     }
 }
 
+/// The gap that a session with `refs` ranges bridges: four times as wide with each, for who has many ranges
+/// already has its packets all over the segment. With a full list it takes all of a segment.
+pub(crate) fn wider(gap: u32, refs: u8) -> u32 {
+    if usize::from(refs) >= MAX_REFS {
+        return u32::MAX;
+    }
+    gap.saturating_mul(1_u32 << (2 * u32::from(refs.saturating_sub(1))))
+}
+
 /// Whether the range whose last frame is at `last` may go on to `place`.
 pub(crate) fn near(last: Place, place: Place, gap: u32) -> bool {
     last.segment == place.segment && place.frame >= last.frame && place.frame - last.frame <= gap
@@ -100,7 +109,7 @@ mod tests {
             for (segment, frame) in &places {
                 let place = Place { segment: *segment, frame: *frame };
                 match open {
-                    Some(last) if near(last, place, 16) => open = Some(place),
+                    Some(last) if near(last, place, wider(16, refs.count())) => open = Some(place),
                     last => {
                         if let Some(last) = last {
                             refs.extend(last);

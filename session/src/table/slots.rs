@@ -4,7 +4,7 @@
 //! one page of memory to look up. `Cold` is the rest. The arrays grow up to their reserved capacity and never move; slots are used again, last freed first.
 
 use super::log::Log;
-use super::refs::{Refs, near};
+use super::refs::{Refs, near, wider};
 use super::vec_bytes;
 use crate::history::Trail;
 use crate::input::{Origin, Place, proto};
@@ -40,8 +40,8 @@ pub(crate) struct Hot {
     pub(crate) inspecting: Inspecting,
     /// Ends as DNS does.
     pub(crate) is_dns: bool,
-    /// The list of packet references is full: its last one takes all that follows in its segment.
-    pub(crate) refs_full: bool,
+    /// Packet references since the last record.
+    pub(crate) refs: u8,
 }
 
 const _: () = assert!(size_of::<Hot>() == 128, "two cache lines");
@@ -220,7 +220,7 @@ impl Slots {
     pub(crate) fn touch_cold(&self, slot: u32, place: Place, ref_gap: u32) -> u64 {
         let Ok(at) = usize::try_from(slot) else { return 0 };
         let Some(Warm { hot, .. }) = self.warm.get(at) else { return 0 };
-        if hot.refs_full || near(hot.place, place, ref_gap) {
+        if near(hot.place, place, wider(ref_gap, hot.refs)) {
             return 0;
         }
         self.cold.get(at).map_or(0, |cold| cold.refs.touch())

@@ -3,7 +3,7 @@
 use super::datagrams::Datagram;
 use super::index::NONE;
 use super::log::Run;
-use super::refs::near;
+use super::refs::{near, wider};
 use super::slots::{Cold, Hot, Inspecting, Session};
 use super::{Sink, Table};
 use crate::config::Timeouts;
@@ -105,6 +105,7 @@ impl<P: Inspector> Table<P> {
             deadline: first_look,
             interval: facts.ts,
             place: facts.place,
+            refs: 1,
             orig: if flip { facts.from.other() } else { facts.from },
             ..Hot::default()
         };
@@ -208,11 +209,10 @@ impl<P: Inspector> Table<P> {
         if facts.cut_bytes > 0 {
             *cold.cut_bytes.of_mut(facts.from) += u64::from(facts.cut_bytes);
         }
-        let ref_gap = if hot.refs_full { u32::MAX } else { ref_gap };
-        if !near(hot.place, facts.place, ref_gap) {
+        if !near(hot.place, facts.place, wider(ref_gap, hot.refs)) {
             cold.refs.extend(hot.place);
             cold.refs.open(facts.place);
-            hot.refs_full = cold.refs.is_full();
+            hot.refs = cold.refs.count();
         }
         hot.place = facts.place;
         if !*hot.met.of(facts.from) {
