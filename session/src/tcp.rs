@@ -13,6 +13,7 @@ use crate::pair::{End, Pair};
 use crate::record::ConnState;
 
 mod close;
+mod ordinary;
 mod state;
 pub(crate) mod stream;
 
@@ -275,7 +276,16 @@ impl Conversation<'_> {
 
     /// Takes a segment. Returns where its data begins in its stream (0: the first byte), unless that cannot
     /// be said.
+    #[inline]
     pub(crate) fn segment(&mut self, s: &Segment) -> Option<u64> {
+        match self.ordinary(s) {
+            Some(offset) => Some(offset),
+            None => self.any_segment(s),
+        }
+    }
+
+    /// The long way.
+    fn any_segment(&mut self, s: &Segment) -> Option<u64> {
         let (from, to) = (s.from, s.from.other());
         self.flip_syn_ack(s);
         self.set_partial(s);

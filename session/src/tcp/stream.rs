@@ -11,7 +11,7 @@ use crate::table::vec_bytes;
 /// Zeek's `tcp_max_initial_window` and `tcp_max_above_hole_without_any_acks`.
 const MAX_WITHOUT_ACKS: u64 = 16_384;
 /// Zeek's `tcp_excessive_data_without_further_acks`.
-const MAX_UNACKED: u64 = 10 * 1024 * 1024;
+pub(super) const MAX_UNACKED: u64 = 10 * 1024 * 1024;
 /// Ranges a list holds.
 const RANGES: usize = 8;
 /// No list.
@@ -23,9 +23,9 @@ pub(crate) struct Stream {
     /// All before this has been seen or given up: `last_reassem_seq`.
     pub(crate) delivered: u64,
     /// All before this has been acknowledged: `trim_seq`.
-    trim: u64,
+    pub(super) trim: u64,
     /// One past the highest byte seen.
-    top: u64,
+    pub(super) top: u64,
     list: u32,
 }
 
@@ -36,6 +36,11 @@ impl Default for Stream {
 }
 
 impl Stream {
+    /// Ranges above a hole are kept.
+    pub(super) const fn has_holes(&self) -> bool {
+        self.list != NONE
+    }
+
     /// Zeek's `HasBlocks`: bytes that are seen and not acknowledged.
     const fn has_blocks(&self) -> bool {
         self.top > self.trim
