@@ -1,5 +1,9 @@
 //! Sessions: the conversations that packets belong to, and what is recorded of them.
 //!
+//! A worker pushes walked packets into a [`Table`] and gets [`Record`]s; with split queues a [`Merger`] joins
+//! the halves of sessions whose directions came to two workers. An [`Inspector`] of the caller's looks at payload.
+//! docs/sessions.md says what a session is, docs/zeek.md what its columns mean.
+//!
 //! This crate does no I/O and asks no clock: time is a parameter. It holds no `unsafe`, and every function
 //! is total: hostile packets give an odd record, never a panic.
 

@@ -184,12 +184,13 @@ impl<P: Inspector> Table<P> {
     /// Ends what has ended by `now`, and writes the interim records that are due: at most `limit` sessions
     /// are looked at. Says whether more are due.
     pub fn expire(&mut self, now: Timestamp, limit: usize, sink: Sink<'_>) -> bool {
-        self.now = self.now.max(now.nanos());
-        let begun = self.now.saturating_sub(self.config.timeouts.interim);
-        self.emit_coarse(begun, sink);
+        // Not the latest packet: one with a time far ahead ends nothing but what is behind `now`.
+        let time = now.nanos();
+        self.now = self.now.max(time);
+        self.emit_coarse(time.saturating_sub(self.config.timeouts.interim), sink);
         for _ in 0..limit {
-            let Some(slot) = self.wheel.due(self.now) else { return false };
-            self.look(slot, self.now, sink);
+            let Some(slot) = self.wheel.due(time) else { return false };
+            self.look(slot, time, sink);
         }
         true
     }
