@@ -110,6 +110,8 @@ pub(crate) struct Trail {
     pub(crate) retransmissions: Pair<u64>,
     /// Bytes in content gaps, since the session began.
     pub(crate) missed_bytes: u64,
+    /// A record has been written: who is the originator stays as it says, so that its records add up.
+    pub(crate) roles_fixed: bool,
     /// Time of the originator's last SYN, ns; 0 before.
     pub(crate) syn_ts: u64,
     /// From that SYN to the acknowledgement of its SYN-ACK, ns.

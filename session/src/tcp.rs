@@ -353,7 +353,8 @@ impl Conversation<'_> {
     fn flip_syn_ack(&mut self, s: &Segment) {
         let orig = *self.orig;
         let plain = !(s.has(flag::SYN) || s.has(flag::FIN) || s.has(flag::RST));
-        if self.state(orig) == State::SynAckSent && plain && (s.len > 0 || s.has(flag::ACK)) {
+        let answered = self.state(orig) == State::SynAckSent && plain && (s.len > 0 || s.has(flag::ACK));
+        if answered && !self.trail.roles_fixed {
             *self.orig = orig.other();
             self.trail.history.flip_all();
             self.tcp.is_partial = false;

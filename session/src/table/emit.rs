@@ -100,6 +100,7 @@ impl<P: Inspector> Table<P> {
             cold.records += 1;
             cold.cut_bytes = Pair::default();
             cold.trail.retransmissions = Pair::default();
+            cold.trail.roles_fixed = true;
             cold.refs = super::refs::Refs::default();
             // The next packet opens a reference of its own.
             hot.place = crate::input::Place { segment: u32::MAX, frame: u32::MAX };

@@ -54,7 +54,8 @@ impl Conversation<'_> {
         let (own, peer) = (s.from, s.from.other());
         let reversed = self.state(peer) == State::SynAckSent
             && s.header.seq == self.tcp.ends.of(own).start_seq
-            && !s.has(flag::ACK);
+            && !s.has(flag::ACK)
+            && !self.trail.roles_fixed;
         if reversed {
             // SYN and SYN-ACK came in the wrong order.
             self.tcp.is_partial = false;

@@ -109,7 +109,7 @@ fn holes_beyond_the_pool_are_gaps_at_once() {
 }
 
 /// A packet: now and then any bytes, else something of IP between few ends.
-fn packet() -> impl Strategy<Value = Captured> {
+pub(crate) fn packet() -> impl Strategy<Value = Captured> {
     let ends = (0_u8..3, 0_u8..3, 0_u16..3, 0_u16..3);
     let tcp_part = (any::<u8>(), 0_u32..400, 0_u32..400, 0_u16..2, 0_usize..60);
     let time = 0_u64..2_000_000_000_000;
@@ -138,7 +138,7 @@ fn packet() -> impl Strategy<Value = Captured> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(300))]
+    #![proptest_config(ProptestConfig { cases: 1_500, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_packets_add_up(mut packets in proptest::collection::vec(packet(), 1..300), sorted: bool, small: bool) {
@@ -155,7 +155,7 @@ proptest! {
     #[test]
     fn any_bytes_are_counted(bytes in proptest::collection::vec(any::<u8>(), 0..200), link in 0_u16..300) {
         let packets = [Captured { link: LinkType(link), ..at(0.0, bytes) }];
-        let mut table: Table = Table::new(Config::default());
+        let mut table: Table = Table::new(Config { max_sessions: 100, max_datagrams: 100, ..Config::default() });
         let records = common::run(&mut table, &packets);
         conservation::check_sums("bytes", &table, &packets, &records);
     }

@@ -177,6 +177,22 @@ fn long_sessions_have_interim_records() {
     assert!(records.iter().all(|r| r.ts_last.nanos() - r.ts_interval.nanos() < 300_000_000_000));
 }
 
+/// 1: an answer to a lone SYN-ACK turned the roles behind an interim record, whose sums then were the other's.
+#[test]
+fn roles_stay_as_the_first_record_says() {
+    let text = "0 < SA 500 101\n 2 < SA 500 101\n 3 > A 101 501 5";
+    let timeouts = Timeouts { interim: 1_000_000_000, ..Timeouts::default() };
+    let records = common::records(Config { timeouts, ..Config::default() }, &script(text));
+    let got: Vec<String> = records.iter().map(line).collect();
+    let expected = [
+        "interim H OTH 1/0 0/0 ActiveTimeout",
+        "interim H OTH 1/0 0/0 ActiveTimeout",
+        "Hd OTH 0/1 0/5 Forced",
+    ];
+    assert_eq!(got, expected);
+    assert_eq!((records[2].orig.total.packets, records[2].resp.total.packets), (2, 1));
+}
+
 #[test]
 fn ports_of_servers_tell_who_answers() {
     let mut ports = ServerPorts::none();

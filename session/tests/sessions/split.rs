@@ -1,6 +1,8 @@
 //! Two directions on two queues: what the merger makes of the halves is what one table makes of the whole.
 
 use crate::common::{self, Captured, place};
+use crate::hostile;
+use proptest::prelude::*;
 use tapedeck_packet::{Net, Walk};
 use tapedeck_session::{Config, Merger, Packet, Record, Table};
 
@@ -16,12 +18,17 @@ fn queue(walk: &Walk) -> usize {
     pair + usize::from((ip.src, ip.ports.map(|p| p.0)) > (ip.dst, ip.ports.map(|p| p.1)))
 }
 
+/// Five tables of the usual size take their time to make.
+fn small() -> Config {
+    Config { max_sessions: 1 << 14, max_datagrams: 1 << 8, ..Config::default() }
+}
+
 /// Records of four tables with the directions apart, joined.
 fn split(packets: &[Captured]) -> Vec<Record> {
     let tables = 0..4_u16;
-    let config = |chain: u16| Config { split: true, chain, queue: u32::from(chain), ..Config::default() };
+    let config = |chain: u16| Config { split: true, chain, queue: u32::from(chain), ..small() };
     let mut tables: Vec<Table> = tables.map(|chain| Table::new(config(chain))).collect();
-    let mut merger = Merger::new(Config { chain: 99, ..Config::default() });
+    let mut merger = Merger::new(Config { chain: 99, ..small() });
     let (mut walk, mut records) = (Walk::new(), Vec::new());
     for (number, packet) in packets.iter().enumerate() {
         walk.run(packet.link, &packet.bytes);
@@ -108,4 +115,15 @@ fn halves_join_into_what_one_table_makes() {
     // Runs of many packets are one step of a replay: where both sides send at once for long, or a record
     // falls due inside a run, the joined record is not always the same to the letter.
     assert!(in_zeeks > 700 && joined > 9_000 && same * 1_000 >= all * 985);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn halves_of_any_packets_add_up(mut packets in proptest::collection::vec(hostile::packet(), 1..200)) {
+        packets.sort_by_key(|packet| packet.ts);
+        let one = common::records(Config::default(), &packets);
+        prop_assert_eq!(sums(&one), sums(&split(&packets)));
+    }
 }
