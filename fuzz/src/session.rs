@@ -6,7 +6,7 @@ use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
 use aes_gcm::{Aes128Gcm, Nonce};
 use hkdf::Hkdf;
 use sha2::Sha256;
-use tapedeck_session::{Facts, Probe, Service};
+use tapedeck_session::{Ends, Probe, Service};
 
 /// RFC 9001, 5.2.
 const SALT: [u8; 20] = [
@@ -26,7 +26,7 @@ const PORTS: [u16; 8] = [53, 137, 5353, 123, 514, 443, 1812, 9];
 pub fn packets(proto: u8, data: &[u8]) {
     let Some((port, mut rest)) = data.split_first() else { return };
     let resp_port = PORTS[usize::from(port % 8)];
-    let facts = Facts { proto, orig_port: 40_000, resp_port };
+    let facts = Ends { proto, orig_port: 40_000, resp_port };
     let mut probe = Probe::new();
     while let Some((head, behind)) = rest.split_first_chunk::<HEAD>() {
         let [side, offset @ .., low, high] = *head;
@@ -41,7 +41,7 @@ pub fn packets(proto: u8, data: &[u8]) {
 /// Feeds a probe of UDP these datagrams of the originator, to `port`.
 #[must_use]
 pub fn datagrams<'a>(port: u16, datagrams: impl IntoIterator<Item = &'a [u8]>) -> Service {
-    let facts = Facts { proto: 17, orig_port: 40_000, resp_port: port };
+    let facts = Ends { proto: 17, orig_port: 40_000, resp_port: port };
     let mut probe = Probe::new();
     for datagram in datagrams {
         probe.feed(facts, true, 0, datagram);

@@ -21,6 +21,8 @@ mod tests;
 mod tunnel;
 mod wifi;
 
+pub use icmp::as_ports as icmp_ports;
+
 /// Layers a walk keeps: the outermost and seven nested tunnels. Deeper ones are not looked at.
 pub const MAX_LAYERS: usize = 8;
 /// VLAN tags kept per layer, outermost first; further tags are walked through but not kept.
@@ -87,6 +89,20 @@ pub struct Ip {
     pub proto: u8,
     /// Fragmentation.
     pub fragment: Fragment,
+    /// Where in the datagram a fragment belongs, bytes; 0 unless it is a later fragment.
+    pub fragment_offset: u16,
+    /// Identification that the fragments of a datagram share; 0 in IPv6 without a fragment header.
+    pub fragment_id: u32,
+    /// Time to live, hop limit.
+    pub ttl: u8,
+    /// Bytes from the IP header on, as the header says (IPv6: its payload length and 40); 0 where the
+    /// header says nothing, as segmentation offload and jumbograms do.
+    pub total_bytes: u32,
+    /// Where in the packet the IP header begins, bytes.
+    pub start: u32,
+    /// Where in the packet the transport header (in later fragments: the payload) begins, bytes; where
+    /// the walk ended, if it did not get there. Never behind the end of the packet.
+    pub transport: u32,
     /// (source, destination) ports of TCP, UDP, SCTP, DCCP and UDP-Lite; `None` when the protocol has
     /// none, in later fragments and where the header is cut.
     pub ports: Option<(u16, u16)>,
@@ -137,6 +153,8 @@ pub struct Layer {
     vlan_count: u8,
     labels: [u32; MAX_LABELS],
     label_count: u8,
+    /// Address of the packet's first byte while the layer is walked, to tell offsets by; 0 afterwards.
+    origin: usize,
 }
 
 impl Layer {
@@ -176,6 +194,11 @@ impl Layer {
             return None;
         }
         self.flow().map(|(key, _)| key.community_id(with_ports, seed))
+    }
+
+    /// Offset in the packet of the first of `bytes`, which are a part of it.
+    fn offset_of(&self, bytes: &[u8]) -> u32 {
+        u32::try_from(bytes.as_ptr().addr().wrapping_sub(self.origin)).unwrap_or(u32::MAX)
     }
 
     fn push_vlan(&mut self, id: u16) {
@@ -234,14 +257,16 @@ impl Walk {
     /// Walks the headers of `bytes`, a packet of link type `link`. Afterwards there is at least layer 0.
     pub fn run(&mut self, link: LinkType, bytes: &[u8]) {
         self.len = 0;
+        let origin = bytes.as_ptr().addr();
         let mut next = Some(Enter { tunnel: Tunnel::None, tunnel_id: None, start: Start::Link(link), bytes });
         // The array's end bounds the nesting; a layer that is not entered is not even cleared.
         while let Some(enter) = next
             && let Some(layer) = self.layers.get_mut(usize::from(self.len))
         {
-            *layer = Layer { tunnel: enter.tunnel, tunnel_id: enter.tunnel_id, ..Layer::default() };
+            *layer = Layer { tunnel: enter.tunnel, tunnel_id: enter.tunnel_id, origin, ..Layer::default() };
             self.len += 1;
             next = link::walk(layer, enter.start, enter.bytes);
+            layer.origin = 0;
         }
     }
 

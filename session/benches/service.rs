@@ -4,10 +4,10 @@
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use std::hint::black_box;
-use tapedeck_session::{Facts, Probe};
+use tapedeck_session::{Ends, Probe};
 
-const TCP: Facts = Facts { proto: 6, orig_port: 40_000, resp_port: 9 };
-const UDP: Facts = Facts { proto: 17, orig_port: 40_000, resp_port: 9 };
+const TCP: Ends = Ends { proto: 6, orig_port: 40_000, resp_port: 9 };
+const UDP: Ends = Ends { proto: 17, orig_port: 40_000, resp_port: 9 };
 
 /// Bytes behind their length.
 fn sized(bytes: &[u8]) -> Vec<u8> {
@@ -38,7 +38,7 @@ fn hello(key: usize) -> Vec<u8> {
 }
 
 /// One session: `packets` of alternating sides.
-fn session(facts: Facts, packets: &[(bool, u32, &[u8])]) {
+fn session(facts: Ends, packets: &[(bool, u32, &[u8])]) {
     let mut probe = Probe::new();
     for (from_orig, offset, payload) in packets {
         black_box(probe.feed(facts, *from_orig, *offset, black_box(payload)));
@@ -47,7 +47,7 @@ fn session(facts: Facts, packets: &[(bool, u32, &[u8])]) {
 }
 
 fn services(criterion: &mut Criterion) {
-    let mut run = |name: &str, facts: Facts, packets: &[(bool, u32, &[u8])]| {
+    let mut run = |name: &str, facts: Ends, packets: &[(bool, u32, &[u8])]| {
         criterion.bench_function(name, |bencher| bencher.iter(|| session(facts, packets)));
     };
     let small = hello(32);
@@ -64,7 +64,7 @@ fn services(criterion: &mut Criterion) {
     let datagrams: Vec<_> = (0..12).map(|_| (true, 0, noise.get(..172).unwrap_or(&noise))).collect();
     run("udp_no_match_12", UDP, &datagrams);
     let query = b"\0\x01\x01\0\0\x01\0\0\0\0\0\0\x03www\x07example\x03org\0\0\x01\0\x01";
-    run("dns_query", Facts { resp_port: 53, ..UDP }, &[(true, 0, query)]);
+    run("dns_query", Ends { resp_port: 53, ..UDP }, &[(true, 0, query)]);
 }
 
 criterion_group!(benches, services);

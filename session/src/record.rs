@@ -3,6 +3,7 @@
 //! Names are Zeek's where Zeek has one: the side that opened the session is the originator, the other the
 //! responder; `conn_state` and `history` mean what they mean in its conn.log.
 
+use crate::merge::Half;
 use std::fmt;
 use std::net::IpAddr;
 use tapedeck_packet::{Timestamp, Tunnel};
@@ -14,6 +15,9 @@ pub enum RecordKind {
     Interim,
     /// The session has ended: what came since its last record.
     Final,
+    /// No record yet but the state of a session that goes on: what came since its last record, with the
+    /// number that its next record will have. Each replaces the one before; the record replaces them all.
+    Open,
     /// Not one session: all packets of a stretch of time that found no room in the table.
     Coarse,
 }
@@ -25,6 +29,7 @@ impl RecordKind {
         match self {
             Self::Interim => "interim",
             Self::Final => "final",
+            Self::Open => "open",
             Self::Coarse => "coarse",
         }
     }
@@ -144,6 +149,21 @@ pub struct Volume {
     pub cut_bytes: u64,
 }
 
+impl Volume {
+    /// The sum of both.
+    #[must_use]
+    pub const fn plus(&self, other: &Self) -> Self {
+        Self {
+            packets: self.packets + other.packets,
+            ip_bytes: self.ip_bytes + other.ip_bytes,
+            payload_bytes: self.payload_bytes + other.payload_bytes,
+            wire_bytes: self.wire_bytes + other.wire_bytes,
+            retransmissions: self.retransmissions + other.retransmissions,
+            cut_bytes: self.cut_bytes + other.cut_bytes,
+        }
+    }
+}
+
 /// One side of a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Side {
@@ -207,7 +227,7 @@ pub struct Service {
 }
 
 /// Packets of a session: frames `first` to `last` of one segment hold all those between them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct PacketRef {
     /// Number of the segment in the run (`seq` of its name; run, sensor are the record's).
     pub segment: u32,
@@ -228,6 +248,9 @@ pub struct Record {
     pub uid: Uid,
     /// The session in whose payload this one travels: the tunnel.
     pub parent: Option<Uid>,
+    /// It travels inside another IP packet: its packets are counted there too. The records that are not
+    /// inner add up to the packets of the link.
+    pub inner: bool,
     /// First packet of the session.
     pub ts: Timestamp,
     /// First packet of this record; at most five minutes before `ts_last`.
@@ -272,6 +295,9 @@ pub struct Record {
     pub loss_during: bool,
     /// Where its packets are, since the last record; in order.
     pub refs: Vec<PacketRef>,
+    /// With `Config::split`, of a session of which this table has seen one direction only: what the merger
+    /// needs of it.
+    pub half: Option<Box<Half>>,
     /// Some references were left out for want of room: a scan of the time between finds all packets.
     pub refs_incomplete: bool,
 }

@@ -27,6 +27,7 @@ mod tcp;
 mod tls;
 mod udp;
 
+use crate::inspect::{Ends, Inspector};
 use crate::record::{Service, ServiceSource};
 use app::App;
 use gather::Gather;
@@ -42,17 +43,6 @@ pub const TEXT_MAX: usize = 255;
 const UNKNOWN_MAX: u8 = 12;
 /// Payload packets that are looked at for the rest of a handshake, or for one that follows.
 const KNOWN_MAX: u8 = 48;
-
-/// What is known of a session without its payload.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Facts {
-    /// IP protocol; only TCP (6) and UDP (17) are looked into.
-    pub proto: u8,
-    /// The originator's port.
-    pub orig_port: u16,
-    /// The responder's port.
-    pub resp_port: u16,
-}
 
 /// Whether a probe wants to see more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -127,7 +117,7 @@ impl Probe {
     /// `from_orig`: the originator sent it. `stream_offset`: for TCP the place of its first byte in that side's
     /// stream, from 0 at the first payload byte, modulo 2^32; not looked at for UDP. Packets may come twice and
     /// in any order. `payload` may be cut; an empty one changes nothing.
-    pub fn feed(&mut self, facts: Facts, from_orig: bool, stream_offset: u32, payload: &[u8]) -> Progress {
+    pub fn feed(&mut self, facts: Ends, from_orig: bool, stream_offset: u32, payload: &[u8]) -> Progress {
         if self.stage == Stage::Done {
             return Progress::Done;
         }
@@ -156,7 +146,7 @@ impl Probe {
 
     /// What is known so far: for the record of a session that goes on.
     #[must_use]
-    pub fn service(&self, facts: Facts) -> Service {
+    pub fn service(&self, facts: Ends) -> Service {
         let mut probe = self.clone();
         probe.stop(facts);
         probe.into_service(facts)
@@ -164,12 +154,12 @@ impl Probe {
 
     /// What is known in the end. Without a signature: the protocol of the responder's port.
     #[must_use]
-    pub fn finish(mut self, facts: Facts) -> Service {
+    pub fn finish(mut self, facts: Ends) -> Service {
         self.stop(facts);
         self.into_service(facts)
     }
 
-    fn into_service(self, facts: Facts) -> Service {
+    fn into_service(self, facts: Ends) -> Service {
         let by_port = App::by_port(facts.proto, facts.resp_port);
         let (app, source) = match (self.app, by_port) {
             (App::Unknown, App::Unknown) => (App::Unknown, ServiceSource::None),
@@ -193,7 +183,7 @@ impl Probe {
     }
 
     /// Ends the search: what is held gives up what it has, and its memory.
-    fn stop(&mut self, facts: Facts) {
+    fn stop(&mut self, facts: Ends) {
         self.stage = Stage::Done;
         if self.app == App::Unknown {
             self.app = self.hints.at_home(facts);
@@ -221,7 +211,7 @@ impl Probe {
         }
     }
 
-    fn segment(&mut self, facts: Facts, from_orig: bool, offset: u32, payload: &[u8]) {
+    fn segment(&mut self, facts: Ends, from_orig: bool, offset: u32, payload: &[u8]) {
         if let Some(work) = &mut self.work
             && let Some(mut stream) = work.stream(from_orig).take()
         {
@@ -267,7 +257,7 @@ impl Probe {
 
     /// Looks at the beginning of a side's stream, or of a session inside it. `Some`: it should be looked at
     /// again with so many bytes.
-    fn examine(&mut self, facts: Facts, from_orig: bool, stream: &[u8]) -> Option<usize> {
+    fn examine(&mut self, facts: Ends, from_orig: bool, stream: &[u8]) -> Option<usize> {
         let head = match tcp::behind_relay(stream) {
             Ok(head) => head,
             Err(wanted) => return Some(wanted),
@@ -276,7 +266,7 @@ impl Probe {
         Some(stream.len() - head.len() + wanted)
     }
 
-    fn judge(&mut self, facts: Facts, from_orig: bool, head: &[u8]) -> Option<usize> {
+    fn judge(&mut self, facts: Ends, from_orig: bool, head: &[u8]) -> Option<usize> {
         if self.stage == Stage::Unknown {
             match tcp::look(facts, from_orig, head) {
                 tcp::Look::Need(wanted) => return Some(wanted),
@@ -361,7 +351,7 @@ impl Probe {
         }
     }
 
-    fn datagram(&mut self, facts: Facts, from_orig: bool, datagram: &[u8]) {
+    fn datagram(&mut self, facts: Ends, from_orig: bool, datagram: &[u8]) {
         match udp::look(facts, from_orig, datagram) {
             udp::Look::No => {}
             udp::Look::Hint(hints) if self.app == App::Unknown => {
@@ -418,6 +408,18 @@ impl Probe {
         } else if dtls.hopeless() {
             self.stage = Stage::Done;
         }
+    }
+}
+
+impl Inspector for Probe {
+    fn feed(&mut self, ends: Ends, from_orig: bool, offset: u64, payload: &[u8]) -> bool {
+        // The table shows the first 64 KiB of each side only.
+        let offset = u32::try_from(offset).unwrap_or(u32::MAX);
+        Self::feed(self, ends, from_orig, offset, payload) == Progress::More
+    }
+
+    fn finish(self, ends: Ends) -> Service {
+        Self::finish(self, ends)
     }
 }
 

@@ -3,7 +3,7 @@
 //! Addresses are kept as soon as their bytes are there; whatever follows may be cut. Length fields are
 //! used only to keep a tunnel's content off the padding behind it, never to reach further.
 
-use super::{Arp, Enter, Fragment, Ip, Layer, Net, after, be16, tunnel};
+use super::{Arp, Enter, Fragment, Ip, Layer, Net, after, be16, be32, tunnel};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 pub(super) mod proto {
@@ -41,7 +41,8 @@ pub(super) fn v4<'a>(layer: &mut Layer, bytes: &'a [u8]) -> Option<Enter<'a>> {
     if head[0] >> 4 != 4 {
         return None;
     }
-    let fragment = match u16::from_be_bytes([head[6], head[7]]) {
+    let field = u16::from_be_bytes([head[6], head[7]]);
+    let fragment = match field {
         f if f & 0x1fff != 0 => Fragment::Later,
         f if f & 0x2000 != 0 => Fragment::First,
         _ => Fragment::Whole,
@@ -51,18 +52,32 @@ pub(super) fn v4<'a>(layer: &mut Layer, bytes: &'a [u8]) -> Option<Enter<'a>> {
     let total_bytes = usize::from(u16::from_be_bytes([head[2], head[3]]));
     let mut proto = head[9];
     let mut content = Content::default();
-    if header_bytes >= 20
-        && fragment != Fragment::Later
-        && let Some(mut payload) = after(bytes, header_bytes)
-    {
+    let start = layer.offset_of(bytes);
+    let mut payload = after(bytes, header_bytes.max(20)).unwrap_or_default();
+    let mut at = start + u32::try_from(bytes.len() - payload.len()).unwrap_or(0);
+    if header_bytes >= 20 && fragment != Fragment::Later && header_bytes <= bytes.len() {
         if proto == proto::AH {
             (proto, payload) = authentication(proto, payload);
+            at = layer.offset_of(payload);
         }
         content = transport(proto, proto::ICMP, payload, trailer(bytes, total_bytes));
     }
     let Content { ports, icmp, tcp_flags, next } = content;
-    let (src, dst) = (IpAddr::V4(Ipv4Addr::from(src)), IpAddr::V4(Ipv4Addr::from(dst)));
-    layer.net = Net::Ip(Ip { src, dst, proto, fragment, ports, icmp, tcp_flags });
+    layer.net = Net::Ip(Ip {
+        src: IpAddr::V4(Ipv4Addr::from(src)),
+        dst: IpAddr::V4(Ipv4Addr::from(dst)),
+        proto,
+        fragment,
+        fragment_offset: (field & 0x1fff).wrapping_mul(8),
+        fragment_id: u32::from(u16::from_be_bytes([head[4], head[5]])),
+        ttl: head[8],
+        total_bytes: u32::from(u16::from_be_bytes([head[2], head[3]])),
+        start,
+        transport: at,
+        ports,
+        icmp,
+        tcp_flags,
+    });
     next
 }
 
@@ -96,13 +111,27 @@ pub(super) fn v6<'a>(layer: &mut Layer, bytes: &'a [u8]) -> Option<Enter<'a>> {
     let dst = rest.first_chunk::<16>()?;
     let payload_bytes = usize::from(u16::from_be_bytes([head[4], head[5]]));
     let total_bytes = if payload_bytes == 0 { 0 } else { payload_bytes + 40 };
-    let Extensions { proto, fragment, payload } = extensions(head[6], payload);
+    let Extensions { proto, fragment, fragment_field, fragment_id, payload, rest } =
+        extensions(head[6], payload);
     let Content { ports, icmp, tcp_flags, next } = match payload {
         Some(payload) => transport(proto, proto::ICMPV6, payload, trailer(bytes, total_bytes)),
         None => Content::default(),
     };
-    let (src, dst) = (IpAddr::V6(Ipv6Addr::from(*src)), IpAddr::V6(Ipv6Addr::from(*dst)));
-    layer.net = Net::Ip(Ip { src, dst, proto, fragment, ports, icmp, tcp_flags });
+    layer.net = Net::Ip(Ip {
+        src: IpAddr::V6(Ipv6Addr::from(*src)),
+        dst: IpAddr::V6(Ipv6Addr::from(*dst)),
+        proto,
+        fragment,
+        fragment_offset: fragment_field & 0xfff8,
+        fragment_id,
+        ttl: head[7],
+        total_bytes: u32::try_from(total_bytes).unwrap_or(0),
+        start: layer.offset_of(bytes),
+        transport: layer.offset_of(rest),
+        ports,
+        icmp,
+        tcp_flags,
+    });
     next
 }
 
@@ -110,32 +139,52 @@ pub(super) fn v6<'a>(layer: &mut Layer, bytes: &'a [u8]) -> Option<Enter<'a>> {
 struct Extensions<'a> {
     proto: u8,
     fragment: Fragment,
+    /// Offset and flags of the fragment header.
+    fragment_field: u16,
+    fragment_id: u32,
     /// `None` where the transport cannot be reached: cut, a later fragment, or too many headers.
     payload: Option<&'a [u8]>,
+    /// What is behind the headers that were walked.
+    rest: &'a [u8],
 }
 
 /// Walks the extension headers from the one of type `proto`, at the beginning of `bytes`.
 #[inline]
-fn extensions(mut proto: u8, mut bytes: &[u8]) -> Extensions<'_> {
-    let mut fragment = Fragment::Whole;
+fn extensions(proto: u8, bytes: &[u8]) -> Extensions<'_> {
+    let mut walked = Extensions {
+        proto,
+        fragment: Fragment::Whole,
+        fragment_field: 0,
+        fragment_id: 0,
+        payload: None,
+        rest: bytes,
+    };
     for _ in 0..MAX_EXTENSIONS {
-        if !is_extension(proto) {
-            return Extensions { proto, fragment, payload: Some(bytes) };
+        if !is_extension(walked.proto) {
+            walked.payload = Some(walked.rest);
+            return walked;
         }
-        let Some(header) = extension(proto, bytes) else { break };
+        let Some(header) = extension(walked.proto, walked.rest) else { break };
         // A mobility or HIP message ends the chain with "no next header": then it is the content itself.
-        if is_message(proto) && header.next == proto::NONE {
+        if is_message(walked.proto) && header.next == proto::NONE {
             break;
         }
-        proto = header.next;
-        fragment = header.fragment.unwrap_or(fragment);
-        if fragment == Fragment::Later {
+        if let Some(field) = header.fragment {
+            walked.fragment = match (field & 0xfff8, field & 1) {
+                (0, 0) => Fragment::Whole,
+                (0, _) => Fragment::First,
+                _ => Fragment::Later,
+            };
+            (walked.fragment_field, walked.fragment_id) = (field, be32(walked.rest, 4).unwrap_or(0));
+        }
+        walked.proto = header.next;
+        let Some(rest) = after(walked.rest, header.bytes) else { break };
+        walked.rest = rest;
+        if walked.fragment == Fragment::Later {
             break;
         }
-        let Some(rest) = after(bytes, header.bytes) else { break };
-        bytes = rest;
     }
-    Extensions { proto, fragment, payload: None }
+    walked
 }
 
 fn is_extension(proto: u8) -> bool {
@@ -160,22 +209,15 @@ fn is_message(proto: u8) -> bool {
 struct Extension {
     next: u8,
     bytes: usize,
-    fragment: Option<Fragment>,
+    /// Offset and flags, of a fragment header.
+    fragment: Option<u16>,
 }
 
 fn extension(proto: u8, bytes: &[u8]) -> Option<Extension> {
     let &[next, length] = bytes.first_chunk()?;
     Some(match proto {
         proto::AH => Extension { next, bytes: (usize::from(length) + 2) * 4, fragment: None },
-        proto::FRAGMENT => {
-            let field = be16(bytes, 2)?;
-            let fragment = match (field & 0xfff8, field & 1) {
-                (0, 0) => Fragment::Whole,
-                (0, _) => Fragment::First,
-                _ => Fragment::Later,
-            };
-            Extension { next, bytes: 8, fragment: Some(fragment) }
-        }
+        proto::FRAGMENT => Extension { next, bytes: 8, fragment: Some(be16(bytes, 2)?) },
         _ => Extension { next, bytes: (usize::from(length) + 1) * 8, fragment: None },
     })
 }

@@ -172,6 +172,7 @@ fn tunnels_are_entered() {
         (udp("19eb", &format!("00010140 {UDP4}")), Tunnel::Other, None),
         (udp("06a5", &format!("0002 0001 0002 ff030021 {UDP4}")), Tunnel::Other, Some(0x1_0002)),
         (udp("06a5", &format!("4202 0030 0001 0002 0002 0000 0021 {UDP4}")), Tunnel::Other, Some(0x1_0002)),
+        (udp("13d0", &format!("1111 0104 00000000 aabb 01020304 {UDP4}")), Tunnel::Other, None),
         (format!("88e7 00000007 {inside}"), Tunnel::Other, Some(7)),
         (format!("8847 00010140 00000000 {inside}"), Tunnel::Other, None),
         (format!("8847 00010140 {inside}"), Tunnel::Other, None),

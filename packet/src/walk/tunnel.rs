@@ -16,6 +16,7 @@ mod port {
     pub(super) const GRE: u16 = 4754;
     pub(super) const VXLAN: u16 = 4789;
     pub(super) const VXLAN_GPE: u16 = 4790;
+    pub(super) const AYIYA: u16 = 5072;
     pub(super) const GENEVE: u16 = 6081;
     pub(super) const MPLS: u16 = 6635;
     pub(super) const VXLAN_OLD: u16 = 8472;
@@ -63,6 +64,7 @@ fn known(port: u16, datagram: &[u8]) -> Option<Enter<'_>> {
         port::TEREDO => teredo(udp_payload(datagram)?),
         port::GRE => gre(udp_payload(datagram)?),
         port::L2TP => l2tp(udp_payload(datagram)?),
+        port::AYIYA => ayiya(udp_payload(datagram)?),
         port::MPLS => Some(Enter {
             tunnel: Tunnel::Other,
             tunnel_id: None,
@@ -184,6 +186,19 @@ fn l2tp(payload: &[u8]) -> Option<Enter<'_>> {
     }
     let bytes = after(payload, at)?;
     Some(Enter { tunnel: Tunnel::Other, tunnel_id: Some(id), start: Start::Ppp, bytes })
+}
+
+/// draft-massar-v6ops-ayiya: lengths of identity and signature, methods, operation 1 (forward), protocol, epoch;
+/// identity and signature precede the content.
+fn ayiya(payload: &[u8]) -> Option<Enter<'_>> {
+    const FORWARD: u8 = 1;
+    let &[lengths, signature, methods, next] = payload.first_chunk()?;
+    if methods & 0x0f != FORWARD || !matches!(next, proto::IPV4 | proto::IPV6) {
+        return None;
+    }
+    let identity_bytes = 1_usize << (lengths >> 4);
+    let bytes = after(payload, 8 + identity_bytes + usize::from(signature >> 4) * 4)?;
+    Some(Enter { tunnel: Tunnel::Other, tunnel_id: None, start: ip_start(bytes)?, bytes })
 }
 
 /// RFC 2784 and 2890, version 0; RFC 2637 (PPTP), version 1.

@@ -20,6 +20,11 @@ fn every_packet_of_every_trace_is_walked() {
             cut += u32::from(u64::from(packet.orig_len) > packet.bytes.len() as u64);
             with_network += u32::from(walk.layers()[0].net != Net::Unknown);
             nested += u32::from(walk.layers().len() > 1);
+            for layer in walk.layers() {
+                let Net::Ip(ip) = layer.net else { continue };
+                let end = u32::try_from(packet.bytes.len()).unwrap();
+                assert!(ip.start < ip.transport && ip.transport <= end, "{} {ip:?}", file.display());
+            }
             // A packet cut anywhere is a packet too.
             walk.run(packet.link, &packet.bytes[..packet.bytes.len() / 2]);
         }

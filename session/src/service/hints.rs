@@ -1,6 +1,6 @@
 //! Evidence that is no proof on its own: it takes that of the other side, or the protocol's own port.
 
-use super::Facts;
+use super::Ends;
 use super::app::App;
 use std::ops::{BitAnd, BitOr, BitOrAssign};
 
@@ -56,7 +56,7 @@ impl Hints {
 
     /// What the hints amount to on the protocol's own port. Who opened a session is not always known, so it
     /// may be the port of either side.
-    pub(super) fn at_home(self, facts: Facts) -> App {
+    pub(super) fn at_home(self, facts: Ends) -> App {
         let on = |port| self.on_port_of(App::by_port(facts.proto, port));
         match on(facts.resp_port) {
             App::Unknown => on(facts.orig_port),

@@ -3,7 +3,7 @@
 use super::app::App;
 use super::cursor::{Cursor, be16, be32};
 use super::hints::Hints;
-use super::{Facts, ber, binary, dns, http, lines, tls};
+use super::{Ends, ber, binary, dns, http, lines, tls};
 
 /// Streams shorter than this may be anything: one waits for the rest.
 const LEAST: usize = 8;
@@ -24,7 +24,7 @@ pub(super) enum Look {
 }
 
 /// Looks at the beginning of one side's stream.
-pub(super) fn look(facts: Facts, from_orig: bool, head: &[u8]) -> Look {
+pub(super) fn look(facts: Ends, from_orig: bool, head: &[u8]) -> Look {
     let Some(first) = head.first() else { return Look::No };
     match tls::start(head) {
         tls::Start::ClientHello | tls::Start::ServerHello | tls::Start::OldClientHello => {

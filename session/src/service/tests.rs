@@ -7,16 +7,16 @@ use proptest::prelude::*;
 const ORIG: bool = true;
 const RESP: bool = false;
 
-const fn tcp(resp_port: u16) -> Facts {
-    Facts { proto: app::TCP, orig_port: 40_000, resp_port }
+const fn tcp(resp_port: u16) -> Ends {
+    Ends { proto: app::TCP, orig_port: 40_000, resp_port }
 }
 
-const fn udp(resp_port: u16) -> Facts {
-    Facts { proto: app::UDP, orig_port: 40_000, resp_port }
+const fn udp(resp_port: u16) -> Ends {
+    Ends { proto: app::UDP, orig_port: 40_000, resp_port }
 }
 
 /// What a probe says of whole payloads, each the next of its side.
-fn speak(facts: Facts, payloads: &[(bool, &[u8])]) -> Service {
+fn speak(facts: Ends, payloads: &[(bool, &[u8])]) -> Service {
     let mut probe = Probe::new();
     let mut at = [0_u32; 2];
     for (from_orig, payload) in payloads {
@@ -28,7 +28,7 @@ fn speak(facts: Facts, payloads: &[(bool, &[u8])]) -> Service {
 }
 
 /// The name, if the payload says it.
-fn name(facts: Facts, payloads: &[(bool, &[u8])]) -> Option<&'static str> {
+fn name(facts: Ends, payloads: &[(bool, &[u8])]) -> Option<&'static str> {
     let service = speak(facts, payloads);
     service.name.filter(|_| service.source == ServiceSource::Payload)
 }
@@ -54,7 +54,7 @@ const WHOLE: (Option<&str>, Option<&str>, bool) = (Some("www.example.org"), Some
 
 #[test]
 fn first_words_that_prove() {
-    let cases: [(&str, Facts, bool, &[u8]); 37] = [
+    let cases: [(&str, Ends, bool, &[u8]); 37] = [
         ("http", tcp(8000), ORIG, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"),
         ("http", tcp(8000), ORIG, b"VERSION-CONTROL /x HTTP/1.1\n\n"),
         ("http", tcp(8000), RESP, b"HTTP/1.0 200 OK\r\n"),
@@ -141,7 +141,7 @@ fn words_that_prove_only_together() {
 
 #[test]
 fn what_proves_nothing() {
-    let cases: [(Facts, &[u8]); 11] = [
+    let cases: [(Ends, &[u8]); 11] = [
         (tcp(9), b"hello there, how are you today\r\n"),
         (tcp(9), b"GET / HTTQ/1.1\r\n\r\n"),
         (tcp(9), b"GET\r\n\r\n        "),
@@ -152,7 +152,7 @@ fn what_proves_nothing() {
         (udp(9), b"\x80\x60\0\x01\0\0\0\xa0\x12\x34\x56\x78payload of a call"),
         (udp(9), b"\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0"),
         (udp(9), b"<999>Oct 11 22:14:15 host su: x"),
-        (Facts { proto: 132, orig_port: 1, resp_port: 80 }, b"GET / HTTP/1.1\r\n\r\n"),
+        (Ends { proto: 132, orig_port: 1, resp_port: 80 }, b"GET / HTTP/1.1\r\n\r\n"),
     ];
     for (facts, payload) in cases {
         for from_orig in [ORIG, RESP] {
@@ -172,7 +172,7 @@ fn nothing_known_means_the_port() {
     assert_eq!((service.name, service.source), (Some("ssl"), ServiceSource::Port));
     let silent = Probe::new().finish(udp(53));
     assert_eq!((silent.name, silent.source), (Some("dns"), ServiceSource::Port));
-    assert_eq!(Probe::new().finish(Facts { proto: 1, orig_port: 8, resp_port: 53 }), Service::default());
+    assert_eq!(Probe::new().finish(Ends { proto: 1, orig_port: 8, resp_port: 53 }), Service::default());
 }
 
 #[test]
@@ -433,7 +433,7 @@ proptest! {
         ports in (any::<u16>(), prop_oneof![Just(53_u16), Just(443), Just(137), Just(514), any::<u16>()]),
         packets in proptest::collection::vec((any::<bool>(), 0_u32..20_000, piece()), 0..70),
     ) {
-        let facts = Facts { proto, orig_port: ports.0, resp_port: ports.1 };
+        let facts = Ends { proto, orig_port: ports.0, resp_port: ports.1 };
         let mut probe = Probe::new();
         for (from_orig, offset, bytes) in &packets {
             let progress = probe.feed(facts, *from_orig, *offset, bytes);

@@ -2,7 +2,7 @@
 
 use super::app::App;
 use super::hints::Hints;
-use super::{Facts, ber, binary, dns, dtls, lines, quic};
+use super::{Ends, ber, binary, dns, dtls, lines, quic};
 
 /// What a datagram says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub(super) enum Look {
 }
 
 /// Looks at one datagram.
-pub(super) fn look(facts: Facts, from_orig: bool, datagram: &[u8]) -> Look {
+pub(super) fn look(facts: Ends, from_orig: bool, datagram: &[u8]) -> Look {
     let ports = [facts.orig_port, facts.resp_port];
     if ports.iter().any(|port| dns::is_port(*port))
         && let Some(message) = dns::datagram(datagram, ports)

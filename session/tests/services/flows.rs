@@ -3,7 +3,7 @@
 use crate::traces;
 use std::collections::BTreeMap;
 use std::path::Path;
-use tapedeck_session::{Facts, Probe, Progress, Service};
+use tapedeck_session::{Ends, Probe, Progress, Service};
 
 /// One side's packet: from the originator, offset in its stream, payload.
 type Piece = (bool, u32, Vec<u8>);
@@ -13,7 +13,7 @@ type Piece = (bool, u32, Vec<u8>);
 pub(crate) struct Flow {
     pub(crate) file: String,
     pub(crate) stream: u32,
-    pub(crate) facts: Option<Facts>,
+    pub(crate) facts: Option<Ends>,
     /// Originator and responder.
     pub(crate) ends: [(String, u16); 2],
     pieces: Vec<Piece>,
@@ -113,7 +113,7 @@ fn add(flow: &mut Flow, row: &Row<'_>, proto: u8, kind: &str) {
     if flow.facts.is_none() {
         let answer = proto == 6 && syn && ack;
         let (orig_port, resp_port) = if answer { (target, source) } else { (source, target) };
-        flow.facts = Some(Facts { proto, orig_port, resp_port });
+        flow.facts = Some(Ends { proto, orig_port, resp_port });
         flow.ends = [(String::new(), orig_port), (String::new(), resp_port)];
         flow.ends[usize::from(answer)].0.clone_from(&address);
     }

@@ -1,0 +1,127 @@
+//! The key of a session in the table: compact, canonical, hashed in a few multiplications.
+//!
+//! The order is that of [`tapedeck_packet::FlowKey`]: the smaller (address, port) first, except for ICMP
+//! messages that have no counterpart, where the source is first.
+
+use crate::pair::{End, Pair};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+/// Addresses, ports, protocol, and what else tells two sessions apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    addresses: [u64; 4],
+    ports: [u16; 2],
+    /// Protocol in bits 0-7, flags in 8-11, VLAN id in 16-27.
+    kind: u32,
+}
+
+const IPV6: u32 = 1 << 8;
+/// Inside a tunnel.
+const INNER: u32 = 1 << 9;
+/// The packets do not show their ports.
+const NO_PORTS: u32 = 1 << 10;
+const WITH_VLAN: u32 = 1 << 11;
+
+/// What a key is made of, as the packet has it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Parts {
+    pub(crate) src: IpAddr,
+    pub(crate) dst: IpAddr,
+    pub(crate) sport: u16,
+    pub(crate) dport: u16,
+    pub(crate) proto: u8,
+    /// The source comes first, whatever the order.
+    pub(crate) one_way: bool,
+    pub(crate) inner: bool,
+    pub(crate) no_ports: bool,
+    pub(crate) vlan: Option<u16>,
+}
+
+impl Key {
+    /// The key, and on which of its sides the sender stands.
+    #[inline]
+    pub(crate) fn new(parts: &Parts) -> (Self, End) {
+        let (src, v6) = words(parts.src);
+        let (dst, _) = words(parts.dst);
+        let mut kind = u32::from(parts.proto);
+        kind |= if v6 { IPV6 } else { 0 };
+        kind |= if parts.inner { INNER } else { 0 };
+        kind |= if parts.no_ports { NO_PORTS } else { 0 };
+        if let Some(vlan) = parts.vlan {
+            kind |= WITH_VLAN | u32::from(vlan & 0x0fff) << 16;
+        }
+        let forward = parts.one_way || (src, parts.sport) <= (dst, parts.dport);
+        let ((a, port_a), (b, port_b), end) = if forward {
+            ((src, parts.sport), (dst, parts.dport), End::A)
+        } else {
+            ((dst, parts.dport), (src, parts.sport), End::B)
+        };
+        (Self { addresses: [a[0], a[1], b[0], b[1]], ports: [port_a, port_b], kind }, end)
+    }
+
+    #[inline]
+    pub(crate) fn hash(&self, seed: u64) -> u64 {
+        const FACTORS: [u64; 3] = [0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93, 0xa076_1d64_78bd_642f];
+        let [a0, a1, b0, b1] = self.addresses;
+        let [port_a, port_b] = self.ports;
+        let rest = u64::from(port_a) << 48 | u64::from(port_b) << 32 | u64::from(self.kind);
+        let mut hash = fold(a1 ^ seed, b1 ^ FACTORS[0]);
+        if self.kind & IPV6 != 0 {
+            hash ^= fold(a0 ^ seed.rotate_left(32), b0 ^ FACTORS[1]);
+        }
+        fold(hash ^ rest, FACTORS[2] ^ seed)
+    }
+
+    pub(crate) const fn proto(&self) -> u8 {
+        self.kind.to_le_bytes()[0]
+    }
+
+    pub(crate) const fn inner(&self) -> bool {
+        self.kind & INNER != 0
+    }
+
+    pub(crate) const fn no_ports(&self) -> bool {
+        self.kind & NO_PORTS != 0
+    }
+
+    pub(crate) fn vlan(&self) -> Option<u16> {
+        if self.kind & WITH_VLAN == 0 { None } else { u16::try_from(self.kind >> 16).ok() }
+    }
+
+    pub(crate) fn addresses(&self) -> Pair<IpAddr> {
+        let [a0, a1, b0, b1] = self.addresses;
+        Pair { a: self.address(a0, a1), b: self.address(b0, b1) }
+    }
+
+    pub(crate) const fn ports(&self) -> Pair<u16> {
+        Pair { a: self.ports[0], b: self.ports[1] }
+    }
+
+    fn address(&self, high: u64, low: u64) -> IpAddr {
+        let bits = u128::from(high) << 64 | u128::from(low);
+        match u32::try_from(bits) {
+            Ok(v4) if self.kind & IPV6 == 0 => IpAddr::V4(Ipv4Addr::from_bits(v4)),
+            _ => IpAddr::V6(Ipv6Addr::from_bits(bits)),
+        }
+    }
+}
+
+#[inline]
+fn words(address: IpAddr) -> ([u64; 2], bool) {
+    match address {
+        IpAddr::V4(v4) => ([0, u64::from(v4.to_bits())], false),
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = v6.octets();
+            let high = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+            ([high, u64::from_be_bytes([i, j, k, l, m, n, o, p])], true)
+        }
+    }
+}
+
+/// Both halves of the 128-bit product, folded into one.
+#[inline]
+fn fold(a: u64, b: u64) -> u64 {
+    let product = u128::from(a) * u128::from(b);
+    let [low, high] = [product & u128::from(u64::MAX), product >> 64];
+    u64::try_from(low ^ high).unwrap_or_default()
+}

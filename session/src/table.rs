@@ -1,0 +1,343 @@
+//! The session table: packets in, records out.
+//!
+//! A worker opens a [`Stage`] for each batch and pushes the walked packets. `push` takes from a packet what the
+//! table needs; when the stage is full or dropped, its packets are applied: a first pass finds their slots and
+//! reads them, so that the cache misses of a batch overlap, a second one updates them in order. Records leave
+//! through the closure that the caller gives, and so does everything that [`Table::expire`] and
+//! [`Table::finish`] end.
+//!
+//! Exactness does not hang on the timer wheel: a packet that finds a session beyond its deadline ends it
+//! first. The wheel only sees to it that records come when no packet does.
+//!
+//! Memory is bounded and reserved at start. When the table is full, the session that would end next goes
+//! ([`EndReason::LackOfResources`]); more evictions than `Config::max_evictions_per_second`, and the newcomer
+//! is counted in a [`RecordKind::Coarse`] record instead. So the records always add up to the packets.
+
+use crate::config::Config;
+use crate::input::{Facts, Packet, Reader};
+use crate::inspect::Inspector;
+use crate::key::Key;
+use crate::pair::Pair;
+use crate::record::{EndReason, Record, Uid};
+use crate::tcp::stream::Holes;
+use tapedeck_packet::{Timestamp, Walk};
+
+mod coarse;
+mod datagrams;
+mod emit;
+mod index;
+mod inspectors;
+pub(crate) mod log;
+mod refs;
+mod slots;
+mod update;
+mod wheel;
+
+use coarse::Coarse;
+use datagrams::Datagrams;
+use index::{Index, NONE};
+use inspectors::Inspectors;
+use log::Logs;
+use slots::Slots;
+use wheel::Wheel;
+
+/// Packets applied at once.
+const STAGE: usize = 40;
+
+/// Who takes the records.
+pub type Sink<'a> = &'a mut dyn FnMut(Record);
+
+/// What a table has counted, since its start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Packets pushed.
+    pub packets: u64,
+    /// Their bytes on the wire.
+    pub wire_bytes: u64,
+    /// Packets without an IP layer: in no session.
+    pub non_ip_packets: u64,
+    /// Their bytes on the wire.
+    pub non_ip_bytes: u64,
+    /// Sessions begun.
+    pub sessions: u64,
+    /// Sessions that had to go because the table was full.
+    pub evicted: u64,
+    /// Packets of the outermost IP layer that are in coarse records.
+    pub coarse_packets: u64,
+    /// TCP streams whose lowest hole was given up for want of room.
+    pub forced_gaps: u64,
+    /// Sessions that found no payload inspector free.
+    pub uninspected: u64,
+    /// Packets of one-sided sessions that found no room in a log for the merger.
+    pub unlogged: u64,
+}
+
+/// Sessions by their addresses, ports and protocol. `P` looks at payload.
+#[derive(Debug)]
+pub struct Table<P = ()> {
+    config: Config,
+    reader: Reader,
+    index: Index,
+    slots: Slots,
+    wheel: Wheel,
+    holes: Holes,
+    datagrams: Datagrams,
+    inspectors: Inspectors<P>,
+    coarse: Coarse,
+    logs: Logs,
+    /// Each record says its key, for the merger.
+    keyed: bool,
+    counters: Counters,
+    /// Number of the next session.
+    next_number: u64,
+    /// Latest packet or `expire`, ns.
+    now: u64,
+    /// The second that `evictions` counts, and how many.
+    evictions: (u64, u32),
+    /// Keeps the reads of the first pass from being optimised away.
+    touched: u64,
+}
+
+impl Config {
+    /// Bytes a table of this configuration takes at most, without what its inspectors allocate.
+    #[must_use]
+    pub fn memory_bytes(&self) -> u64 {
+        let sessions = u64::from(self.max_sessions.clamp(1, 1 << 30));
+        Slots::bytes(sessions)
+            + Wheel::bytes(sessions)
+            + Index::bytes(self.max_sessions)
+            + Holes::bytes(u64::from(self.max_holes))
+            + Datagrams::bytes(self.max_datagrams)
+            + if self.split { Logs::bytes(u64::from(self.max_log_blocks)) } else { 0 }
+    }
+}
+
+impl<P: Inspector> Table<P> {
+    /// An empty table.
+    #[must_use]
+    pub fn new(mut config: Config) -> Self {
+        config.max_sessions = config.max_sessions.clamp(1, 1 << 30);
+        let slots = Slots::new(config.max_sessions);
+        Self {
+            reader: Reader { vlan_in_key: config.vlan_in_key, hash_seed: config.hash_seed },
+            index: Index::new(config.max_sessions),
+            wheel: Wheel::new(usize::try_from(config.max_sessions).unwrap_or(0)),
+            slots,
+            holes: Holes::new(config.max_holes),
+            datagrams: Datagrams::new(config.max_datagrams, config.timeouts.fragment),
+            inspectors: Inspectors::new(config.max_inspectors),
+            coarse: Coarse::default(),
+            logs: Logs::new(if config.split { config.max_log_blocks } else { 0 }),
+            keyed: false,
+            counters: Counters::default(),
+            next_number: 0,
+            now: 0,
+            evictions: (0, 0),
+            touched: 0,
+            config,
+        }
+    }
+
+    /// A table for the merger.
+    pub(crate) fn keyed(config: Config) -> Self {
+        Self { keyed: true, ..Self::new(config) }
+    }
+
+    /// Takes the packets of a run.
+    pub(crate) fn replay(&mut self, mut facts: Facts<'_>, parent: Option<Uid>, sink: Sink<'_>) {
+        facts.hash = facts.key.hash(self.config.hash_seed);
+        facts.likely_slot = NONE;
+        self.now = self.now.max(facts.ts);
+        self.packet(&mut facts, parent, sink);
+    }
+
+    /// It is at least `time` (ns).
+    pub(crate) fn pass_time(&mut self, time: u64) {
+        self.now = self.now.max(time);
+    }
+
+    /// The session with this key is open.
+    pub(crate) fn holds(&self, key: &Key) -> bool {
+        self.find(key) != NONE
+    }
+
+    /// Ends the session with this key, if it has run out by `time` (ns). Says whether there is none now.
+    pub(crate) fn end_key(&mut self, key: &Key, time: u64, sink: Sink<'_>) -> bool {
+        let slot = self.find(key);
+        if slot != NONE && self.expiry(slot) <= time {
+            self.end(slot, self.reason(slot), sink);
+            return true;
+        }
+        slot == NONE
+    }
+
+    fn find(&self, key: &Key) -> u32 {
+        let is = |slot| self.slots.hot(slot).is_some_and(|hot| hot.key == *key && hot.deadline != 0);
+        self.index.find(key.hash(self.config.hash_seed), is)
+    }
+
+    /// Begins a batch. Records go to `sink`.
+    pub fn stage<'t, 's, 'p>(&'t mut self, sink: Sink<'s>) -> Stage<'t, 's, 'p, P> {
+        Stage { table: self, sink, facts: [Facts::default(); STAGE], used: 0 }
+    }
+
+    /// Ends what has ended by `now`, and writes the interim records that are due: at most `limit` sessions
+    /// are looked at. Says whether more are due.
+    pub fn expire(&mut self, now: Timestamp, limit: usize, sink: Sink<'_>) -> bool {
+        // Not the latest packet: one with a time far ahead ends nothing but what is behind `now`.
+        let time = now.nanos();
+        self.now = self.now.max(time);
+        self.emit_coarse(time.saturating_sub(self.config.timeouts.interim), sink);
+        for _ in 0..limit {
+            let Some(slot) = self.wheel.due(time) else { return false };
+            self.look(slot, time, sink);
+        }
+        true
+    }
+
+    /// Ends all sessions: the recorder ends. The table is empty afterwards and can go on.
+    pub fn finish(&mut self, sink: Sink<'_>) {
+        let now = self.now;
+        let all: Vec<u32> = self.slots.used().collect();
+        for slot in all {
+            let reason = match self.reason(slot) {
+                EndReason::IdleTimeout if self.expiry(slot) > now => EndReason::Forced,
+                reason => reason,
+            };
+            self.end(slot, reason, sink);
+        }
+        self.emit_coarse(u64::MAX, sink);
+    }
+
+    /// The sessions that are open and have had a packet at `since` or later, as records of what came since
+    /// their last one; nothing is changed. For the session journal.
+    pub fn open(&self, since: Timestamp) -> impl Iterator<Item = Record> + '_ {
+        let since = since.nanos();
+        self.slots
+            .used()
+            .filter(move |slot| self.slots.hot(*slot).is_some_and(|hot| hot.last >= since))
+            .filter_map(|slot| self.snapshot(slot))
+    }
+
+    /// Sessions open.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// No session is open.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.slots.len() == 0
+    }
+
+    /// Bytes reserved now, without what its inspectors have allocated: at most [`Config::memory_bytes`].
+    #[must_use]
+    pub fn reserved_bytes(&self) -> u64 {
+        self.slots.reserved_bytes()
+            + self.index.reserved_bytes()
+            + self.wheel.reserved_bytes()
+            + self.holes.reserved_bytes()
+            + self.datagrams.reserved_bytes()
+            + self.logs.reserved_bytes()
+    }
+
+    /// What it has counted.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        Counters { forced_gaps: self.holes.forced, ..self.counters }
+    }
+
+    fn uid(&self, number: u64) -> Uid {
+        Uid { run: self.config.run, chain: self.config.chain, number }
+    }
+
+    fn number(&mut self) -> u64 {
+        let number = self.next_number;
+        self.next_number += 1;
+        number
+    }
+
+    /// Applies the packets of a stage. What the caches must fetch is asked for in three waves, each of which
+    /// needs what the one before has brought: index entries, hot parts, and cold parts that will be written.
+    fn apply(&mut self, facts: &mut [Facts<'_>], sink: Sink<'_>) {
+        let mut touched = 0;
+        for one in facts.iter() {
+            touched ^= self.index.touch(one.hash);
+        }
+        for one in facts.iter_mut() {
+            // By hash alone: the wrong slot now and then costs a read, comparing keys would wait for one.
+            one.likely_slot = self.index.find(one.hash, |_| true);
+            touched ^= self.slots.touch(one.likely_slot);
+        }
+        for one in facts.iter() {
+            touched ^= self.slots.touch_cold(one.likely_slot, one.place, self.config.ref_gap);
+        }
+        self.touched ^= touched;
+        let mut outer = None;
+        for one in facts {
+            if one.depth == 0 {
+                outer = None;
+                self.now = self.now.max(one.ts);
+            }
+            outer = self.packet(one, outer, sink);
+        }
+    }
+}
+
+/// A batch on its way into the table. What has been pushed is applied at the latest when it is dropped.
+pub struct Stage<'t, 's, 'p, P: Inspector = ()> {
+    table: &'t mut Table<P>,
+    sink: Sink<'s>,
+    facts: [Facts<'p>; STAGE],
+    used: usize,
+}
+
+impl<P: Inspector> std::fmt::Debug for Stage<'_, '_, '_, P> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Stage").field("used", &self.used).finish_non_exhaustive()
+    }
+}
+
+impl<'p, P: Inspector> Stage<'_, '_, 'p, P> {
+    /// Takes a packet; `walk` is the walk of its bytes.
+    #[inline]
+    pub fn push(&mut self, walk: &Walk, packet: &Packet<'p>) {
+        // All layers of a packet stay in one stage, so that an inner one finds its outer one.
+        if self.used + tapedeck_packet::walk::MAX_LAYERS > STAGE {
+            self.apply();
+        }
+        let table = &mut *self.table;
+        table.counters.packets += 1;
+        table.counters.wire_bytes += u64::from(packet.original_bytes);
+        let free = self.facts.get_mut(self.used..).unwrap_or_default();
+        let layers = table.reader.read(walk, packet, free);
+        if layers == 0 {
+            table.counters.non_ip_packets += 1;
+            table.counters.non_ip_bytes += u64::from(packet.original_bytes);
+            table.now = table.now.max(packet.ts.nanos());
+        }
+        self.used += layers;
+    }
+
+    fn apply(&mut self) {
+        let used = std::mem::take(&mut self.used);
+        self.table.apply(self.facts.get_mut(..used).unwrap_or_default(), self.sink);
+    }
+}
+
+impl<P: Inspector> Drop for Stage<'_, '_, '_, P> {
+    fn drop(&mut self) {
+        Stage::apply(self);
+    }
+}
+
+/// Bytes that a vector has reserved.
+pub(crate) fn vec_bytes<T>(vec: &Vec<T>) -> u64 {
+    u64::try_from(vec.capacity().saturating_mul(size_of::<T>())).unwrap_or(u64::MAX)
+}
+
+/// Both sides by role.
+fn by_role<T: Copy>(pair: &Pair<T>, orig: crate::pair::End) -> (T, T) {
+    (*pair.of(orig), *pair.of(orig.other()))
+}

@@ -1,0 +1,288 @@
+//! How sessions end, and what is written of them.
+
+use super::coarse::Heap;
+use super::slots::{Cold, Hot, Inspecting, Session};
+use super::update::{silent_at, tcp_expiry};
+use super::{Sink, Table, by_role};
+use crate::input::proto;
+use crate::inspect::Inspector;
+use crate::merge::Half;
+use crate::pair::{End, Pair};
+use crate::record::{ConnState, EndReason, Record, RecordKind, Service, Side, Uid, Volume};
+use crate::tcp::Tcp;
+use std::net::{IpAddr, Ipv4Addr};
+use tapedeck_packet::{Timestamp, Tunnel};
+
+impl<P: Inspector> Table<P> {
+    /// When a session is removed if nothing more comes, ns.
+    pub(super) fn expiry(&self, slot: u32) -> u64 {
+        let times = &self.config.timeouts;
+        let (Some(hot), Some(tcp), Some(cold)) =
+            (self.slots.hot(slot), self.slots.tcp(slot), self.slots.cold(slot))
+        else {
+            return u64::MAX;
+        };
+        if hot.is_tcp() {
+            tcp_expiry(hot, tcp, cold, self.config.split, times)
+        } else {
+            silent_at(hot, cold, times)
+        }
+    }
+
+    /// Why a session that has run out ends.
+    pub(super) fn reason(&self, slot: u32) -> EndReason {
+        let (Some(hot), Some(tcp)) = (self.slots.hot(slot), self.slots.tcp(slot)) else {
+            return EndReason::IdleTimeout;
+        };
+        if hot.is_tcp() && tcp.has_ended() { EndReason::EndOfFlow } else { EndReason::IdleTimeout }
+    }
+
+    /// Looks whether a session has ended by `time` or has a record due. Says whether it goes on.
+    pub(super) fn look(&mut self, slot: u32, time: u64, sink: Sink<'_>) -> bool {
+        let expiry = self.expiry(slot);
+        if time >= expiry {
+            self.end(slot, self.reason(slot), sink);
+            return false;
+        }
+        let interim = self.config.timeouts.interim;
+        let Some(hot) = self.slots.hot(slot) else { return false };
+        let mut next = hot.interval.saturating_add(interim);
+        if hot.packets() == 0 {
+            next = u64::MAX;
+        } else if time >= next || time >= hot.deadline {
+            self.emit(slot, RecordKind::Interim, EndReason::ActiveTimeout, sink);
+            next = u64::MAX;
+        }
+        let deadline = expiry.min(next);
+        if let Some(session) = self.slots.get(slot) {
+            session.hot.deadline = deadline;
+        }
+        self.wheel.remove(slot);
+        self.wheel.put(slot, deadline, self.now);
+        true
+    }
+
+    /// Ends a session.
+    pub(super) fn end(&mut self, slot: u32, reason: EndReason, sink: Sink<'_>) {
+        self.emit(slot, RecordKind::Final, reason, sink);
+        let Some(Session { hot, tcp, .. }) = self.slots.get(slot) else { return };
+        let hash = hot.key.hash(self.config.hash_seed);
+        if hot.is_tcp() {
+            self.holes.give_back(&mut tcp.ends.a.stream);
+            self.holes.give_back(&mut tcp.ends.b.stream);
+        }
+        self.index.remove(hash, slot);
+        self.wheel.remove(slot);
+        self.slots.give_back(slot);
+    }
+
+    /// Writes a record of what came since the last one, and begins to count anew.
+    fn emit(&mut self, slot: u32, kind: RecordKind, reason: EndReason, sink: Sink<'_>) {
+        let Some(session) = self.slots.get(slot) else { return };
+        if kind == RecordKind::Final {
+            let (ends, inspector) = (session.hot.ends(), session.cold.inspector);
+            let service = match session.hot.inspecting {
+                Inspecting::Yes => Some(self.inspectors.finish(inspector, ends)),
+                // Payload that nobody could look at.
+                Inspecting::Done if session.cold.service.is_none() => Some(P::default().finish(ends)),
+                _ => None,
+            };
+            if let Some(service) = service {
+                session.hot.inspecting = Inspecting::Done;
+                session.cold.service = Some(Box::new(service));
+            }
+        }
+        let Some(mut record) = self.record(slot, kind, reason) else { return };
+        record.half = self.half(slot);
+        if let Some(Session { hot, tcp, cold }) = self.slots.get(slot) {
+            let totals = by_end(hot.orig, record.orig.total, record.resp.total);
+            cold.base = totals;
+            cold.records += 1;
+            cold.cut_bytes = Pair::default();
+            cold.trail.retransmissions = Pair::default();
+            cold.trail.roles_fixed = true;
+            cold.refs = super::refs::Refs::default();
+            // The next packet opens a reference of its own.
+            hot.place = crate::input::Place { segment: u32::MAX, frame: u32::MAX };
+            (hot.packets, hot.wire_bytes) = (Pair::default(), Pair::default());
+            (hot.ip_bytes, hot.refs) = (Pair::default(), 0);
+            if !hot.is_tcp() {
+                *tcp.other_payload(End::A) = 0;
+                *tcp.other_payload(End::B) = 0;
+            }
+        }
+        sink(record);
+    }
+
+    /// What the merger needs of a one-sided session.
+    fn half(&mut self, slot: u32) -> Option<Box<Half>> {
+        let Session { hot, cold, .. } = self.slots.get(slot)?;
+        let (key, from) = (hot.key, if hot.met.a { End::A } else { End::B });
+        let inexact = cold.log.inexact;
+        let runs = self.logs.drain(&mut cold.log);
+        let one_sided = hot.met.a != hot.met.b;
+        (self.keyed || (one_sided && !runs.is_empty())).then(|| Box::new(Half { key, from, runs, inexact }))
+    }
+
+    /// What a record of an open session would say.
+    pub(super) fn snapshot(&self, slot: u32) -> Option<Record> {
+        self.record(slot, RecordKind::Open, EndReason::ActiveTimeout)
+    }
+
+    fn record(&self, slot: u32, kind: RecordKind, end_reason: EndReason) -> Option<Record> {
+        let (hot, tcp, cold) = (self.slots.hot(slot)?, self.slots.tcp(slot)?, self.slots.cold(slot)?);
+        let orig = hot.orig;
+        let history = cold.trail.history.as_str();
+        let volumes = Pair { a: volume(hot, tcp, cold, End::A), b: volume(hot, tcp, cold, End::B) };
+        let (orig_side, resp_side) =
+            (side(hot, cold, &volumes, orig), side(hot, cold, &volumes, orig.other()));
+        let mut refs = cold.refs;
+        refs.extend(hot.place);
+        // Packets out of order may come from before the record, or from before the session.
+        let interval = if hot.packets() == 0 { hot.last } else { hot.interval.min(hot.last) };
+        let interval = interval.max(hot.last.saturating_sub(self.config.timeouts.interim));
+        Some(Record {
+            kind,
+            number: cold.records,
+            uid: self.uid(cold.number),
+            parent: cold.parent,
+            inner: hot.key.inner(),
+            ts: time(cold.first.min(interval)),
+            ts_interval: time(interval),
+            ts_last: time(hot.last),
+            proto: hot.key.proto(),
+            orig: orig_side,
+            resp: resp_side,
+            originator_known: cold.originator_known,
+            conn_state: conn_state(hot, tcp, history),
+            history: history.into(),
+            missed_bytes: cold.trail.missed_bytes,
+            end_reason,
+            service: cold.service.as_deref().cloned().unwrap_or_default(),
+            syn_rtt_ns: cold.trail.syn_rtt_ns,
+            vlans: cold.origin.vlans,
+            mpls: cold.origin.mpls,
+            tunnel: cold.origin.tunnel,
+            tunnel_id: cold.origin.tunnel_id,
+            queue: self.config.queue,
+            split: false,
+            stored_packets: hot.packets(),
+            loss_during: false,
+            refs: refs.to_vec(),
+            half: None,
+            refs_incomplete: refs.incomplete,
+        })
+    }
+
+    /// Writes what found no room and began at `before` or earlier.
+    pub(super) fn emit_coarse(&mut self, before: u64, sink: Sink<'_>) {
+        let heaps: Vec<Heap> = self.coarse.take(before).collect();
+        for heap in heaps {
+            let number = self.number();
+            sink(coarse(&heap, self.uid(number), self.config.queue, self.config.timeouts.interim));
+        }
+    }
+}
+
+fn by_end<T>(orig: End, of_orig: T, of_resp: T) -> Pair<T> {
+    match orig {
+        End::A => Pair { a: of_orig, b: of_resp },
+        End::B => Pair { a: of_resp, b: of_orig },
+    }
+}
+
+/// Since the last record, and since the beginning.
+fn volume(hot: &Hot, tcp: &Tcp, cold: &Cold, end: End) -> (Volume, Volume) {
+    let base = *cold.base.of(end);
+    let payload_bytes = if hot.is_tcp() {
+        tcp.size(end).saturating_sub(base.payload_bytes)
+    } else {
+        tcp.ends.of(end).stream.delivered
+    };
+    let delta = Volume {
+        packets: u64::from(*hot.packets.of(end)),
+        ip_bytes: *hot.ip_bytes.of(end),
+        payload_bytes,
+        wire_bytes: *hot.wire_bytes.of(end),
+        retransmissions: *cold.trail.retransmissions.of(end),
+        cut_bytes: *cold.cut_bytes.of(end),
+    };
+    (delta, base.plus(&delta))
+}
+
+fn side(hot: &Hot, cold: &Cold, volumes: &Pair<(Volume, Volume)>, end: End) -> Side {
+    let (volume, total) = *volumes.of(end);
+    let (address, _) = by_role(&hot.key.addresses(), end);
+    let (port, _) = by_role(&hot.key.ports(), end);
+    Side {
+        address,
+        port,
+        volume,
+        total,
+        tcp_flags: *hot.tcp_flags.of(end),
+        ttl: *cold.ttl.of(end),
+        mac: *cold.mac.of(end),
+    }
+}
+
+fn conn_state(hot: &Hot, tcp: &Tcp, history: &str) -> ConnState {
+    match hot.key.proto() {
+        proto::TCP if hot.is_tcp() => tcp.conn_state(hot.orig, history),
+        proto::UDP => match by_role(&hot.met, hot.orig) {
+            (true, true) => ConnState::Sf,
+            (true, false) => ConnState::S0,
+            (false, true) => ConnState::Shr,
+            (false, false) => ConnState::Oth,
+        },
+        _ => ConnState::Oth,
+    }
+}
+
+fn coarse(heap: &Heap, uid: Uid, queue: u32, interim: u64) -> Record {
+    let first = heap.first.max(heap.last.saturating_sub(interim));
+    let nowhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    let side = Side {
+        address: nowhere,
+        port: 0,
+        volume: heap.volume,
+        total: heap.volume,
+        tcp_flags: 0,
+        ttl: None,
+        mac: None,
+    };
+    Record {
+        kind: RecordKind::Coarse,
+        number: 0,
+        uid,
+        parent: None,
+        inner: heap.inner,
+        ts: time(first),
+        ts_interval: time(first),
+        ts_last: time(heap.last),
+        proto: heap.proto,
+        orig: side,
+        resp: Side { volume: Volume::default(), total: Volume::default(), ..side },
+        originator_known: false,
+        conn_state: ConnState::Oth,
+        history: Box::default(),
+        missed_bytes: 0,
+        end_reason: EndReason::LackOfResources,
+        service: Service::default(),
+        syn_rtt_ns: None,
+        vlans: [None, None],
+        mpls: None,
+        tunnel: if heap.inner { Tunnel::Other } else { Tunnel::None },
+        tunnel_id: None,
+        queue,
+        split: false,
+        stored_packets: heap.volume.packets,
+        loss_during: false,
+        refs: heap.refs.to_vec(),
+        half: None,
+        refs_incomplete: heap.refs.incomplete,
+    }
+}
+
+fn time(nanos: u64) -> Timestamp {
+    Timestamp::from_nanos_saturating(nanos)
+}

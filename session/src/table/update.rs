@@ -1,0 +1,398 @@
+//! A packet's way through the table: find or begin its session, count it, follow it.
+
+use super::datagrams::Datagram;
+use super::index::NONE;
+use super::log::Run;
+use super::refs::{near, wider};
+use super::slots::{Cold, Hot, Inspecting, Session};
+use super::{Sink, Table};
+use crate::config::Timeouts;
+use crate::history::seen;
+use crate::input::{Facts, TcpHeader, Transport, flag, is_broadcast, proto};
+use crate::inspect::{Inspector, WINDOW};
+use crate::key::{Key, Parts};
+use crate::pair::{End, Pair};
+use crate::ports::is_dns;
+use crate::record::{EndReason, Uid};
+use crate::tcp::{Conversation, Segment, Tcp, Timers};
+
+/// A record is due before a counter of packets can overflow.
+const MAX_PACKETS: u32 = 1 << 31;
+
+impl<P: Inspector> Table<P> {
+    /// Takes one layer of a packet. `outer` is the session of the layer around it; returns this layer's.
+    pub(super) fn packet(
+        &mut self,
+        facts: &mut Facts<'_>,
+        outer: Option<Uid>,
+        sink: Sink<'_>,
+    ) -> Option<Uid> {
+        let datagram = match facts.transport {
+            Transport::Fragment { id, .. } => self.datagrams.find(facts.hash, &facts.key, id, facts.ts),
+            _ => None,
+        };
+        if let Some(datagram) = &datagram {
+            (facts.key, facts.hash, facts.from) = (datagram.session, datagram.hash, datagram.from);
+            if facts.key.proto() == proto::UDP {
+                // The first fragment's header told of the whole datagram.
+                facts.payload_bytes = 0;
+            }
+        }
+        let facts = &*facts;
+        let Some(slot) = self.session(facts, outer, sink) else {
+            if self.coarse.is_due(facts, self.config.timeouts.interim) {
+                self.emit_coarse(u64::MAX, sink);
+            }
+            self.coarse.add(facts, self.config.ref_gap);
+            self.counters.coarse_packets += u64::from(facts.depth == 0);
+            return None;
+        };
+        self.count(slot, facts);
+        let offset = self.follow(slot, facts, datagram.as_ref());
+        if self.config.split {
+            self.log(slot, facts);
+        }
+        self.show(slot, facts, offset);
+        if facts.first_fragment.is_some() {
+            self.note_datagram(facts);
+        }
+        let number = if facts.has_inner { self.slots.cold(slot)?.number } else { return None };
+        Some(self.uid(number))
+    }
+
+    /// The slot of a packet's session, old or new; `None` when there is no room.
+    fn session(&mut self, facts: &Facts<'_>, outer: Option<Uid>, sink: Sink<'_>) -> Option<u32> {
+        let slots = &self.slots;
+        let is = |slot| slots.hot(slot).is_some_and(|hot| hot.key == facts.key && hot.deadline != 0);
+        let likely = facts.likely_slot;
+        let slot = if is(likely) { likely } else { self.index.find(facts.hash, is) };
+        if slot != NONE {
+            let session = self.slots.get(slot)?;
+            let (due, orig) = (facts.ts >= session.hot.deadline, session.hot.orig);
+            let reuse = match &facts.transport {
+                Transport::Tcp(header) if header.flags & flag::SYN != 0 => session.tcp.is_reuse(orig, header),
+                _ => false,
+            };
+            let alive = !due || self.look(slot, facts.ts, sink);
+            if alive && !reuse {
+                return Some(slot);
+            }
+            if alive {
+                self.end(slot, EndReason::EndOfFlow, sink);
+            }
+        }
+        self.begin(facts, outer, sink)
+    }
+
+    fn begin(&mut self, facts: &Facts<'_>, outer: Option<Uid>, sink: Sink<'_>) -> Option<u32> {
+        let slot = match self.slots.take() {
+            Some(slot) => slot,
+            None => {
+                self.evict(sink)?;
+                self.slots.take()?
+            }
+        };
+        let number = self.number();
+        self.counters.sessions += 1;
+        let (flip, known) = self.roles(facts);
+        let times = self.config.timeouts;
+        // The first update sets the deadline; the wheel looks soon and puts it right.
+        let first_look = facts.ts.saturating_add(times.tcp_attempt_delay);
+        let session = self.slots.get(slot)?;
+        *session.hot = Hot {
+            key: facts.key,
+            last: facts.ts,
+            deadline: first_look,
+            interval: facts.ts,
+            place: facts.place,
+            refs: 1,
+            orig: if flip { facts.from.other() } else { facts.from },
+            ..Hot::default()
+        };
+        *session.cold = Cold {
+            number,
+            parent: outer,
+            first: facts.ts,
+            origin: facts.origin,
+            originator_known: known,
+            ..Cold::default()
+        };
+        let server = *facts.key.ports().of(session.hot.orig.other());
+        session.hot.is_dns = facts.key.proto() == proto::UDP && is_dns(server);
+        session.cold.refs.open(facts.place);
+        if flip {
+            session.cold.trail.history.flip();
+        }
+        *session.tcp = Tcp::new(facts.ts);
+        session.cold.trail.timers = Timers::new(facts.ts, &times);
+        if !session.hot.is_tcp() {
+            *session.tcp.other_payload(End::A) = 0;
+            *session.tcp.other_payload(End::B) = 0;
+        }
+        self.index.insert(facts.hash, slot);
+        self.wheel.put(slot, first_look, self.now);
+        Some(slot)
+    }
+
+    /// Whether the first packet comes from the responder, and whether that is known or only supposed: Zeek's
+    /// `WantConnection`.
+    fn roles(&self, facts: &Facts<'_>) -> (bool, bool) {
+        let (ports, to) = (facts.key.ports(), facts.from.other());
+        let (sport, dport) = (*ports.of(facts.from), *ports.of(to));
+        let servers = &self.config.server_ports;
+        let (flip, known) = match facts.key.proto() {
+            proto::TCP => {
+                let flags = match &facts.transport {
+                    Transport::Tcp(header) => header.flags,
+                    _ => 0,
+                };
+                let (syn, ack) = (flags & flag::SYN != 0, flags & flag::ACK != 0);
+                match (servers.tcp(sport), servers.tcp(dport)) {
+                    _ if syn && !ack => (false, true),
+                    (true, false) => (true, true),
+                    (true, true) => (!syn && sport < dport, false),
+                    (false, dport) => (false, dport),
+                }
+            }
+            proto::UDP => {
+                let (source, destination) = (servers.udp(sport), servers.udp(dport));
+                (source && !destination, source != destination)
+            }
+            _ => (false, facts.request),
+        };
+        let flip = flip && !is_broadcast(*facts.key.addresses().of(to));
+        (flip, known)
+    }
+
+    /// Makes room: the session whose deadline comes next goes. `None` when that has happened too often in
+    /// this second.
+    fn evict(&mut self, sink: Sink<'_>) -> Option<()> {
+        const TRIES: usize = 8;
+        let second = self.now / 1_000_000_000;
+        if self.evictions.0 != second {
+            self.evictions = (second, 0);
+        }
+        let mut victim = self.wheel.next()?;
+        for _ in 0..TRIES {
+            // Lists are lazy: one that had packets since belongs further back.
+            if !self.look(victim, self.now, sink) {
+                return Some(());
+            }
+            let next = self.wheel.next()?;
+            if next == victim {
+                break;
+            }
+            victim = next;
+        }
+        if self.evictions.1 >= self.config.max_evictions_per_second {
+            return None;
+        }
+        self.evictions.1 += 1;
+        self.counters.evicted += 1;
+        self.end(victim, EndReason::LackOfResources, sink);
+        Some(())
+    }
+
+    fn count(&mut self, slot: u32, facts: &Facts<'_>) {
+        let ref_gap = self.config.ref_gap;
+        let Some(Session { hot, tcp, cold }) = self.slots.get(slot) else { return };
+        if hot.packets() == 0 || facts.ts < hot.interval {
+            hot.interval = facts.ts;
+        }
+        hot.last = hot.last.max(facts.ts);
+        *hot.packets.of_mut(facts.from) += facts.packets;
+        *hot.wire_bytes.of_mut(facts.from) += u64::from(facts.wire_bytes);
+        *hot.ip_bytes.of_mut(facts.from) += u64::from(facts.ip_bytes);
+        if !hot.is_tcp() {
+            *tcp.other_payload(facts.from) += u64::from(facts.payload_bytes);
+        }
+        if facts.cut_bytes > 0 {
+            *cold.cut_bytes.of_mut(facts.from) += u64::from(facts.cut_bytes);
+        }
+        if !near(hot.place, facts.place, wider(ref_gap, hot.refs)) {
+            cold.refs.extend(hot.place);
+            cold.refs.open(facts.place);
+            hot.refs = cold.refs.count();
+        }
+        hot.place = facts.place;
+        if !*hot.met.of(facts.from) {
+            *hot.met.of_mut(facts.from) = true;
+            *cold.ttl.of_mut(facts.from) = Some(facts.ttl);
+            let (from, to) = (facts.from, facts.from.other());
+            if let Some(macs) = facts.origin.macs {
+                *cold.mac.of_mut(from) = Some(macs.src);
+                // The peer's, until it says it itself.
+                cold.mac.of_mut(to).get_or_insert(macs.dst);
+            }
+        }
+    }
+
+    /// Follows the protocol; returns where the payload stands in the stream of its direction.
+    fn follow(&mut self, slot: u32, facts: &Facts<'_>, datagram: Option<&Datagram>) -> Option<u64> {
+        let times = &self.config.timeouts;
+        let Session { hot, tcp, cold } = self.slots.get(slot)?;
+        let from = facts.from;
+        let (offset, expiry) = if hot.is_tcp() {
+            if let Transport::Tcp(header) = &facts.transport {
+                *hot.tcp_flags.of_mut(from) |= header.flags | facts.more_flags;
+            }
+            let mut conversation = Conversation {
+                orig: &mut hot.orig,
+                seen: &mut hot.seen,
+                tcp,
+                trail: &mut cold.trail,
+                holes: &mut self.holes,
+                times,
+            };
+            let offset = match (&facts.transport, datagram) {
+                (Transport::Tcp(header), _) => {
+                    let len = facts.payload_bytes;
+                    conversation.segment(&Segment { ts: facts.ts, from, header: *header, len })
+                }
+                (Transport::Tail { seq, ack, len }, _) => {
+                    conversation.more_data(from, facts.ts, *seq, *len);
+                    conversation.ack_only(from, facts.ts, *ack);
+                    None
+                }
+                (Transport::Fragment { offset, .. }, Some(datagram)) => {
+                    let seq = datagram.seq.wrapping_add(u32::from(*offset));
+                    conversation.more_data(from, facts.ts, seq, facts.payload_bytes);
+                    None
+                }
+                _ => None,
+            };
+            (offset, tcp_expiry(hot, tcp, cold, self.config.split, times))
+        } else {
+            let proto = hot.key.proto();
+            if proto == proto::UDP && *hot.seen.of(from) & seen::DATA == 0 {
+                *hot.seen.of_mut(from) |= seen::DATA;
+                cold.trail.history.add(b'D', from, hot.orig);
+            }
+            let sent = tcp.other_payload(from).saturating_sub(u64::from(facts.payload_bytes));
+            let before =
+                if hot.inspecting == Inspecting::Done { 0 } else { cold.base.of(from).payload_bytes };
+            (Some(before + sent), silent_at(hot, cold, times))
+        };
+        let full = hot.packets.a >= MAX_PACKETS || hot.packets.b >= MAX_PACKETS;
+        let interim = if full { hot.last } else { hot.interval.saturating_add(times.interim) };
+        let deadline = expiry.min(interim);
+        if deadline < std::mem::replace(&mut hot.deadline, deadline) {
+            // Closed: sooner than the wheel thinks.
+            self.wheel.remove(slot);
+            self.wheel.put(slot, deadline, self.now);
+        }
+        offset
+    }
+
+    /// Notes a packet for the merger, while only one side is here.
+    fn log(&mut self, slot: u32, facts: &Facts<'_>) {
+        let Some(Session { hot, cold, .. }) = self.slots.get(slot) else { return };
+        if hot.met.a && hot.met.b {
+            if !cold.log.is_empty() {
+                drop(self.logs.drain(&mut cold.log));
+            }
+            return;
+        }
+        let sent = *cold.trail.retransmissions.of(facts.from);
+        let again = std::mem::replace(&mut cold.log.retransmissions, sent) != sent;
+        // An attempt that is not answered ends there, and another session begins.
+        let border = cold.first.saturating_add(self.config.timeouts.tcp_attempt_delay);
+        if cold.log.last < border && border <= facts.ts {
+            cold.log.seen = 0;
+        }
+        cold.log.last = facts.ts;
+        let mixed = cold.log.seen == seen::DATA | seen::ACK;
+        cold.log.seen |= match &facts.transport {
+            Transport::Tcp(header) if header.flags & (flag::SYN | flag::FIN | flag::RST) != 0 => 0,
+            _ if facts.payload_bytes > 0 => seen::DATA,
+            _ => seen::ACK,
+        };
+        let run = Run::new(facts, again, mixed);
+        if !self.logs.add(&mut cold.log, &run, border) {
+            self.counters.unlogged += 1;
+        }
+    }
+
+    /// Shows the payload to the session's inspector.
+    fn show(&mut self, slot: u32, facts: &Facts<'_>, offset: Option<u64>) {
+        let Some(Session { hot, cold, .. }) = self.slots.get(slot) else { return };
+        let wanted = hot.inspecting != Inspecting::Done && !facts.payload.is_empty();
+        let Some(offset) = offset.filter(|offset| wanted && *offset < WINDOW) else { return };
+        if hot.inspecting == Inspecting::NotYet {
+            let Some(inspector) = self.inspectors.take() else {
+                hot.inspecting = Inspecting::Done;
+                self.counters.uninspected += 1;
+                return;
+            };
+            (hot.inspecting, cold.inspector) = (Inspecting::Yes, inspector);
+        }
+        let Some(inspector) = self.inspectors.get(cold.inspector) else { return };
+        let ends = hot.ends();
+        if !inspector.feed(ends, facts.from == hot.orig, offset, facts.payload) {
+            hot.inspecting = Inspecting::Done;
+            cold.service = Some(Box::new(self.inspectors.finish(cold.inspector, ends)));
+        }
+    }
+
+    /// Notes the datagram that a first fragment begins.
+    fn note_datagram(&mut self, facts: &Facts<'_>) {
+        let Some(id) = facts.first_fragment else { return };
+        let (key, hash) = fragment_key(&facts.key, facts.from, self.config.hash_seed);
+        let seq = match &facts.transport {
+            Transport::Tcp(TcpHeader { seq, .. }) => seq.wrapping_sub(facts.header_bytes),
+            _ => 0,
+        };
+        let datagram = Datagram {
+            key,
+            id,
+            ts: facts.ts.max(1),
+            session: facts.key,
+            hash: facts.hash,
+            from: facts.from,
+            seq,
+        };
+        self.datagrams.add(hash, datagram);
+    }
+}
+
+/// When a TCP connection is removed if nothing more comes, ns. Of a side that is alone here nobody can say
+/// when the connection ends: `split` lets it wait.
+pub(super) fn tcp_expiry(hot: &Hot, tcp: &Tcp, cold: &Cold, split: bool, times: &Timeouts) -> u64 {
+    if !split || (hot.met.a && hot.met.b) {
+        return tcp.deadline(hot.orig, &cold.trail, times);
+    }
+    let flags = hot.tcp_flags.a | hot.tcp_flags.b;
+    let talks = (hot.seen.a | hot.seen.b) & (seen::DATA | seen::ACK) != 0;
+    let wait = if flags & (flag::FIN | flag::RST) != 0 {
+        times.tcp_close_delay
+    } else if talks {
+        times.tcp_inactivity
+    } else {
+        times.tcp_attempt_delay
+    };
+    hot.last.saturating_add(wait)
+}
+
+/// When a session that is not TCP is removed if nothing more comes, ns.
+pub(super) fn silent_at(hot: &Hot, cold: &Cold, times: &Timeouts) -> u64 {
+    let expiry = hot.last.saturating_add(times.inactivity(hot.key.proto()));
+    if hot.is_dns { expiry.min(times.dns_expiry(cold.first, hot.last)) } else { expiry }
+}
+
+/// The key that the later fragments of a packet with this one have.
+fn fragment_key(key: &Key, from: End, seed: u64) -> (Key, u64) {
+    let addresses: Pair<std::net::IpAddr> = key.addresses();
+    let parts = Parts {
+        src: *addresses.of(from),
+        dst: *addresses.of(from.other()),
+        sport: 0,
+        dport: 0,
+        proto: key.proto(),
+        one_way: false,
+        inner: key.inner(),
+        no_ports: crate::input::has_ports(key.proto()),
+        vlan: key.vlan(),
+    };
+    let (key, _) = Key::new(&parts);
+    (key, key.hash(seed))
+}
