@@ -8,6 +8,7 @@
 
 pub mod record;
 pub mod stats;
+pub mod unusual;
 
 pub use record::{
     ConnState, EndReason, PacketRef, Record, RecordKind, Service, ServiceSource, Side, Uid, Volume,
