@@ -14,6 +14,9 @@ pub enum RecordKind {
     Interim,
     /// The session has ended: what came since its last record.
     Final,
+    /// No record yet but the state of a session that goes on: what came since its last record, with the
+    /// number that its next record will have. Each replaces the one before; the record replaces them all.
+    Open,
     /// Not one session: all packets of a stretch of time that found no room in the table.
     Coarse,
 }
@@ -25,6 +28,7 @@ impl RecordKind {
         match self {
             Self::Interim => "interim",
             Self::Final => "final",
+            Self::Open => "open",
             Self::Coarse => "coarse",
         }
     }

@@ -7,7 +7,7 @@ const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
 /// (port of the source, port of the destination, one-way) for a message of type `kind`.
-pub(super) fn as_ports(proto: u8, kind: u8, code: u8) -> (u16, u16, bool) {
+pub(crate) fn as_ports(proto: u8, kind: u8, code: u8) -> (u16, u16, bool) {
     let counterpart = match proto {
         ICMP => v4_counterpart(kind),
         ICMPV6 => v6_counterpart(kind),
