@@ -20,12 +20,14 @@ pub mod journal;
 pub mod live;
 mod name;
 mod sessions;
+pub mod stats;
 #[cfg(test)]
 mod tests;
 
 pub use catalog::{Found, Listing, LiveFound, State, list};
 pub use name::{LIVE_SUFFIX, PARQUET_SUFFIX, TableFile, TableName, live_file, parse_live};
 pub use sessions::{RECORD_SPAN_NANOS, SESSIONS};
+pub use stats::STATS;
 
 /// Seconds of last times that one file spans at most.
 pub const SLOT_SECS: u64 = 300;
@@ -39,7 +41,7 @@ pub const KIND_KEY: &str = "tapedeck.table";
 pub const DOC_KEY: &str = "doc";
 
 /// Every kind of table that a store may hold.
-pub static KINDS: &[&Kind] = &[&SESSIONS];
+pub static KINDS: &[&Kind] = &[&SESSIONS, &STATS];
 
 /// What a value is. Counters are signed, so that differences of them are safe in every SQL engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +62,8 @@ pub enum ColumnType {
     Text,
     /// A floating-point number.
     F64,
+    /// Bytes of a layout of their own.
+    Bytes,
     /// An IP address as 16 bytes, IPv4 mapped (`::ffff:a.b.c.d`), big-endian: sorts and compares as the
     /// address does.
     Address,
@@ -80,6 +84,7 @@ impl ColumnType {
             Self::Bool => DataType::Boolean,
             Self::Text => DataType::Utf8,
             Self::F64 => DataType::Float64,
+            Self::Bytes => DataType::Binary,
             Self::Address => DataType::FixedSizeBinary(16),
             Self::PacketRefs => DataType::List(Arc::new(Field::new(
                 "element",
@@ -106,6 +111,7 @@ impl ColumnType {
             Self::Bool => "BOOLEAN",
             Self::Text => "STRING",
             Self::F64 => "DOUBLE",
+            Self::Bytes => "BYTE_ARRAY",
             Self::Address => "FIXED_LEN_BYTE_ARRAY(16)",
             Self::PacketRefs => "LIST<STRUCT<segment, first_frame, last_frame UINT32>>",
         }

@@ -32,5 +32,6 @@ pub mod segment;
 mod segments;
 mod sources;
 mod spill;
+pub mod stats;
 pub mod time_arg;
 pub mod verdict;

@@ -15,6 +15,8 @@ pub enum Cause {
     Vanished,
     /// The operating system does not let us open a segment.
     Unreadable,
+    /// Too little was recorded before, or of the hour itself, to say what is usual.
+    ShortHistory,
 }
 
 impl fmt::Display for Cause {
@@ -23,6 +25,7 @@ impl fmt::Display for Cause {
             Self::CorruptFrame => "damaged frame",
             Self::Vanished => "segment gone while reading",
             Self::Unreadable => "segment that cannot be opened",
+            Self::ShortHistory => "history too short to judge",
         })
     }
 }

@@ -1,5 +1,7 @@
 //! What is put into a history is found; a history without it stays quiet; too short a history says so.
 
+#![expect(clippy::unwrap_used, reason = "a failing unwrap in a test is the report")]
+
 mod history;
 
 use history::{Insert, SHAPES, START_S, Shape, history};
@@ -100,6 +102,17 @@ fn a_site_of_bursts() {
 fn a_handful_of_hosts() {
     four_are_found("small", 109);
     stays_quiet("small", 110);
+}
+
+#[test]
+fn a_beacon_that_goes_on_is_still_there_the_next_day() {
+    let beacon = Insert::Beacon { from: 8 * DAY + 10 * 60, minutes: 2 * DAY, period_s: 60, jitter: 0.1 };
+    let answer = judge(shape("flat"), 11, 10, &[beacon]);
+    for minute in [8 * DAY + 11 * 60, 9 * DAY + 3 * 60, 9 * DAY + 20 * 60] {
+        is_among_the_first_five(&answer, minute, |f| {
+            f.subject.kind == Kind::Recurring && is_of(f, Insert::BEACON)
+        });
+    }
 }
 
 #[test]

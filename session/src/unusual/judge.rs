@@ -93,17 +93,22 @@ pub fn unusual(hours: &Hours, from: UtcHour, to: UtcHour) -> Unusual {
         let past = Past::of(own);
         let mut bars: HashMap<u64, Bars> = HashMap::new();
         let mut found: Vec<Finding> = Vec::new();
-        for (&hour, what) in own.range(from..to) {
-            if let Err(reason) = judgeable(own, hour, what) {
-                answer.unjudged.push((interface.to_owned(), hour, reason));
-                continue;
-            }
+        // Hours without a row are asked for too: from its first on, an interface was to be watched.
+        let begin = own.keys().next().copied().unwrap_or(to).max(from);
+        for hour in (begin.hours()..to.hours()).map(UtcHour::from_hours) {
+            let what = match judgeable(own, hour) {
+                Ok(what) => what,
+                Err(reason) => {
+                    answer.unjudged.push((interface.to_owned(), hour, reason));
+                    continue;
+                }
+            };
             answer.judged_hours += 1;
             let bars = bars.entry(day(hour)).or_insert_with(|| Bars::of(&past, day(hour)));
             let days = Days { end: day(hour), except: day(hour) };
             let mut candidates = Vec::new();
             for mark in marks(&past, hour, what, days) {
-                let bar = bars.bar(mark.kind);
+                let bar = bars.bar(mark.kind, mark.key);
                 if mark.score > bar {
                     candidates.push(Candidate { severity: mark.score / bar, ..mark.candidate() });
                 }
@@ -116,10 +121,8 @@ pub fn unusual(hours: &Hours, from: UtcHour, to: UtcHour) -> Unusual {
     answer
 }
 
-fn judgeable(own: &BTreeMap<UtcHour, Hour>, hour: UtcHour, what: &Hour) -> Result<(), Reason> {
-    if what.covered() < MIN_MINUTES {
-        return Err(Reason::HardlyWatched);
-    }
+fn judgeable(own: &BTreeMap<UtcHour, Hour>, hour: UtcHour) -> Result<&Hour, Reason> {
+    let what = own.get(&hour).filter(|what| what.covered() >= MIN_MINUTES).ok_or(Reason::HardlyWatched)?;
     let back = |days: u64| hour.hours().checked_sub(days * 24).and_then(|h| own.get(&UtcHour::from_hours(h)));
     let watched = |days: &u64| back(*days).is_some_and(|hour| hour.covered() >= MIN_MINUTES);
     let days: Vec<u64> = (1..=super::baseline::DAYS).filter(watched).collect();
@@ -127,52 +130,78 @@ fn judgeable(own: &BTreeMap<UtcHour, Hour>, hour: UtcHour, what: &Hour) -> Resul
     if days.len() < Habits::MIN_DAYS || !same_weekday {
         return Err(Reason::ShortHistory { days: days.len() });
     }
-    Ok(())
+    Ok(what)
 }
 
 /// How far each kind has to stand out in an interface: the least that is always asked for, or more than what
 /// the past did of itself.
 #[derive(Clone, Debug, Default)]
-pub struct Bars(HashMap<Kind, f64>);
+pub struct Bars(HashMap<Kind, Vec<Peak>>);
+
+/// The two keys that stood out most in an hour of the past.
+#[derive(Clone, Copy, Debug, Default)]
+struct Peak {
+    hour: u64,
+    first: (f64, KeyId),
+    second: f64,
+}
+
+impl Peak {
+    fn add(&mut self, mark: &Mark) {
+        if mark.score > self.first.0 {
+            self.second = if mark.key == self.first.1 { self.second } else { self.first.0 };
+            self.first = (mark.score, mark.key);
+        } else if mark.key != self.first.1 {
+            self.second = self.second.max(mark.score);
+        }
+    }
+
+    /// Without the key, unless it is that of everything: what a host did before is no excuse for it.
+    fn without(&self, key: KeyId) -> f64 {
+        let (score, of) = self.first;
+        if key != NO_KEY && of == key { self.second } else { score }
+    }
+}
 
 impl Bars {
     /// From the hours of the days before `end`.
-    #[must_use]
     fn of(past: &Past<'_>, end: u64) -> Self {
-        let mut peaks: HashMap<Kind, Vec<(UtcHour, f64)>> = HashMap::new();
+        let mut peaks: HashMap<Kind, Vec<Peak>> = HashMap::new();
         let first = end.saturating_sub(super::baseline::DAYS);
         let range = UtcHour::from_hours(first * 24)..UtcHour::from_hours(end * 24);
         for (&hour, what) in past.hours.range(range).filter(|(_, what)| what.covered() >= MIN_MINUTES) {
-            let mut peak: HashMap<Kind, f64> = HashMap::new();
+            let mut of_hour: HashMap<Kind, Peak> = HashMap::new();
             for mark in marks(past, hour, what, Days { end, except: day(hour) }) {
-                let score = peak.entry(mark.kind).or_default();
-                *score = score.max(mark.score);
+                let fresh = Peak { hour: hour.hours(), ..Peak::default() };
+                of_hour.entry(mark.kind).or_insert(fresh).add(&mark);
             }
-            for (kind, score) in peak {
-                peaks.entry(kind).or_default().push((hour, score));
+            for (kind, peak) in of_hour {
+                peaks.entry(kind).or_default().push(peak);
             }
         }
-        Self(peaks.into_iter().map(|(kind, scores)| (kind, BAR_MARGIN * height(scores))).collect())
+        Self(peaks)
     }
 
-    /// The bar of a kind.
+    /// The bar of a kind, for a key.
     #[must_use]
-    pub fn bar(&self, kind: Kind) -> f64 {
+    pub fn bar(&self, kind: Kind, key: KeyId) -> f64 {
         let least = match kind {
             Kind::Recurring => LEAST_REGULARITY,
             Kind::QuietMinutes => LEAST_QUIET_MINUTES,
             _ => LEAST_DEVIATIONS,
         };
-        self.0.get(&kind).copied().unwrap_or_default().max(least)
+        let past = self.0.get(&kind).map(Vec::as_slice).unwrap_or_default();
+        let scores: Vec<(u64, f64)> = past.iter().map(|peak| (peak.hour, peak.without(key))).collect();
+        (BAR_MARGIN * height(scores)).max(least)
     }
 }
 
 /// The score of the event of rank [`BAR_RANK`]; hours near each other are one event.
-fn height(mut scores: Vec<(UtcHour, f64)>) -> f64 {
+fn height(mut scores: Vec<(u64, f64)>) -> f64 {
     scores.sort_by(|(_, a), (_, b)| b.total_cmp(a));
-    let mut events: Vec<UtcHour> = Vec::new();
+    let mut events: Vec<u64> = Vec::new();
     for (hour, score) in scores {
-        if events.iter().all(|event| event.hours().abs_diff(hour.hours()) > EVENT_HOURS) {
+        if events.iter().all(|event| event.abs_diff(hour) > EVENT_HOURS) {
             events.push(hour);
             if events.len() == BAR_RANK {
                 return score;

@@ -333,11 +333,28 @@ impl Site {
     }
 }
 
-/// Weeks of a site, minute by minute; what is merged goes to `sink`.
+/// Weeks of a site; what is merged goes to `sink`.
 pub(crate) fn history(shape: Shape, seed: u64, days: u32, inserts: &[Insert], mut sink: impl FnMut(&Merged)) {
+    let mut merger = Merger::new(1);
+    closed_history(shape, seed, days, inserts, |closed| {
+        if let Closed::Minute(minute) = &closed {
+            merger.take(minute.start).iter().for_each(&mut sink);
+        }
+        merger.add(closed);
+    });
+    merger.take(Timestamp::MAX).iter().for_each(&mut sink);
+}
+
+/// Weeks of a site, minute by minute; what its collector closes goes to `sink`.
+pub(crate) fn closed_history(
+    shape: Shape,
+    seed: u64,
+    days: u32,
+    inserts: &[Insert],
+    mut sink: impl FnMut(Closed),
+) {
     let config = Config { sessions: 1, fill_minutes: 0, seed };
     let mut site = Site { shape, random: Random::new(seed), collector: Collector::new(config), minute: 0 };
-    let mut merger = Merger::new(1);
     let mut hourly = 1.0;
     let nobody = Flow { orig: inside(0), resp: inside(0), proto: 0, server_port: None, service: None };
     let mut none = OneSession(Tally::default(), nobody);
@@ -364,10 +381,8 @@ pub(crate) fn history(shape: Shape, seed: u64, days: u32, inserts: &[Insert], mu
             inserts.iter().filter(|insert| insert.covers(minute)).for_each(|insert| site.insert(*insert));
         }
         site.collector.tick(now(59), &mut none);
-        site.collector.take_closed().into_iter().for_each(|closed: Closed| merger.add(closed));
-        merger.take(now(0)).iter().for_each(&mut sink);
+        site.collector.take_closed().into_iter().for_each(&mut sink);
     }
     site.collector.finish(&mut none);
-    site.collector.take_closed().into_iter().for_each(|closed| merger.add(closed));
-    merger.take(Timestamp::MAX).iter().for_each(&mut sink);
+    site.collector.take_closed().into_iter().for_each(&mut sink);
 }
