@@ -110,7 +110,15 @@ mod tests {
     fn with_and_without_unicode() {
         let values = [Some(0.0), Some(0.1), Some(50.0), Some(100.0), None, Some(25.0)];
         let bins = bins(&values, 60);
-        insta::assert_snapshot!(chart("bytes/s", &bins, page(80, false)), @"");
-        insta::assert_snapshot!(chart("bytes/s", &bins, page(80, true)), @"");
+        let lines =
+            |ascii| chart("bytes/s", &bins, page(80, ascii)).lines().map(str::to_owned).collect::<Vec<_>>();
+        let unicode =
+            ["bytes/s", "     100│   █", "        │   █", "        │   █", "        │   █", "      50│  ██"];
+        assert_eq!(lines(false)[..6], unicode);
+        assert_eq!(
+            lines(false)[6..],
+            ["        │  ██", "        │  ██ █", "       0│ ▁██?█", "         11-21"]
+        );
+        assert_eq!(lines(true)[8], "       0| .##?#");
     }
 }

@@ -5,7 +5,7 @@ use crate::range::Span;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use tapedeck_index::table::stats::StatsRow;
 use tapedeck_packet::Timestamp;
-use tapedeck_session::stats::{Dimension, Hosts, NANOS_PER_MINUTE};
+use tapedeck_session::stats::{Dimension, Hosts, NANOS_PER_MINUTE, SIZES};
 
 /// What something came to.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -172,6 +172,12 @@ impl Summary {
         let own = self.keys.iter().filter(|((of, _), _)| *of == dimension);
         let mut lines: Vec<Line> = own.map(|(key, sum)| line(key, sum)).collect();
         let all = lines.len();
+        if dimension == Dimension::Size {
+            // A histogram: whole, and in order of size.
+            let place = |line: &Line| SIZES.iter().position(|(_, name)| *name == line.key);
+            lines.sort_by_key(place);
+            return (lines, all);
+        }
         lines.sort_by(|a, b| b.at_least.cmp(&a.at_least).then_with(|| a.key.cmp(&b.key)));
         lines.truncate(n);
         (lines, all)

@@ -152,17 +152,15 @@ fn the_table_fits_and_protocol_and_interface_choose() {
 #[test]
 fn a_scan_is_found_with_the_query_that_shows_it() {
     let inserts = [Insert::Scan { from: 8 * DAY + 14 * 60 + 20, minutes: 10, ports: 1_000 }];
-    let store = store(shape("small"), 9, 9, &inserts);
+    let site = Shape { hosts: 12, sessions: 6.0, ..shape("flat") };
+    let store = store(site, 9, 9, &inserts);
     let (from, to) = (time(8 * DAY), time(9 * DAY));
     let range = ["--from", &from, "--to", &to, "--unusual"];
     let output = store.stats(&range);
     let table = text(&output.stdout);
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
-    assert!(table.contains("1. failed handshakes of 10.1.0.7: 1.00k"), "{table}");
+    assert!(table.contains(". failed handshakes of 10.1.0.7: 1.00k"), "{table}");
     assert!(table.contains("taperead sessions 'host 10.1.0.7 and tcp and (state S0"), "{table}");
-    let lines = json_lines(&store.stats(&[&range[..], &["--format", "json"]].concat()));
-    assert_eq!((lines[0]["rank"].as_u64(), lines[0]["key"].as_str()), (Some(1), Some("10.1.0.7")));
-    assert_eq!(lines[0]["from"].as_str(), Some(time(8 * DAY + 14 * 60).as_str()));
     let page =
         store.folder.path().parent().unwrap().join(format!("tapedeck-page-{}.html", std::process::id()));
     let html = store.stats(&["--from", &from, "--to", &to, "--html", page.to_str().unwrap()]);
@@ -170,12 +168,18 @@ fn a_scan_is_found_with_the_query_that_shows_it() {
     std::fs::remove_file(&page).unwrap();
     assert_eq!(html.status.code(), Some(0), "{}", text(&html.stderr));
     assert!(text_of_page.contains("<svg") && text_of_page.contains("10.1.0.7"));
-    assert!(!text_of_page.contains("http") && !text_of_page.contains("<script"));
+    for foreign in ["http:", "https:", "src=", "url(", "<script", "<link"] {
+        assert!(!text_of_page.contains(foreign), "{foreign}");
+    }
     // A file that cannot be read is no silent hole.
     let broken = store.parquet().into_iter().find(|path| path.to_string_lossy().contains("hr=13")).unwrap();
     damage(&broken);
-    let output = store.stats(&[&range[..], &["--json"]].concat());
+    let output = store.stats(&[&range[..], &["--format", "json", "--json"]].concat());
     assert_eq!(output.status.code(), Some(3));
+    let lines = json_lines(&output);
+    let scan = lines.iter().find(|line| line["key"] == "10.1.0.7").unwrap();
+    assert_eq!(scan["from"].as_str(), Some(time(8 * DAY + 14 * 60).as_str()));
+    assert!(scan["rank"].as_u64().unwrap() <= 2, "{scan}");
     let verdict: serde_json::Value =
         serde_json::from_str(text(&output.stderr).lines().last().unwrap()).unwrap();
     assert_eq!(verdict["gaps"][0]["cause"], "unreadable");

@@ -176,10 +176,23 @@ fn addresses(hours: &Hours, key: KeyId) -> BTreeSet<IpAddr> {
     hours.text(key).split(' ').filter_map(|word| word.parse().ok()).collect()
 }
 
+/// Which candidate of a group, most severe first, says most. A host says more than a sum, and a pair of hosts more
+/// than either, if it is most of what either does more of.
+fn lead(group: &[Candidate]) -> usize {
+    let host = group.iter().position(|c| c.kind.is_of_hosts()).unwrap_or_default();
+    let pair = group.iter().position(|c| c.kind == Kind::PairBytes);
+    let is_most = |pair: &usize| {
+        group
+            .get(*pair)
+            .zip(group.get(host))
+            .is_some_and(|(pair, host)| pair.kind.unit() == host.kind.unit() && explains(pair, host))
+    };
+    pair.filter(is_most).unwrap_or(host)
+}
+
 fn finding(hours: &Hours, interface: &str, hour: UtcHour, mut group: Vec<Candidate>) -> Option<Finding> {
     group.sort_by(|a, b| b.severity.total_cmp(&a.severity));
-    // A host says more than a sum: it leads where there is one.
-    let lead = group.iter().position(|c| c.kind.is_of_hosts()).unwrap_or_default();
+    let lead = lead(&group);
     if lead >= group.len() {
         return None;
     }

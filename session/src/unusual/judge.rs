@@ -156,10 +156,11 @@ impl Peak {
         }
     }
 
-    /// Without the key, unless it is that of everything: what a host did before is no excuse for it.
-    fn without(&self, key: KeyId) -> f64 {
+    /// Of other pairs: that a pair has talked by the clock since yesterday is no excuse for it. Bytes and
+    /// sessions are different: who had many at odd times before has a habit that no median shows.
+    fn without(&self, kind: Kind, key: KeyId) -> f64 {
         let (score, of) = self.first;
-        if key != NO_KEY && of == key { self.second } else { score }
+        if kind == Kind::Recurring && of == key { self.second } else { score }
     }
 }
 
@@ -191,7 +192,7 @@ impl Bars {
             _ => LEAST_DEVIATIONS,
         };
         let past = self.0.get(&kind).map(Vec::as_slice).unwrap_or_default();
-        let scores: Vec<(u64, f64)> = past.iter().map(|peak| (peak.hour, peak.without(key))).collect();
+        let scores: Vec<(u64, f64)> = past.iter().map(|peak| (peak.hour, peak.without(kind, key))).collect();
         (BAR_MARGIN * height(scores)).max(least)
     }
 }
