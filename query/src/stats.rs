@@ -279,5 +279,5 @@ fn cut(text: &str, width: usize, page: Page) -> String {
         return text;
     }
     let kept: String = text.chars().take(width.saturating_sub(1)).collect();
-    format!("{kept}{}", if page.ascii { '~' } else { '…' })
+    format!("{kept}{}", if page.ascii { '~' } else { '\u{2026}' })
 }

@@ -10,9 +10,11 @@ const HEIGHT: u32 = 8;
 /// Columns before the bars: a number and the axis.
 const MARGIN: usize = 9;
 /// Pieces of a bar's last line, in Unicode.
-const EIGHTHS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
+const EIGHTHS: [char; 9] =
+    [' ', '\u{2581}', '\u{2582}', '\u{2583}', '\u{2584}', '\u{2585}', '\u{2586}', '\u{2587}', '\u{2588}'];
 /// Lengths of a bin in minutes: what an hour or a day is a multiple of.
-const STEPS: [u64; 14] = [1, 2, 5, 10, 15, 30, 60, 120, 180, 240, 360, 720, 1_440, 10_080];
+const STEPS: [u64; 20] =
+    [1, 2, 3, 4, 5, 6, 10, 12, 15, 20, 30, 60, 90, 120, 180, 240, 360, 720, 1_440, 10_080];
 
 /// Minutes of a bin, so that `minutes` fit.
 pub(super) fn step(minutes: u64, page: Page) -> u64 {
@@ -26,7 +28,7 @@ pub(super) fn step(minutes: u64, page: Page) -> u64 {
 pub(super) fn chart(title: &str, bins: &[(Timestamp, Option<f64>)], page: Page) -> String {
     let mut text = String::new();
     let most = bins.iter().filter_map(|(_, value)| *value).fold(0.0, f64::max);
-    let axis = if page.ascii { '|' } else { '│' };
+    let axis = if page.ascii { '|' } else { '\u{2502}' };
     let _ = writeln!(text, "{title}");
     for line in (0..HEIGHT).rev() {
         let label = match line {
@@ -58,7 +60,7 @@ fn piece(value: Option<f64>, most: f64, line: u32, ascii: bool) -> char {
     let eighths = (1_u32..9).filter(|n| above * 8.0 >= f64::from(*n) - 0.5).count();
     // Something is never shown as nothing.
     let eighths = if line == 0 && value > 0.0 { eighths.max(1) } else { eighths };
-    EIGHTHS.get(eighths).copied().unwrap_or('█')
+    EIGHTHS.get(eighths).copied().unwrap_or('\u{2588}')
 }
 
 /// Times below the axis: the date where a day begins, else the time of day.
@@ -112,12 +114,23 @@ mod tests {
         let bins = bins(&values, 60);
         let lines =
             |ascii| chart("bytes/s", &bins, page(80, ascii)).lines().map(str::to_owned).collect::<Vec<_>>();
-        let unicode =
-            ["bytes/s", "     100│   █", "        │   █", "        │   █", "        │   █", "      50│  ██"];
+        let unicode = [
+            "bytes/s",
+            "     100\u{2502}   \u{2588}",
+            "        \u{2502}   \u{2588}",
+            "        \u{2502}   \u{2588}",
+            "        \u{2502}   \u{2588}",
+            "      50\u{2502}  \u{2588}\u{2588}",
+        ];
         assert_eq!(lines(false)[..6], unicode);
         assert_eq!(
             lines(false)[6..],
-            ["        │  ██", "        │  ██ █", "       0│ ▁██?█", "         11-21"]
+            [
+                "        \u{2502}  \u{2588}\u{2588}",
+                "        \u{2502}  \u{2588}\u{2588} \u{2588}",
+                "       0\u{2502} \u{2581}\u{2588}\u{2588}?\u{2588}",
+                "         11-21"
+            ]
         );
         assert_eq!(lines(true)[8], "       0| .##?#");
     }

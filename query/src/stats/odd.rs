@@ -20,8 +20,9 @@ pub(super) fn show(ask: &StatsAsk, judged: &Judged, page: Page) -> Result<String
 }
 
 fn table(ask: &StatsAsk, judged: &Judged, page: Page) -> String {
-    let mut text = head(judged);
-    text.push('\n');
+    let head = head(judged);
+    let lines = head.lines().flat_map(|line| wrap(line, page.width));
+    let mut text: String = lines.map(|line| line + "\n").collect();
     for (rank, finding) in (1..).zip(&judged.answer.findings) {
         let _ = write!(text, "\n{rank}. {}", cut(&sentence(finding), page.width.saturating_sub(4), page));
         let when = format!(
@@ -124,7 +125,7 @@ pub(super) fn expected(finding: &Finding) -> String {
         ),
         _ => format!(
             "in the hour from {peak}{}; usual at this hour: {}, at most {} was to be expected",
-            if kind.is_sketched() { " at least" } else { "" },
+            if kind.is_sketched() { " (a lower bound)" } else { "" },
             amount(finding.usual, unit),
             amount(finding.expected, unit)
         ),

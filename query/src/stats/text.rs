@@ -90,7 +90,7 @@ fn totals(summary: &Summary, of_protocol: bool) -> String {
     if !of_protocol {
         let share = |part: u64| 100.0 * float(part) / float(packets.max(1));
         let (sources, destinations) = summary.hosts();
-        let _ = write!(text, "; {} failed handshakes, {} TCP resets", si(float(failed)), si(float(resets)));
+        let _ = write!(text, "\n{} failed handshakes, {} TCP resets", si(float(failed)), si(float(resets)));
         let _ = write!(
             text,
             "\nabout {} sources, {} destinations (standard error 1.6 %)",

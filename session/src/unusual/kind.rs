@@ -223,7 +223,7 @@ impl Kind {
             | Self::PortBytes
             | Self::SourceBytes
             | Self::DestinationBytes
-            | Self::PairBytes => 1e6,
+            | Self::PairBytes => 4e6,
             Self::Packets | Self::FewPackets | Self::EtherType | Self::Broadcast | Self::Fragments => 200.0,
             Self::Resets => 20.0,
             Self::SourceHosts | Self::DestinationHosts => 8.0,
