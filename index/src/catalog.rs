@@ -126,7 +126,7 @@ fn list_once(stores: &[PathBuf], wanted: &impl Fn(UtcHour) -> bool) -> Result<Li
     let mut listing = Listing::default();
     let mut hours = Vec::new();
     for store in stores {
-        hour_folders(store, wanted, &mut hours, &mut listing.foreign)?;
+        hour_folders(&store.join(PACKETS_FOLDER), wanted, &mut hours, &mut listing.foreign)?;
     }
     // Keyed without t0, which sealing may change. A later, sealed entry replaces an open one.
     let key = |name: &SegmentName| (name.sensor.clone(), name.run, name.seq);
@@ -168,14 +168,14 @@ fn order(name: &SegmentName) -> (Timestamp, &str, u32, u32, u32) {
     (name.t0, &name.interface, name.queue, name.run, name.seq)
 }
 
-/// The hour folders of a store that are wanted, and what lies between them and is no hour folder.
-fn hour_folders(
-    store: &Path,
+/// The hour folders below `top` that are wanted, and what lies between them and is no hour folder.
+pub(crate) fn hour_folders(
+    top: &Path,
     wanted: impl Fn(UtcHour) -> bool,
     hours: &mut Vec<(UtcHour, PathBuf)>,
     foreign: &mut Vec<PathBuf>,
 ) -> Result<(), CatalogError> {
-    for Entry { path: day_path, name: day_name, .. } in entries(&store.join(PACKETS_FOLDER))? {
+    for Entry { path: day_path, name: day_name, .. } in entries(top)? {
         let Some(midnight) = day_name.as_deref().and_then(parse_day) else {
             foreign.push(day_path);
             continue;
@@ -225,7 +225,7 @@ struct Entry {
 
 /// Entries of a folder. None where there is no such folder: retention
 /// removes them while we look, and a file is nothing to list.
-fn entries(folder: &Path) -> Result<Vec<Entry>, CatalogError> {
+pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>, CatalogError> {
     let error = |source| CatalogError::List { path: folder.to_path_buf(), source };
     let listing = match fs::read_dir(folder) {
         Err(source) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {

@@ -5,24 +5,22 @@
 //! Reading stops at the first bad record; nothing behind it is believed.
 
 use crate::bytes::{len32, put_varint, take, take_varint, take_varint32, u32_at, u64_at};
+use crate::framing::{self, record};
 use crate::name::SegmentName;
 use crate::pcapng::{Block, Blocks, InterfaceInfo, SectionInfo, encode_interface, encode_section};
 use crate::rows::{FrameRows, PackedRow};
 use crate::sidecar::FrameMeta;
 use tapedeck_packet::Timestamp;
-use xxhash_rust::xxh3::Xxh3;
 
 mod replay;
 #[cfg(test)]
 mod tests;
 
+pub use crate::framing::Stop;
 pub use replay::{Replay, ReplayError};
 
 /// Version of the journal's format; a reader refuses every other one.
 pub const JOURNAL_VERSION: u32 = 1;
-
-/// Bytes of a record before its payload: payload length u32, kind u32, checksum u64.
-const HEAD: usize = 16;
 
 const START: u32 = 1;
 const FRAME: u32 = 2;
@@ -123,41 +121,6 @@ pub fn encode_open_blocks(out: &mut Vec<u8>, frame: u32, offset: u32, bytes: &[u
     });
 }
 
-/// A record around what `payload` appends.
-fn record(out: &mut Vec<u8>, kind: u32, payload: impl FnOnce(&mut Vec<u8>)) {
-    let start = out.len();
-    out.extend_from_slice(&[0; HEAD]);
-    payload(out);
-    let len = len32(out.len() - start - HEAD);
-    let sum = checksum(len, kind, out.get(start + HEAD..).unwrap_or_default());
-    if let Some(head) = out.get_mut(start..).and_then(|rest| rest.first_chunk_mut::<HEAD>()) {
-        let [l0, l1, l2, l3] = len.to_le_bytes();
-        let [k0, k1, k2, k3] = kind.to_le_bytes();
-        let [s0, s1, s2, s3, s4, s5, s6, s7] = sum.to_le_bytes();
-        *head = [l0, l1, l2, l3, k0, k1, k2, k3, s0, s1, s2, s3, s4, s5, s6, s7];
-    }
-}
-
-/// XXH3-64 of length, kind and payload.
-fn checksum(len: u32, kind: u32, payload: &[u8]) -> u64 {
-    let mut hasher = Xxh3::new();
-    hasher.update(&len.to_le_bytes());
-    hasher.update(&kind.to_le_bytes());
-    hasher.update(payload);
-    hasher.digest()
-}
-
-/// Why reading a journal stopped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stop {
-    /// All bytes were read.
-    End,
-    /// The last record is cut: normal for a journal that is being written, or whose writer died.
-    Cut,
-    /// A record's checksum does not hold, or it says what cannot be. Zeros read as this.
-    Damaged,
-}
-
 /// The records of a journal, up to the first bad one.
 #[derive(Clone, Debug)]
 pub struct Records<'a> {
@@ -186,17 +149,8 @@ impl<'a> Records<'a> {
     }
 
     fn read(&self) -> Result<(usize, Record<'a>), Stop> {
-        if self.rest.is_empty() {
-            return Err(Stop::End);
-        }
-        let head = (u32_at(self.rest, 0), u32_at(self.rest, 4), u64_at(self.rest, 8));
-        let (Some(len), Some(kind), Some(sum)) = head else { return Err(Stop::Cut) };
-        let end = HEAD.saturating_add(crate::bytes::index(len));
-        let payload = self.rest.get(HEAD..end).ok_or(Stop::Cut)?;
-        if checksum(len, kind, payload) != sum {
-            return Err(Stop::Damaged);
-        }
-        Ok((end, decode(kind, payload).ok_or(Stop::Damaged)?))
+        let raw = framing::first(self.rest)?;
+        Ok((raw.len, decode(raw.kind, raw.payload).ok_or(Stop::Damaged)?))
     }
 }
 
@@ -258,9 +212,8 @@ fn decode_start(mut payload: &[u8]) -> Option<Start> {
 
 /// Version a journal states, where its first record is whole; for saying which one is unknown.
 fn stated_version(bytes: &[u8]) -> Option<u32> {
-    let (len, kind, sum) = (u32_at(bytes, 0)?, u32_at(bytes, 4)?, u64_at(bytes, 8)?);
-    let payload = bytes.get(HEAD..)?.get(..crate::bytes::index(len))?;
-    (kind == START && checksum(len, kind, payload) == sum).then(|| u32_at(payload, 0))?
+    let raw = framing::first(bytes).ok()?;
+    (raw.kind == START).then(|| u32_at(raw.payload, 0))?
 }
 
 fn decode_frame<'a>(mut payload: &[u8]) -> Option<Record<'a>> {

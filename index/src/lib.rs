@@ -1,4 +1,5 @@
-//! What a byte on disk means: pcapng blocks, zstd frames, sidecar, journal, names, catalog.
+//! What a byte on disk means: pcapng blocks, zstd frames, sidecar, journal, names, catalog,
+//! tables.
 //!
 //! No threads, no clock. The only `unsafe` is the memory map in [`mapped`].
 
@@ -8,6 +9,7 @@ mod bytes;
 pub mod capture_file;
 pub mod catalog;
 pub mod frame;
+mod framing;
 pub mod journal;
 pub mod live;
 pub mod mapped;
@@ -15,3 +17,4 @@ pub mod name;
 pub mod pcapng;
 pub mod rows;
 pub mod sidecar;
+pub mod table;

@@ -121,14 +121,20 @@ impl fmt::Display for SegmentName {
 /// The folder of an hour under the store: `packets/dt=YYYY-MM-DD/hr=HH`.
 #[must_use]
 pub fn hour_folder(hour: UtcHour) -> PathBuf {
-    let mut path = PathBuf::from(PACKETS_FOLDER);
+    hour_folder_of(PACKETS_FOLDER, hour)
+}
+
+/// The folder of an hour below `top`: `TOP/dt=YYYY-MM-DD/hr=HH`.
+#[must_use]
+pub fn hour_folder_of(top: &str, hour: UtcHour) -> PathBuf {
+    let mut path = PathBuf::from(top);
     path.push(format!("dt={}", hour.date()));
     path.push(format!("hr={:02}", hour.hour_of_day()));
     path
 }
 
 /// `name` as it stands in a file name: at most [`ESCAPED_MAX`] bytes of `[A-Za-z0-9._%]`.
-fn escape(name: &str) -> String {
+pub(crate) fn escape(name: &str) -> String {
     let mut out = String::with_capacity(ESCAPED_MAX);
     // Where to cut if the rest does not fit: behind the last whole character that leaves room for the tail.
     let mut cut = 0;
@@ -159,7 +165,7 @@ fn hex_digit(nibble: u8) -> char {
 }
 
 /// The name that `text` escapes; `None` where an escape is broken or the result is not UTF-8.
-fn unescape(text: &str) -> Option<String> {
+pub(crate) fn unescape(text: &str) -> Option<String> {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text;
     while let Some(position) = rest.find('%') {

@@ -4,6 +4,7 @@
 //! the Community ID v1 specification (<https://github.com/corelight/community-id-spec>), so one SHA-1
 //! serves the identifier that analysts exchange and the order of rows in the index.
 
+use crate::walk::icmp::as_ports;
 use base64::Engine as _;
 use sha1::{Digest as _, Sha1};
 use std::fmt;
@@ -76,6 +77,24 @@ impl CommunityId {
     #[must_use]
     pub const fn hashes_ports(proto: u8) -> bool {
         matches!(proto, 1 | 6 | 17 | 58 | 132)
+    }
+
+    /// The Community ID, seed 0, of a conversation between `orig`, who began it, and `resp`. The ports of
+    /// ICMP are the type and code of its first message. `None` where the protocol has ports and both are 0:
+    /// they are unknown then.
+    #[must_use]
+    pub fn of_session(orig: (IpAddr, u16), resp: (IpAddr, u16), proto: u8) -> Option<Self> {
+        let with_ports = Self::hashes_ports(proto);
+        let is_icmp = matches!(proto, 1 | 58);
+        if with_ports && !is_icmp && orig.1 == 0 && resp.1 == 0 {
+            return None;
+        }
+        let (sport, dport, one_way) = match (u8::try_from(orig.1), u8::try_from(resp.1)) {
+            (Ok(kind), Ok(code)) if is_icmp => as_ports(proto, kind, code),
+            _ => (orig.1, resp.1, false),
+        };
+        let (key, _) = FlowKey::new((orig.0, sport), (resp.0, dport), proto, one_way);
+        Some(key.community_id(with_ports, 0))
     }
 
     /// Reads the text form `1:<base64 of 20 bytes>`; `None` for anything else.

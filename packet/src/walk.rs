@@ -13,7 +13,7 @@ use crate::flow::{CommunityId, Direction, FlowKey};
 use crate::link::LinkType;
 use std::net::{IpAddr, Ipv4Addr};
 
-mod icmp;
+pub(crate) mod icmp;
 mod ip;
 mod link;
 #[cfg(test)]

@@ -104,6 +104,14 @@ impl SegmentsAsk {
     }
 }
 
+/// Range and stores of a command that asks for nothing else.
+pub(crate) fn range_and_stores(
+    args: &RangeArgs,
+    now: Timestamp,
+) -> Result<(TimeRange, Vec<PathBuf>), Failure> {
+    Ok((range(args, now)?, stores(&args.store)?))
+}
+
 /// `taperead inspect` means what it says.
 #[must_use]
 pub fn inspect(args: InspectArgs) -> Vec<PathBuf> {

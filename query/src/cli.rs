@@ -2,6 +2,7 @@
 //!
 //! Help, man page and completions come from here; nothing is listed that does not work.
 
+use crate::stats::StatsFormat;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use std::path::PathBuf;
 
@@ -51,6 +52,21 @@ Examples:
   taperead segments --store /data/tape --last 1h
   taperead segments --store /data/tape --from 2026-11-21 --json | jq -r 'select(.packets > 0) | .path'";
 
+const STATS_HELP: &str = "\
+Traffic by minute, as the recorder counted it. Top lists of hosts are sketches: two bounds are shown where the
+number is not exact. --unusual compares each hour with the same hour of earlier days and weeks, and shows what
+departs from all of them, most unusual first, each with the command that shows its sessions.
+
+Examples:
+  taperead stats --store /data/tape --last 24h
+  taperead stats --store /data/tape --last 7d --interface eth1 --protocol udp
+  taperead stats --store /data/tape --last 24h --unusual
+  taperead stats --store /data/tape --from 2026-11-20 --to 2026-11-21 --html day.html
+  taperead stats --store /data/tape --last 1h --format csv
+
+Exit status: 0 = something to show; 1 = nothing; 3 = not whole: files that cannot be read, hours that cannot be
+judged; 2 = error.";
+
 const INSPECT_HELP: &str = "\
 Reads a .pcapng.zst, .idx, .open or .journal and says what is in it, as far as it can be read: the
 place of the first damage is given as a byte offset. Never writes.
@@ -78,6 +94,9 @@ pub enum Command {
     /// List the segments on disk
     #[command(after_help = SEGMENTS_HELP)]
     Segments(SegmentsArgs),
+    /// Show traffic over time, top tables, and what departs from the habits
+    #[command(after_help = STATS_HELP)]
+    Stats(Box<StatsArgs>),
     /// Look inside one file of a store, also a broken one
     #[command(after_help = INSPECT_HELP)]
     Inspect(InspectArgs),
@@ -152,6 +171,38 @@ pub struct SegmentsArgs {
     #[command(flatten)]
     pub range: RangeArgs,
     /// One JSON object a line instead of a table
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `taperead stats`.
+#[derive(Debug, Args)]
+pub struct StatsArgs {
+    /// Store and time.
+    #[command(flatten)]
+    pub range: RangeArgs,
+    /// Only this interface; repeat it for several
+    #[arg(long, value_name = "IF")]
+    pub interface: Vec<String>,
+    /// Only this IP protocol: tcp, udp, icmp, icmp6, sctp or a number
+    #[arg(long, value_name = "P")]
+    pub protocol: Option<String>,
+    /// Show what departs from the same hour of earlier days and weeks
+    #[arg(long)]
+    pub unusual: bool,
+    /// Form of the answer
+    #[arg(long, value_enum, default_value_t)]
+    pub format: StatsFormat,
+    /// Lines of each top table
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub top: usize,
+    /// Write one self-contained page with plots, tables and what departs
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["unusual", "format"])]
+    pub html: Option<PathBuf>,
+    /// Draw with ASCII only [default: where the locale is not UTF-8]
+    #[arg(long)]
+    pub ascii: bool,
+    /// Say how complete the answer is as one JSON object, the last line of stderr
     #[arg(long)]
     pub json: bool,
 }

@@ -33,6 +33,7 @@ pub mod segment;
 mod segments;
 mod sources;
 mod spill;
+pub mod stats;
 pub mod time_arg;
 mod unsealed;
 pub mod verdict;

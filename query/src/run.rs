@@ -16,6 +16,7 @@ use crate::out::text::Text;
 use crate::out::{CountOnly, Output, OutputError, Sink, write_hint};
 use crate::plan::{Choice, Plan};
 use crate::range::{Span, TimeRange};
+use crate::stats::StatsAsk;
 use crate::verdict::{EXIT_ERROR, EXIT_MATCHES, Verdict};
 use std::fmt::Display;
 use std::fs;
@@ -57,6 +58,8 @@ pub fn run(cli: Cli, clock: &Clock<'_>, console: Console<'_>) -> u8 {
             .and_then(|ask| packets(&ask, clock, out, out_is_terminal, &mut talk)),
         Command::Segments(args) => SegmentsAsk::new(&args, clock.now)
             .and_then(|ask| crate::segments::segments(&ask, out, out_is_terminal, &mut talk)),
+        Command::Stats(args) => StatsAsk::new(*args, clock.now)
+            .and_then(|ask| crate::stats::stats(&ask, clock, out, out_is_terminal, &mut talk)),
         Command::Inspect(args) => {
             crate::inspect::inspect(&ask::inspect(args), out, out_is_terminal, &mut talk)
         }
@@ -109,7 +112,7 @@ impl Talk<'_> {
 }
 
 /// Whether a file of this name would lie in the folder `store` or below it.
-fn lies_inside(file: &Path, store: &Path) -> bool {
+pub(crate) fn lies_inside(file: &Path, store: &Path) -> bool {
     let file = fs::canonicalize(file).unwrap_or_else(|_| {
         let folder = file.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
         fs::canonicalize(folder).unwrap_or_default()

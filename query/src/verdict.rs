@@ -21,6 +21,8 @@ pub enum Cause {
     Unreadable,
     /// Files are being imported into this time: more packets may come.
     Importing,
+    /// Too little was recorded before, or of the hour itself, to say what is usual.
+    ShortHistory,
 }
 
 impl fmt::Display for Cause {
@@ -32,6 +34,7 @@ impl fmt::Display for Cause {
             Self::Vanished => "segment gone while reading",
             Self::Unreadable => "segment that cannot be opened",
             Self::Importing => "an import that is still running",
+            Self::ShortHistory => "history too short to judge",
         })
     }
 }

@@ -1,4 +1,5 @@
-//! Sessions: the conversations that packets belong to, and what is recorded of them.
+//! Sessions: the conversations that packets belong to, and what is recorded of them; statistics: the habits of
+//! a network, and what departs from them.
 //!
 //! A worker pushes walked packets into a [`Table`] and gets [`Record`]s; with split queues a [`Merger`] joins
 //! the halves of sessions whose directions came to two workers. An [`Inspector`] of the caller's looks at payload.
@@ -19,8 +20,10 @@ mod pair;
 pub mod ports;
 pub mod record;
 pub mod service;
+pub mod stats;
 pub mod table;
 mod tcp;
+pub mod unusual;
 
 pub use config::{Config, Timeouts};
 pub use input::{Packet, Place};

@@ -1,11 +1,8 @@
-//! The journal file beside an open segment: whole records or none.
-//!
-//! A reader stops at the first record that does not hold, so a torn one must not stay: after a failed
-//! write the file is cut back to its last good length. If that fails too, the journal is dead.
+//! The journal file beside an open segment.
 
+use crate::append::AppendFile;
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
 use tapedeck_index::journal::{self, Start};
 use tapedeck_index::rows::FrameRows;
@@ -14,9 +11,7 @@ use tapedeck_index::sidecar::FrameMeta;
 /// An append-only file of records.
 #[derive(Debug)]
 pub(crate) struct JournalFile {
-    file: Arc<File>,
-    len: u64,
-    dead: bool,
+    file: AppendFile,
     /// Records of the next commit.
     records: Vec<u8>,
 }
@@ -24,12 +19,12 @@ pub(crate) struct JournalFile {
 impl JournalFile {
     /// An empty journal.
     pub(crate) fn new(file: File) -> Self {
-        Self { file: Arc::new(file), len: 0, dead: false, records: Vec::new() }
+        Self { file: AppendFile::new(file), records: Vec::new() }
     }
 
     /// The file, for the sync thread.
     pub(crate) fn file(&self) -> Arc<File> {
-        Arc::clone(&self.file)
+        self.file.file()
     }
 
     /// Nothing more goes into it: nobody would find it.
@@ -71,16 +66,7 @@ impl JournalFile {
 
     /// Writes the collected records and forgets them. After an error none of them is in the journal.
     pub(crate) fn commit(&mut self) -> io::Result<()> {
-        let result = if self.dead {
-            Err(io::Error::from(io::ErrorKind::BrokenPipe))
-        } else {
-            self.file.write_all_at(&self.records, self.len)
-        };
-        match &result {
-            Ok(()) => self.len += crate::sink::to_u64(self.records.len()),
-            Err(_) if !self.dead => self.dead = self.file.set_len(self.len).is_err(),
-            Err(_) => {}
-        }
+        let result = self.file.append(&self.records);
         self.records.clear();
         result
     }

@@ -5,10 +5,13 @@
 //! bytes to a sink (io_uring with O_DIRECT, or plain writes) and journals what is not whole on disk yet;
 //! a sync thread makes it durable each second and seals. A file that readers can see is whole.
 //!
+//! Rows of tables (sessions, statistics) go the short way of [`table`]: a journal, then a Parquet file.
+//!
 //! A full disk and a failed write are states: counted, reported, never a panic and never an exit.
 
 #![deny(unsafe_code)]
 
+mod append;
 mod buffer;
 pub mod chain;
 pub mod config;
@@ -31,6 +34,7 @@ mod sinks;
 mod stage;
 mod sync;
 mod sys;
+pub mod table;
 pub mod verify;
 
 pub use chain::{Appended, Chain, ChainReport};
@@ -42,6 +46,7 @@ pub use recover::{RecoverOptions, RecoverReport, recover};
 pub use reindex::{ReindexReport, reindex};
 pub use scan::FrameFault;
 pub use sink::SinkKind;
+pub use table::{TableConfig, TableCounts, TableWriter};
 pub use verify::{VerifyReport, verify};
 #[cfg(test)]
 mod testing;

@@ -16,6 +16,8 @@ use crate::scan::{FrameFault, Scan, SegmentBytes};
 use crate::seal;
 use crate::segment::Paths;
 use crate::sink::to_u64;
+use crate::table::recover::recover_tables;
+use crate::table::{RecoveredTable, TableWriteError};
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
@@ -29,6 +31,7 @@ use tapedeck_index::journal::{Replay, ReplayError, Stop};
 use tapedeck_index::name::{FileKind, SegmentName};
 use tapedeck_index::pcapng::{self, Blocks, Counters};
 use tapedeck_index::sidecar::Head;
+use tapedeck_index::table::TableError;
 use tapedeck_packet::Timestamp;
 
 #[cfg(test)]
@@ -44,7 +47,9 @@ const LEVEL: i32 = 3;
 pub struct RecoverReport {
     /// Segments that were open, one each.
     pub segments: Vec<Recovered>,
-    /// Open segments whose writers live: left alone.
+    /// Journals of tables that were left behind, one each.
+    pub tables: Vec<RecoveredTable>,
+    /// Open segments and journals whose writers live: left alone.
     pub busy: Vec<PathBuf>,
     /// Hidden files that belonged to nothing any more: removed.
     pub removed: Vec<PathBuf>,
@@ -77,6 +82,26 @@ pub enum RecoverError {
         /// Which.
         source: ReplayError,
     },
+    /// The journal of a table says nothing, or is of a version that this program does not know.
+    #[error("{}: {source}", path.display())]
+    Table {
+        /// The journal.
+        path: PathBuf,
+        /// Which.
+        source: tapedeck_index::table::journal::ReplayError,
+    },
+    /// Rows cannot become a Parquet file.
+    #[error(transparent)]
+    Rows(#[from] TableError),
+}
+
+impl From<TableWriteError> for RecoverError {
+    fn from(error: TableWriteError) -> Self {
+        match error {
+            TableWriteError::File(error) => Self::File(error),
+            TableWriteError::Table(error) => Self::Rows(error),
+        }
+    }
 }
 
 /// How a journal was found.
@@ -142,7 +167,13 @@ pub fn recover(store: &Path, options: &RecoverOptions) -> RecoverReport {
     }
     loop {
         waiting.retain(|found| !recover_open(store, found, &mut report));
-        if waiting.is_empty() || Instant::now() >= patience_ends {
+        let mut attempt = RecoverReport::default();
+        let busy_tables = recover_tables(store, &mut attempt);
+        report.tables.append(&mut attempt.tables);
+        report.removed.append(&mut attempt.removed);
+        if (waiting.is_empty() && busy_tables.is_empty()) || Instant::now() >= patience_ends {
+            report.busy.extend(busy_tables);
+            report.errors.append(&mut attempt.errors);
             break;
         }
         std::thread::sleep(LOCK_POLL);
@@ -386,7 +417,7 @@ fn index_name(path: &Path) -> Option<(SegmentName, FileKind)> {
     SegmentName::parse_file(file.strip_prefix('.').unwrap_or(file))
 }
 
-fn is_hidden(path: &Path) -> bool {
+pub(crate) fn is_hidden(path: &Path) -> bool {
     path.file_name().and_then(OsStr::to_str).is_some_and(|name| name.starts_with('.'))
 }
 
@@ -403,7 +434,7 @@ fn hour_folders(store: &Path) -> Result<Vec<PathBuf>, FileError> {
 }
 
 /// The paths in a folder, sorted; none if it is not there or no folder.
-fn listing(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
+pub(crate) fn listing(folder: &Path) -> Result<Vec<PathBuf>, FileError> {
     let entries = match std::fs::read_dir(folder) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
             return Ok(Vec::new());
