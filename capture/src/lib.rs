@@ -18,6 +18,7 @@ pub mod maintain;
 pub mod packet_mmap;
 pub mod plan;
 pub mod preflight;
+pub mod records;
 pub mod source;
 pub mod status;
 pub mod supervisor;

@@ -19,12 +19,14 @@ pub mod encode;
 pub mod journal;
 pub mod live;
 mod name;
+mod page;
 mod sessions;
 #[cfg(test)]
 mod tests;
 
 pub use catalog::{Found, Listing, LiveFound, State, list};
 pub use name::{LIVE_SUFFIX, PARQUET_SUFFIX, TableFile, TableName, live_file, parse_live};
+pub use page::schema_page;
 pub use sessions::{RECORD_SPAN_NANOS, SESSIONS};
 
 /// Seconds of last times that one file spans at most.

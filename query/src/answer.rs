@@ -275,6 +275,7 @@ fn pieces(segment: &PlannedSegment) -> Result<(Option<Prologue>, Vec<Task>), Sca
             t_max: last_inside(segment.span),
             packets: None,
             first_arrival: number.saturating_mul(ARRIVALS_PER_FRAME),
+            frame: None,
         });
     }
     match prologue {

@@ -30,13 +30,26 @@ const LISTINGS_MAX: u32 = 5;
 /// [`CatalogError`] when a folder cannot be listed. A damaged or missing sidecar is no error: the plan reads
 /// all of the segment then.
 pub fn gather(stores: &[PathBuf], filter: &Filter, range: TimeRange) -> Result<Plan, CatalogError> {
+    gather_some(stores, filter, range, &|_| true)
+}
+
+/// As [`gather`], of the segments that are `wanted`; the others are not looked at.
+///
+/// # Errors
+/// As [`gather`].
+pub(crate) fn gather_some(
+    stores: &[PathBuf],
+    filter: &Filter,
+    range: TimeRange,
+    wanted: &dyn Fn(&Found) -> bool,
+) -> Result<Plan, CatalogError> {
     let mut plan = Plan { filter: filter.to_string(), range, ..Plan::default() };
     for left in (0..LISTINGS_MAX).rev() {
         let listing = catalog::list(stores, range.from, range.to.unwrap_or(Timestamp::MAX))?;
         plan.segments.clear();
         plan.outside = 0;
         let mut moved = false;
-        for found in &listing.segments {
+        for found in listing.segments.iter().filter(|found| wanted(found)) {
             match look(found, filter.expr(), &range, left == 0) {
                 Look::Planned(segment) => plan.segments.push(*segment),
                 Look::Outside => plan.outside += 1,
@@ -121,7 +134,8 @@ fn indexed(
     let metas = sidecar.frames()?;
     let inside = |meta: &FrameMeta| meta.packets > 0 && range.overlaps(meta.t_min, meta.t_max);
     let pruned = if metas.iter().any(inside) { prune(sidecar, expr)? } else { Pruned::default() };
-    let wanted = metas.iter().zip(&pruned.frames).filter(|(meta, wanted)| **wanted && inside(meta));
+    let wanted =
+        metas.iter().enumerate().zip(&pruned.frames).filter(|((_, m), wanted)| **wanted && inside(m));
     let Pruned { rows_tested, rows_matched, looked_up, .. } = pruned;
     Ok(PlannedSegment {
         name: found.name.clone(),
@@ -129,7 +143,7 @@ fn indexed(
         handle: Handle::Sealed(found.packets_path()),
         prologue: prologue(&metas),
         span,
-        tasks: wanted.map(|(meta, _)| task(meta)).collect(),
+        tasks: wanted.map(|(numbered, _)| task(numbered)).collect(),
         choice: Choice::Index { rows_tested, rows_matched, looked_up },
         frames: len64(metas.iter().filter(|m| m.packets > 0).count()),
         stored_bytes: sidecar.summary().segment_len,
@@ -143,7 +157,7 @@ fn prologue(metas: &[FrameMeta]) -> Prologue {
     }
 }
 
-fn task(meta: &FrameMeta) -> Task {
+fn task((number, meta): (usize, &FrameMeta)) -> Task {
     Task {
         segment: 0,
         piece: Piece::Frame { offset: meta.offset, stored_len: meta.stored_len },
@@ -151,6 +165,7 @@ fn task(meta: &FrameMeta) -> Task {
         t_max: meta.t_max,
         packets: Some(meta.packets),
         first_arrival: meta.first_arrival,
+        frame: u32::try_from(number).ok(),
     }
 }
 
@@ -180,8 +195,8 @@ fn unindexed(
     span.within(range)?;
     let path = found.packets_path();
     let metas = metas.unwrap_or_default();
-    let tasks: Vec<Task> =
-        metas.iter().filter(|m| m.packets > 0 && range.overlaps(m.t_min, m.t_max)).map(task).collect();
+    let inside = |(_, m): &(usize, &FrameMeta)| m.packets > 0 && range.overlaps(m.t_min, m.t_max);
+    let tasks: Vec<Task> = metas.iter().enumerate().filter(inside).map(task).collect();
     Some(PlannedSegment {
         name: found.name.clone(),
         state: found.state,
@@ -257,6 +272,7 @@ fn torn(found: &Found, replay: &Replay, last: Option<Timestamp>) -> Task {
         t_max: found.hour.end().saturating_add(HOUR_SLACK_NANOS),
         packets: None,
         first_arrival: u64::MAX,
+        frame: None,
     }
 }
 
@@ -285,6 +301,7 @@ pub(crate) fn pending(replay: &Replay) -> Vec<Task> {
                 t_max,
                 packets,
                 first_arrival,
+                frame: Some(frame),
             });
         }
     }
@@ -292,7 +309,7 @@ pub(crate) fn pending(replay: &Replay) -> Vec<Task> {
 }
 
 /// First and last time of everything in the stores. What the plan looked at is asked first.
-fn life(stores: &[PathBuf], plan: &Plan) -> Result<Option<Span>, CatalogError> {
+pub(crate) fn life(stores: &[PathBuf], plan: &Plan) -> Result<Option<Span>, CatalogError> {
     let spans = || plan.segments.iter().map(|s| s.span);
     let seen_before = spans().any(|s| s.from <= plan.range.from);
     let seen_behind = plan.range.to.is_some_and(|to| spans().any(|s| s.to >= to));

@@ -30,6 +30,7 @@ pub mod run;
 pub mod scan;
 pub mod segment;
 mod segments;
+pub mod sessions;
 mod sources;
 mod spill;
 pub mod time_arg;

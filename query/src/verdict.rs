@@ -11,6 +11,8 @@ use tapedeck_packet::Timestamp;
 pub enum Cause {
     /// A frame does not decompress to what was written.
     CorruptFrame,
+    /// A file of a table cannot be decoded.
+    CorruptFile,
     /// A segment that was there when the answer began is gone.
     Vanished,
     /// The operating system does not let us open a segment.
@@ -21,6 +23,7 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::CorruptFrame => "damaged frame",
+            Self::CorruptFile => "damaged file",
             Self::Vanished => "segment gone while reading",
             Self::Unreadable => "segment that cannot be opened",
         })

@@ -51,6 +51,18 @@ const KEYWORDS: &[&str] = &[
     "moprc",
     "mopdl",
     "sca",
+    "state",
+    "history",
+    "service",
+    "sni",
+    "alpn",
+    "ja4",
+    "http-host",
+    "dns",
+    "uid",
+    "bytes",
+    "packets",
+    "duration",
 ];
 
 /// Whether `word` is a keyword of the language or of tcpdump's.

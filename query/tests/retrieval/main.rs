@@ -10,7 +10,9 @@
 mod agreement;
 mod answers;
 mod disk;
+mod engines;
 mod exports;
+mod sessions;
 mod support;
 mod traces;
 mod trouble;
