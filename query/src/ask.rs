@@ -1,7 +1,10 @@
 //! What the command line means: the second step after [`crate::cli`]. Touches the file system only to
 //! expand store patterns.
 
-use crate::cli::{FormatArg, InspectArgs, PacketsArgs, RangeArgs, SegmentsArgs, SessionFormat, SessionsArgs};
+use crate::cli::{
+    FormatArg, InspectArgs, PacketsArgs, RangeArgs, SegmentsArgs, SessionFormat, SessionsArgs, SqlArgs,
+    SqlFormat,
+};
 use crate::failure::Failure;
 use crate::filter::{Expr, Filter, FilterError};
 use crate::range::TimeRange;
@@ -135,6 +138,27 @@ impl SessionsAsk {
             limit: args.limit,
             verdict_json: args.json,
         })
+    }
+}
+
+/// `taperead sql`, understood.
+#[derive(Debug)]
+pub struct SqlAsk {
+    /// Store folders, each once.
+    pub stores: Vec<PathBuf>,
+    /// The statement.
+    pub query: String,
+    /// Form of the answer.
+    pub format: SqlFormat,
+}
+
+impl SqlAsk {
+    /// Works out what `args` mean.
+    ///
+    /// # Errors
+    /// No such store.
+    pub fn new(args: SqlArgs) -> Result<Self, Failure> {
+        Ok(Self { stores: stores(&args.store)?, query: args.query, format: args.format })
     }
 }
 

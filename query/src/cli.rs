@@ -65,6 +65,25 @@ Examples:
 
 Exit status: 0 = matches, whole answer; 1 = no match, whole answer; 3 = answer not whole; 2 = error.";
 
+const SQL_HELP: &str = "\
+Table: sessions, one row a record of a session; docs/schema.md has its columns. A session that lasts has
+several records: counts are those since the last one, *_total those since it began.
+Times are UTC and exact to the nanosecond. A condition on ts_last or ts_interval opens only the files of
+those hours; one on a uid, Community ID or address skips row groups by Bloom filter.
+
+Examples:
+  # top talkers of the last hour by bytes sent
+  taperead sql --store /data/tape \"SELECT src_ip, sum(orig_ip_bytes) AS sent FROM sessions
+      WHERE ts_last >= now() - INTERVAL '1 hour' GROUP BY src_ip ORDER BY sent DESC LIMIT 20\"
+
+  # the columns
+  taperead sql --store /data/tape \"SELECT column_name, data_type FROM information_schema.columns\"
+
+  # an answer for other tools
+  taperead sql --store /data/tape 'SELECT * FROM sessions' --format parquet > sessions.parquet
+
+Exit status: 0 = rows, whole answer; 1 = no row, whole answer; 3 = answer not whole; 2 = error.";
+
 const SEGMENTS_HELP: &str = "\
 One line a segment, in order of time. `open` segments are being written; their packets are found too.
 
@@ -99,6 +118,9 @@ pub enum Command {
     /// Find sessions by filter and time; print, count, or export their packets
     #[command(after_help = SESSIONS_HELP)]
     Sessions(Box<SessionsArgs>),
+    /// Ask the tables of a store in SQL; reading only
+    #[command(after_help = SQL_HELP)]
+    Sql(SqlArgs),
     /// List the segments on disk
     #[command(after_help = SEGMENTS_HELP)]
     Segments(SegmentsArgs),
@@ -209,6 +231,33 @@ pub struct SessionsArgs {
     /// Say how complete the answer is as one JSON object, the last line of stderr
     #[arg(long)]
     pub json: bool,
+}
+
+/// How the rows of a query are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SqlFormat {
+    /// For people
+    Table,
+    /// One JSON object a line
+    Json,
+    /// CSV with a line of names
+    Csv,
+    /// A Parquet file
+    Parquet,
+}
+
+/// `taperead sql`.
+#[derive(Debug, Args)]
+pub struct SqlArgs {
+    /// A SELECT (or EXPLAIN) statement
+    #[arg(value_name = "QUERY")]
+    pub query: String,
+    /// Store folder; repeat it or give a quoted pattern with * for several
+    #[arg(long, value_name = "DIR", required = true)]
+    pub store: Vec<String>,
+    /// Form of the answer
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: SqlFormat,
 }
 
 /// `taperead segments`.

@@ -22,6 +22,7 @@ pub use ast::{Atom, Dir, Expr, Family, Prefix, Transport, Version};
 pub use error::FilterError;
 pub use headers::Headers;
 pub use lex::Compare;
+pub(crate) use names::distance;
 pub use session::{NumberField, SessionAtom, TextField};
 
 /// An answer that may be open. The order is that of certainty: `No < Maybe < Yes`.

@@ -33,5 +33,6 @@ mod segments;
 pub mod sessions;
 mod sources;
 mod spill;
+mod sql;
 pub mod time_arg;
 pub mod verdict;

@@ -3,7 +3,7 @@
 //! stdout is data, stderr is talk. Clock, streams and terminals are parameters.
 
 use crate::answer::{Answer, AnswerError, Question, Trouble, answer};
-use crate::ask::{self, Deliver, Format, PacketsAsk, SegmentsAsk, SessionsAsk};
+use crate::ask::{self, Deliver, Format, PacketsAsk, SegmentsAsk, SessionsAsk, SqlAsk};
 use crate::cli::{Cli, Command};
 use crate::escape::Foreign;
 use crate::failure::Failure;
@@ -64,6 +64,9 @@ pub fn run(cli: Cli, clock: &Clock<'_>, console: Console<'_>) -> u8 {
             .and_then(|ask| packets(&ask, clock, out, out_is_terminal, &mut talk)),
         Command::Sessions(args) => SessionsAsk::new(*args, clock.now)
             .and_then(|ask| crate::sessions::run::sessions(&ask, clock, (out, stdout), &mut talk)),
+        Command::Sql(args) => {
+            SqlAsk::new(args).and_then(|ask| crate::sql::sql(&ask, (out, stdout), &mut talk))
+        }
         Command::Segments(args) => SegmentsAsk::new(&args, clock.now)
             .and_then(|ask| crate::segments::segments(&ask, out, out_is_terminal, &mut talk)),
         Command::Inspect(args) => {

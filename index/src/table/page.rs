@@ -11,7 +11,7 @@ Made by `cargo xtask docs` from the columns in the code; change those, not this 
 A table is a folder of Parquet files in a store: `TABLE/dt=YYYY-MM-DD/hr=HH/<t0>-<t1>-<sensor>-<run>-<seq>.parquet`,
 in the UTC hour of the rows' last time. Each column carries its description in the file itself (Arrow
 schema, field metadata `doc`). Counters are signed, so that differences of them are safe in every SQL
-engine. Every engine that reads Parquet reads them.
+engine. [Other engines](sql.md) read the same files.
 ";
 
 /// The page.

@@ -78,7 +78,7 @@ pub(super) fn nearest(word: &str) -> Option<&'static str> {
 }
 
 /// Edit distance, with a swap of neighbours counted as one; long words are far from everything.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     const LONGEST: usize = 24;
     if a.len() > LONGEST {
         return usize::MAX;

@@ -13,6 +13,7 @@ mod disk;
 mod engines;
 mod exports;
 mod sessions;
+mod sql;
 mod support;
 mod traces;
 mod trouble;
