@@ -21,6 +21,7 @@ mod originals;
 pub mod packet_mmap;
 pub mod plan;
 pub mod preflight;
+pub mod records;
 pub mod source;
 pub mod statistics;
 pub mod status;

@@ -4,6 +4,7 @@ use crate::identity::existing_store;
 use crate::voice::Failure;
 use std::path::{Path, PathBuf};
 use tapedeck_writer::recover::{JournalState, Recovered};
+use tapedeck_writer::table::RecoveredTable;
 use tapedeck_writer::{RecoverOptions, RecoverReport};
 
 /// Seals what a crash left open. Exit code 0 when nothing is left to do, 3 when something could not be
@@ -15,7 +16,8 @@ pub fn recover(store: &Path, say: &mut dyn FnMut(&str)) -> Result<(String, u8), 
     existing_store(store)?;
     let report = tapedeck_writer::recover(store, &RecoverOptions::default());
     say_recovered(&report, say);
-    if report.segments.is_empty() && report.busy.is_empty() && report.errors.is_empty() {
+    let nothing = report.segments.is_empty() && report.tables.is_empty() && report.busy.is_empty();
+    if nothing && report.errors.is_empty() {
         say("nothing to recover");
     }
     Ok((String::new(), if report.errors.is_empty() { 0 } else { 3 }))
@@ -25,6 +27,9 @@ pub fn recover(store: &Path, say: &mut dyn FnMut(&str)) -> Result<(String, u8), 
 pub fn say_recovered(report: &RecoverReport, say: &mut dyn FnMut(&str)) {
     for segment in &report.segments {
         say(&recovered(segment));
+    }
+    for table in &report.tables {
+        say(&recovered_table(table));
     }
     for path in &report.busy {
         say(&format!("{}: its recorder is running; left alone", path.display()));
@@ -59,13 +64,32 @@ fn recovered(segment: &Recovered) -> String {
     if segment.from_journal > 0 {
         line.push_str(&format!(", {} of them from the journal", segment.from_journal));
     }
-    match segment.journal {
-        JournalState::Whole | JournalState::Cut => {}
-        JournalState::Damaged => line.push_str("; the journal is damaged and was used as far as it holds"),
-        JournalState::Missing => line.push_str("; there was no journal"),
-    }
+    line.push_str(match segment.journal {
+        JournalState::Missing => "; there was no journal",
+        state => of_journal(state),
+    });
     if let Some((offset, bytes)) = segment.cut {
         line.push_str(&format!("; {bytes} bytes cut at offset {offset}"));
+    }
+    line
+}
+
+fn of_journal(state: JournalState) -> &'static str {
+    match state {
+        JournalState::Whole | JournalState::Cut | JournalState::Missing => "",
+        JournalState::Damaged => "; the journal is damaged and was used as far as it holds",
+    }
+}
+
+fn recovered_table(table: &RecoveredTable) -> String {
+    if table.sealed.is_empty() {
+        return format!("{}: held no row that is not in a file; removed", table.journal.display());
+    }
+    let files: Vec<String> = table.sealed.iter().map(|path| path.display().to_string()).collect();
+    let mut line = format!("recovered {}: {} rows of {}", files.join(", "), table.rows, table.kind);
+    line.push_str(of_journal(table.state));
+    if let Some((offset, bytes)) = table.cut {
+        line.push_str(&format!("; {bytes} bytes of its journal behind offset {offset} do not hold"));
     }
     line
 }
@@ -114,8 +138,8 @@ pub fn verify(store: &Path, say: &mut dyn FnMut(&str)) -> Result<(String, u8), F
         if report.damage.is_empty() { "all hold".into() } else { format!("{} damaged", report.damage.len()) };
     let counts = (report.segments, report.frames, report.packets, report.stored_bytes);
     say(&format!(
-        "{} segments, {} frames, {} packets, {} stored bytes: {verdict}",
-        counts.0, counts.1, counts.2, counts.3
+        "{} segments, {} frames, {} packets, {} stored bytes; {} table files, {} rows: {verdict}",
+        counts.0, counts.1, counts.2, counts.3, report.tables, report.rows
     ));
     Ok((String::new(), if report.damage.is_empty() { 0 } else { 3 }))
 }

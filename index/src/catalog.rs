@@ -215,12 +215,12 @@ fn parse_day(folder: &str) -> Option<UtcHour> {
 }
 
 /// An entry of a folder.
-struct Entry {
-    path: PathBuf,
+pub(crate) struct Entry {
+    pub(crate) path: PathBuf,
     /// If it is UTF-8.
-    name: Option<String>,
+    pub(crate) name: Option<String>,
     /// A regular file, or a link to one.
-    is_file: bool,
+    pub(crate) is_file: bool,
 }
 
 /// Entries of a folder. None where there is no such folder: retention

@@ -19,6 +19,7 @@ pub mod encode;
 pub mod journal;
 pub mod live;
 mod name;
+mod page;
 mod sessions;
 pub mod stats;
 #[cfg(test)]
@@ -26,6 +27,7 @@ mod tests;
 
 pub use catalog::{Found, Listing, LiveFound, State, list};
 pub use name::{LIVE_SUFFIX, PARQUET_SUFFIX, TableFile, TableName, live_file, parse_live};
+pub use page::schema_page;
 pub use sessions::{RECORD_SPAN_NANOS, SESSIONS};
 pub use stats::STATS;
 

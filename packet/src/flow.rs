@@ -46,6 +46,17 @@ impl FlowKey {
         (Self { addr_a: a.0, addr_b: b.0, port_a: a.1, port_b: b.1, proto }, dir)
     }
 
+    /// The key of a conversation between `orig`, who began it, and `resp`: that of each of its packets. The
+    /// ports of ICMP are the type and code of its first message.
+    #[must_use]
+    pub fn of_session(orig: (IpAddr, u16), resp: (IpAddr, u16), proto: u8) -> Self {
+        let (sport, dport, one_way) = match (u8::try_from(orig.1), u8::try_from(resp.1)) {
+            (Ok(kind), Ok(code)) if is_icmp(proto) => as_ports(proto, kind, code),
+            _ => (orig.1, resp.1, false),
+        };
+        Self::new((orig.0, sport), (resp.0, dport), proto, one_way).0
+    }
+
     /// Community ID v1 of this flow. `with_ports` is false for protocols that have none (they hash
     /// without the port fields); `seed` is 0 unless a site has chosen another.
     #[must_use]
@@ -67,6 +78,10 @@ impl FlowKey {
     }
 }
 
+fn is_icmp(proto: u8) -> bool {
+    matches!(proto, 1 | 58)
+}
+
 /// A Community ID v1: the SHA-1 behind the text form `1:<base64>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct CommunityId(pub [u8; 20]);
@@ -85,16 +100,10 @@ impl CommunityId {
     #[must_use]
     pub fn of_session(orig: (IpAddr, u16), resp: (IpAddr, u16), proto: u8) -> Option<Self> {
         let with_ports = Self::hashes_ports(proto);
-        let is_icmp = matches!(proto, 1 | 58);
-        if with_ports && !is_icmp && orig.1 == 0 && resp.1 == 0 {
+        if with_ports && !is_icmp(proto) && orig.1 == 0 && resp.1 == 0 {
             return None;
         }
-        let (sport, dport, one_way) = match (u8::try_from(orig.1), u8::try_from(resp.1)) {
-            (Ok(kind), Ok(code)) if is_icmp => as_ports(proto, kind, code),
-            _ => (orig.1, resp.1, false),
-        };
-        let (key, _) = FlowKey::new((orig.0, sport), (resp.0, dport), proto, one_way);
-        Some(key.community_id(with_ports, 0))
+        Some(FlowKey::of_session(orig, resp, proto).community_id(with_ports, 0))
     }
 
     /// Reads the text form `1:<base64 of 20 bytes>`; `None` for anything else.

@@ -1,10 +1,14 @@
 //! What the command line means: the second step after [`crate::cli`]. Touches the file system only to
 //! expand store patterns.
 
-use crate::cli::{FormatArg, InspectArgs, PacketsArgs, RangeArgs, SegmentsArgs};
+use crate::cli::{
+    FormatArg, InspectArgs, PacketsArgs, RangeArgs, SegmentsArgs, SessionFormat, SessionsArgs, SqlArgs,
+    SqlFormat,
+};
 use crate::failure::Failure;
-use crate::filter::{Filter, FilterError};
+use crate::filter::{Expr, Filter, FilterError};
 use crate::range::TimeRange;
+use crate::sessions::facts::{Unanswerable, unanswerable};
 use crate::time_arg::{TimeError, parse_duration_ns, parse_time};
 use std::path::{Path, PathBuf};
 use tapedeck_index::catalog::{StoreFile, StoreFileError};
@@ -78,6 +82,92 @@ pub struct SegmentsAsk {
     pub json: bool,
 }
 
+/// What becomes of the matching sessions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum DeliverSessions {
+    /// Their number on stdout.
+    Count,
+    /// All of them on stdout.
+    Stdout(SessionFormat),
+    /// Their packets.
+    Packets(Deliver),
+}
+
+/// `taperead sessions`, understood.
+#[derive(Debug)]
+pub struct SessionsAsk {
+    /// Store folders, each once.
+    pub stores: Vec<PathBuf>,
+    /// Which sessions.
+    pub filter: Filter,
+    /// When.
+    pub range: TimeRange,
+    /// What becomes of them.
+    pub deliver: DeliverSessions,
+    /// At most so many.
+    pub limit: Option<u64>,
+    /// The verdict as JSON on stderr.
+    pub verdict_json: bool,
+}
+
+impl SessionsAsk {
+    /// Works out what `args` mean.
+    ///
+    /// # Errors
+    /// As [`PacketsAsk::new`]; also a predicate that sessions cannot answer.
+    pub fn new(args: SessionsArgs, now: Timestamp) -> Result<Self, Failure> {
+        let filter = Filter::parse(&args.filter.join(" "))
+            .map_err(|e| filter_failure(&e, "'taperead sessions --help' lists the filter language"))?;
+        if let Some(Unanswerable { what, why }) = unanswerable(filter.expr()) {
+            return Err(Failure::new(format!("sessions cannot be asked `{what}`: {why}"))
+                .hint("'taperead packets' answers it packet by packet"));
+        }
+        let deliver = match (&args.write, args.count) {
+            (_, true) => DeliverSessions::Count,
+            (Some(path), _) if path.as_os_str() == "-" => {
+                DeliverSessions::Packets(Deliver::Stdout(Format::Pcapng))
+            }
+            (Some(path), _) => DeliverSessions::Packets(Deliver::File(path.clone(), capture_format(path))),
+            (None, _) => DeliverSessions::Stdout(args.format.unwrap_or(SessionFormat::Table)),
+        };
+        Ok(Self {
+            range: range(&args.range, now)?,
+            stores: stores(&args.range.store)?,
+            filter,
+            deliver,
+            limit: args.limit,
+            verdict_json: args.json,
+        })
+    }
+}
+
+/// `taperead sql`, understood.
+#[derive(Debug)]
+pub struct SqlAsk {
+    /// Store folders, each once.
+    pub stores: Vec<PathBuf>,
+    /// The statement.
+    pub query: String,
+    /// Form of the answer.
+    pub format: SqlFormat,
+}
+
+impl SqlAsk {
+    /// Works out what `args` mean.
+    ///
+    /// # Errors
+    /// No such store.
+    pub fn new(args: SqlArgs) -> Result<Self, Failure> {
+        Ok(Self { stores: stores(&args.store)?, query: args.query, format: args.format })
+    }
+}
+
+/// The form that a file's name asks for.
+fn capture_format(path: &Path) -> Format {
+    let is_pcap = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("pcap"));
+    if is_pcap { Format::Pcap { micros: false } } else { Format::Pcapng }
+}
+
 impl PacketsAsk {
     /// Works out what `args` mean.
     ///
@@ -85,7 +175,18 @@ impl PacketsAsk {
     /// The first thing that means nothing: filter, time, options that exclude each other, store.
     pub fn new(args: PacketsArgs, now: Timestamp) -> Result<Self, Failure> {
         let filter_text = args.filter.join(" ");
-        let filter = Filter::parse(&filter_text).map_err(|e| filter_failure(&e))?;
+        let filter = Filter::parse(&filter_text)
+            .map_err(|e| filter_failure(&e, "'taperead packets --help' lists the filter language"))?;
+        let of_sessions = |part: &Expr| match part {
+            Expr::Session(atom) => Some(atom.to_string()),
+            _ => None,
+        };
+        if let Some(what) = filter.expr().find(&of_sessions) {
+            return Err(Failure::new(format!(
+                "packets cannot be asked `{what}`: it is a property of a session"
+            ))
+            .hint("'taperead sessions ... --packets -w FILE' gives the packets of such sessions"));
+        }
         let range = range(&args.range, now)?;
         let deliver = deliver(&args)?;
         let stores = stores(&args.range.store)?;
@@ -118,14 +219,14 @@ pub fn inspect(args: InspectArgs) -> Vec<PathBuf> {
     args.files
 }
 
-fn filter_failure(error: &FilterError) -> Failure {
+fn filter_failure(error: &FilterError, help: &str) -> Failure {
     // The error shows its hint itself; ours stands where all hints stand.
     let mut text = error.to_string();
     if let Some(hint) = error.hint() {
         text.truncate(text.trim_end_matches(hint).trim_end_matches("\nhint: ").len());
     }
     let failure = Failure::new(format!("cannot read the filter: {text}"));
-    failure.hint(error.hint().unwrap_or("'taperead packets --help' lists the filter language"))
+    failure.hint(error.hint().unwrap_or(help))
 }
 
 fn deliver(args: &PacketsArgs) -> Result<Deliver, Failure> {

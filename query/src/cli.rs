@@ -44,6 +44,47 @@ Examples:
 
 Exit status: 0 = matches, whole answer; 1 = no match, whole answer; 3 = answer not whole; 2 = error.";
 
+const SESSIONS_HELP: &str = "\
+FILTER is that of `taperead packets`; src is who opened the session, dst who answered. Also:
+  state S0    service ssl    sni NAME    sni '*.example.org'    http-host NAME    dns NAME    alpn h2
+  ja4 FINGERPRINT    history ShADadFf    uid ID    bytes > 10M    packets <= 3    duration > 5m
+In a text * stands for anything. Not asked of sessions: less, greater, len, arp, ether proto, pppoes.
+A session is found when it has a record that overlaps the range; its counts are since it began.
+A + behind the state says that the session goes on.
+
+Examples:
+  # who talked to this host in the last hour
+  taperead sessions host 10.1.2.3 --store /data/tape --last 1h
+
+  # refused and unanswered connections to a network, as Zeek's conn.log
+  taperead sessions tcp and dst net 10.9.0.0/16 and '(' state S0 or state REJ ')' \\
+      --store /data/tape --last 1d --format zeek | zeek-cut id.orig_h id.resp_h id.resp_p
+
+  # large TLS transfers to one name, and their packets for Wireshark
+  taperead sessions service ssl and sni '*.example.org' and bytes '>' 10M \\
+      --store /data/tape --from 2026-11-21 --packets -w case17.pcapng
+
+Exit status: 0 = matches, whole answer; 1 = no match, whole answer; 3 = answer not whole; 2 = error.";
+
+const SQL_HELP: &str = "\
+Table: sessions, one row a record of a session; docs/schema.md has its columns. A session that lasts has
+several records: counts are those since the last one, *_total those since it began.
+Times are UTC and exact to the nanosecond. A condition on ts_last or ts_interval opens only the files of
+those hours; one on a uid, Community ID or address skips row groups by Bloom filter.
+
+Examples:
+  # top talkers of the last hour by bytes sent
+  taperead sql --store /data/tape \"SELECT src_ip, sum(orig_ip_bytes) AS sent FROM sessions
+      WHERE ts_last >= now() - INTERVAL '1 hour' GROUP BY src_ip ORDER BY sent DESC LIMIT 20\"
+
+  # the columns
+  taperead sql --store /data/tape \"SELECT column_name, data_type FROM information_schema.columns\"
+
+  # an answer for other tools
+  taperead sql --store /data/tape 'SELECT * FROM sessions' --format parquet > sessions.parquet
+
+Exit status: 0 = rows, whole answer; 1 = no row, whole answer; 3 = answer not whole; 2 = error.";
+
 const SEGMENTS_HELP: &str = "\
 One line a segment, in order of time. `open` segments are being written; their packets are found too.
 Of a `missing` one only the index is left: its packets are lost, as those of one that is `cut` in part.
@@ -91,6 +132,12 @@ pub enum Command {
     /// Find packets by filter and time; print, count or export them
     #[command(after_help = PACKETS_HELP)]
     Packets(Box<PacketsArgs>),
+    /// Find sessions by filter and time; print, count, or export their packets
+    #[command(after_help = SESSIONS_HELP)]
+    Sessions(Box<SessionsArgs>),
+    /// Ask the tables of a store in SQL; reading only
+    #[command(after_help = SQL_HELP)]
+    Sql(SqlArgs),
     /// List the segments on disk
     #[command(after_help = SEGMENTS_HELP)]
     Segments(SegmentsArgs),
@@ -108,10 +155,10 @@ pub struct RangeArgs {
     /// Store folder; repeat it or give a quoted pattern with * for several
     #[arg(long, value_name = "DIR", required = true)]
     pub store: Vec<String>,
-    /// Packets from this time on (inclusive)
+    /// From this time on (inclusive)
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub from: Option<String>,
-    /// Packets before this time (exclusive)
+    /// Before this time (exclusive)
     #[arg(long, value_name = "TIME", allow_hyphen_values = true)]
     pub to: Option<String>,
     /// The time span before now: 90s, 15m, 2h, 7d
@@ -162,6 +209,75 @@ pub struct PacketsArgs {
     /// Say how complete the answer is as one JSON object, the last line of stderr; also after an error
     #[arg(long)]
     pub json: bool,
+}
+
+/// How sessions are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SessionFormat {
+    /// For people, as wide as the terminal
+    Table,
+    /// One JSON object a line
+    Json,
+    /// CSV with a line of names
+    Csv,
+    /// Zeek's conn.log
+    Zeek,
+}
+
+/// `taperead sessions`.
+#[derive(Debug, Args)]
+pub struct SessionsArgs {
+    /// Which sessions (below); none = all
+    #[arg(value_name = "FILTER")]
+    pub filter: Vec<String>,
+    /// Store and time.
+    #[command(flatten)]
+    pub range: RangeArgs,
+    /// Form of the answer [default: table]
+    #[arg(long, value_enum)]
+    pub format: Option<SessionFormat>,
+    /// Stop after the first N sessions in order of their first packet
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub limit: Option<u64>,
+    /// Print only the number of sessions
+    #[arg(long, conflicts_with_all = ["write", "format", "packets"])]
+    pub count: bool,
+    /// The packets of these sessions instead of the sessions; with -w
+    #[arg(long, requires = "write", conflicts_with = "format")]
+    pub packets: bool,
+    /// Write the packets to FILE, '-' = stdout; pcapng, or pcap when the name ends in .pcap
+    #[arg(short = 'w', long = "write", value_name = "FILE", requires = "packets")]
+    pub write: Option<PathBuf>,
+    /// Say how complete the answer is as one JSON object, the last line of stderr
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How the rows of a query are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SqlFormat {
+    /// For people
+    Table,
+    /// One JSON object a line
+    Json,
+    /// CSV with a line of names
+    Csv,
+    /// A Parquet file
+    Parquet,
+}
+
+/// `taperead sql`.
+#[derive(Debug, Args)]
+pub struct SqlArgs {
+    /// A SELECT (or EXPLAIN) statement
+    #[arg(value_name = "QUERY")]
+    pub query: String,
+    /// Store folder; repeat it or give a quoted pattern with * for several
+    #[arg(long, value_name = "DIR", required = true)]
+    pub store: Vec<String>,
+    /// Form of the answer
+    #[arg(long, value_enum, default_value = "table")]
+    pub format: SqlFormat,
 }
 
 /// `taperead segments`.

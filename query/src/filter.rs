@@ -13,6 +13,7 @@ mod headers;
 mod lex;
 mod names;
 mod parse;
+pub mod session;
 #[cfg(test)]
 mod tests;
 mod value;
@@ -20,6 +21,9 @@ mod value;
 pub use ast::{Atom, Dir, Expr, Family, Prefix, Transport, Version};
 pub use error::FilterError;
 pub use headers::Headers;
+pub use lex::Compare;
+pub(crate) use names::distance;
+pub use session::{NumberField, SessionAtom, TextField};
 
 /// An answer that may be open. The order is that of certainty: `No < Maybe < Yes`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -69,6 +73,11 @@ pub trait Facts {
     /// Whether the layer answers to `atom`.
     fn ask(&self, atom: &Atom) -> Tri;
 
+    /// What only a session can answer; a packet and an index row know nothing of it.
+    fn session(&self, _atom: &SessionAtom) -> Tri {
+        Tri::Maybe
+    }
+
     /// Whether one layer of the packet, this one or another, satisfies all of `expr`.
     fn inner(&self, expr: &Expr) -> Tri;
 }
@@ -79,6 +88,7 @@ impl Expr {
         match self {
             Self::All => Tri::Yes,
             Self::Atom(atom) => facts.ask(atom),
+            Self::Session(atom) => facts.session(atom),
             Self::Not(inner) => !inner.eval(facts),
             Self::Inner(inner) => facts.inner(inner),
             Self::And(all) => {
@@ -118,6 +128,11 @@ impl Filter {
     /// The text is not in the language: the error shows where and what to write instead.
     pub fn parse(text: &str) -> Result<Self, FilterError> {
         Ok(Self { expr: parse::parse(text)? })
+    }
+
+    /// The filter of a tree.
+    pub(crate) fn of(expr: Expr) -> Self {
+        Self { expr }
     }
 
     /// Whether a packet matches: `walk` are its layers, `orig_len` its length on the wire in bytes.

@@ -29,6 +29,19 @@ const LISTINGS_MAX: u32 = 5;
 /// [`CatalogError`] when a folder cannot be listed. A damaged or missing sidecar is no error: the plan reads
 /// all of the segment then.
 pub fn gather(stores: &[PathBuf], filter: &Filter, range: TimeRange) -> Result<Plan, CatalogError> {
+    gather_some(stores, filter, range, &|_| true)
+}
+
+/// As [`gather`], of the segments that are `wanted`; the others are not looked at.
+///
+/// # Errors
+/// As [`gather`].
+pub(crate) fn gather_some(
+    stores: &[PathBuf],
+    filter: &Filter,
+    range: TimeRange,
+    wanted: &dyn Fn(&Found) -> bool,
+) -> Result<Plan, CatalogError> {
     let mut plan = Plan { filter: filter.to_string(), range, ..Plan::default() };
     for left in (0..LISTINGS_MAX).rev() {
         let mut edges = Edges::read(stores);
@@ -38,7 +51,7 @@ pub fn gather(stores: &[PathBuf], filter: &Filter, range: TimeRange) -> Result<P
         let mut moved = false;
         let there = listing.segments.iter().map(|found| (found, false));
         let missing = listing.missing.iter().map(|found| (found, true));
-        for (found, missing) in there.chain(missing) {
+        for (found, missing) in there.chain(missing).filter(|(found, _)| wanted(found)) {
             let look = if missing {
                 looked(lost::missing(found, &range))
             } else {
@@ -155,7 +168,8 @@ pub(crate) fn indexed(
     let interface = sidecar.head()?.map(|head| Arc::new(head.interface));
     let inside = |meta: &FrameMeta| meta.packets > 0 && range.overlaps(meta.t_min, meta.t_max);
     let pruned = if metas.iter().any(inside) { prune(sidecar, expr)? } else { Pruned::default() };
-    let wanted = metas.iter().zip(&pruned.frames).filter(|(meta, wanted)| **wanted && inside(meta));
+    let wanted =
+        metas.iter().enumerate().zip(&pruned.frames).filter(|((_, m), wanted)| **wanted && inside(m));
     let Pruned { rows_tested, rows_matched, looked_up, .. } = pruned;
     Ok(PlannedSegment {
         name: found.name.clone(),
@@ -163,7 +177,7 @@ pub(crate) fn indexed(
         handle: Handle::Sealed(found.packets_path()),
         prologue: interface.map_or(Prologue::FirstFrame, Prologue::Known),
         span,
-        tasks: wanted.map(|(meta, _)| task(meta)).collect(),
+        tasks: wanted.map(|(numbered, _)| task(numbered)).collect(),
         choice: Choice::Index { rows_tested, rows_matched, looked_up },
         frames: len64(metas.iter().filter(|m| m.packets > 0).count()),
         stored_bytes: sidecar.summary().segment_len,
@@ -171,7 +185,7 @@ pub(crate) fn indexed(
     })
 }
 
-pub(crate) fn task(meta: &FrameMeta) -> Task {
+pub(crate) fn task((number, meta): (usize, &FrameMeta)) -> Task {
     Task {
         segment: 0,
         piece: Piece::Frame { offset: meta.offset, stored_len: meta.stored_len },
@@ -179,6 +193,7 @@ pub(crate) fn task(meta: &FrameMeta) -> Task {
         t_max: meta.t_max,
         packets: Some(meta.packets),
         first_arrival: meta.first_arrival,
+        frame: u32::try_from(number).ok(),
     }
 }
 
@@ -201,7 +216,8 @@ pub(crate) fn unindexed(found: &Found, why: &str, told: Told, range: &TimeRange)
     let tasks = match metas.as_slice() {
         [] => vec![whole(span)],
         metas => {
-            metas.iter().filter(|m| m.packets > 0 && range.overlaps(m.t_min, m.t_max)).map(task).collect()
+            let inside = |(_, m): &(usize, &FrameMeta)| m.packets > 0 && range.overlaps(m.t_min, m.t_max);
+            metas.iter().enumerate().filter(inside).map(task).collect()
         }
     };
     Some(PlannedSegment {
@@ -219,7 +235,7 @@ pub(crate) fn unindexed(found: &Found, why: &str, told: Told, range: &TimeRange)
 }
 
 /// First and last time of everything in the stores. What the plan looked at is asked first.
-fn life(stores: &[PathBuf], plan: &Plan) -> Result<Option<Span>, CatalogError> {
+pub(crate) fn life(stores: &[PathBuf], plan: &Plan) -> Result<Option<Span>, CatalogError> {
     let spans = || plan.segments.iter().map(|s| s.span);
     let seen_before = spans().any(|s| s.from <= plan.range.from);
     let seen_behind = plan.range.to.is_some_and(|to| spans().any(|s| s.to >= to));

@@ -100,7 +100,7 @@ pub(crate) fn cut_off(
     let packets = Some(lost.iter().map(|m| u64::from(m.packets)).sum());
     let first_arrival = lost.first().map_or(0, |m| m.first_arrival);
     let piece = Piece::CutOff { len, expected, packets };
-    segment.tasks.push(Task { segment: 0, piece, t_min, t_max, packets: None, first_arrival });
+    segment.tasks.push(Task { segment: 0, piece, t_min, t_max, packets: None, first_arrival, frame: None });
 }
 
 /// Bytes of the file behind the last frame that the index knows: no seal has written them.
@@ -154,5 +154,6 @@ pub(crate) fn whole(span: Span) -> Task {
         t_max: span.to.saturating_sub(1).max(span.from),
         packets: None,
         first_arrival: 0,
+        frame: None,
     }
 }

@@ -21,6 +21,7 @@ fn main() -> ExitCode {
         err: Box::new(io::stderr()),
         out_is_terminal: io::stdout().is_terminal(),
         err_is_terminal: io::stderr().is_terminal(),
+        out_width: terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0.into()),
     };
     match Cli::try_parse() {
         Ok(cli) => ExitCode::from(run(cli, &Clock { now, elapsed_ms: &elapsed_ms }, console)),

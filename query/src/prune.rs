@@ -70,7 +70,7 @@ impl Pruner<'_> {
                 }
                 Ok(frames)
             }
-            Expr::Not(_) | Expr::Atom(_) => Ok(vec![true; self.count]),
+            Expr::Not(_) | Expr::Atom(_) | Expr::Session(_) => Ok(vec![true; self.count]),
         }
     }
 
@@ -149,7 +149,7 @@ fn has_inner(expr: &Expr) -> bool {
         Expr::Inner(_) => true,
         Expr::Not(inside) => has_inner(inside),
         Expr::And(parts) | Expr::Or(parts) => parts.iter().any(has_inner),
-        Expr::All | Expr::Atom(_) => false,
+        Expr::All | Expr::Atom(_) | Expr::Session(_) => false,
     }
 }
 
@@ -180,7 +180,7 @@ fn lookup(sidecar: &Sidecar, expr: &Expr) -> Result<Option<Found>, SidecarError>
             }
             Ok(Some(Found { rows, term: terms.join(" or ") }))
         }
-        Expr::Or(_) | Expr::Not(_) | Expr::All | Expr::Inner(_) => Ok(None),
+        Expr::Or(_) | Expr::Not(_) | Expr::All | Expr::Inner(_) | Expr::Session(_) => Ok(None),
     }
 }
 
@@ -200,7 +200,7 @@ fn rank(expr: &Expr) -> Option<u8> {
         Expr::And(all) => all.iter().filter_map(rank).min(),
         // Only as good as its worst part.
         Expr::Or(any) => any.iter().map(rank).try_fold(0, |worst, r| Some(worst.max(r?))),
-        Expr::All | Expr::Not(_) | Expr::Inner(_) => None,
+        Expr::All | Expr::Not(_) | Expr::Inner(_) | Expr::Session(_) => None,
     }
 }
 

@@ -3,7 +3,7 @@
 //! stdout is data, stderr is talk. Clock, streams and terminals are parameters.
 
 use crate::answer::{Answer, AnswerError, Question, Trouble, answer};
-use crate::ask::{self, Deliver, Format, PacketsAsk, SegmentsAsk};
+use crate::ask::{self, Deliver, Format, PacketsAsk, SegmentsAsk, SessionsAsk, SqlAsk};
 use crate::cli::{Cli, Command};
 use crate::escape::Foreign;
 use crate::failure::Failure;
@@ -21,7 +21,7 @@ use crate::verdict::{EXIT_ERROR, EXIT_MATCHES, Verdict};
 use std::fmt::Display;
 use std::fs;
 use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tapedeck_packet::Timestamp;
 
 /// The streams of a command, and what is at their other ends.
@@ -34,6 +34,17 @@ pub struct Console<'a> {
     pub out_is_terminal: bool,
     /// stderr is a terminal.
     pub err_is_terminal: bool,
+    /// Characters in a line of that terminal, where there is one.
+    pub out_width: Option<usize>,
+}
+
+/// What is known of stdout.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Stdout {
+    /// It is a terminal.
+    pub(crate) is_terminal: bool,
+    /// Characters in a line of it.
+    pub(crate) width: Option<usize>,
 }
 
 /// The clock, read by `main`.
@@ -46,7 +57,8 @@ pub struct Clock<'a> {
 
 /// Runs `cli`; the exit status.
 pub fn run(cli: Cli, clock: &Clock<'_>, console: Console<'_>) -> u8 {
-    let Console { out, mut err, out_is_terminal, err_is_terminal } = console;
+    let Console { out, mut err, out_is_terminal, err_is_terminal, out_width } = console;
+    let stdout = Stdout { is_terminal: out_is_terminal, width: out_width };
     let mut talk = Talk { err: &mut err, for_terminal: err_is_terminal };
     let json = match &cli.command {
         Command::Packets(args) => args.json,
@@ -56,6 +68,11 @@ pub fn run(cli: Cli, clock: &Clock<'_>, console: Console<'_>) -> u8 {
     let result = match cli.command {
         Command::Packets(args) => PacketsAsk::new(*args, clock.now)
             .and_then(|ask| packets(&ask, clock, out, out_is_terminal, &mut talk)),
+        Command::Sessions(args) => SessionsAsk::new(*args, clock.now)
+            .and_then(|ask| crate::sessions::run::sessions(&ask, clock, (out, stdout), &mut talk)),
+        Command::Sql(args) => {
+            SqlAsk::new(args).and_then(|ask| crate::sql::sql(&ask, (out, stdout), &mut talk))
+        }
         Command::Segments(args) => SegmentsAsk::new(&args, clock.now)
             .and_then(|ask| crate::segments::segments(&ask, out, out_is_terminal, &mut talk)),
         Command::Stats(args) => StatsAsk::new(*args, clock.now)
@@ -120,22 +137,21 @@ pub(crate) fn lies_inside(file: &Path, store: &Path) -> bool {
     fs::canonicalize(store).is_ok_and(|store| file.starts_with(store))
 }
 
-fn packets(
-    ask: &PacketsAsk,
-    clock: &Clock<'_>,
-    mut out: Sink<'_>,
+/// Refuses a capture file on a terminal, and one inside a store.
+pub(crate) fn check_target(
+    deliver: &Deliver,
+    stores: &[PathBuf],
     out_is_terminal: bool,
-    talk: &mut Talk<'_>,
-) -> Result<u8, Failure> {
-    if let Deliver::Stdout(format) = &ask.deliver
+) -> Result<(), Failure> {
+    if let Deliver::Stdout(format) = deliver
         && format.is_binary()
         && out_is_terminal
     {
         return Err(Failure::new("a capture file on a terminal is no use to anyone")
             .hint("-w FILE writes it to a file, '-w - | tcpdump -n -r -' hands it on"));
     }
-    if let Deliver::File(path, _) = &ask.deliver
-        && let Some(store) = ask.stores.iter().find(|store| lies_inside(path, store))
+    if let Deliver::File(path, _) = deliver
+        && let Some(store) = stores.iter().find(|store| lies_inside(path, store))
     {
         return Err(Failure::new(format!(
             "'{}' lies inside the store '{}'",
@@ -144,6 +160,17 @@ fn packets(
         ))
         .hint("name a file outside of it: what a store holds is evidence and is never replaced"));
     }
+    Ok(())
+}
+
+fn packets(
+    ask: &PacketsAsk,
+    clock: &Clock<'_>,
+    mut out: Sink<'_>,
+    out_is_terminal: bool,
+    talk: &mut Talk<'_>,
+) -> Result<u8, Failure> {
+    check_target(&ask.deliver, &ask.stores, out_is_terminal)?;
     let plan = gather(&ask.stores, &ask.filter, ask.range).map_err(|e| Failure::of(&e))?;
     if ask.deliver == Deliver::Explain {
         return print(&mut out, &plan).map(|()| EXIT_MATCHES);
@@ -253,19 +280,29 @@ fn to_file(
     format: Format,
     talk: &mut Talk<'_>,
 ) -> Result<Answer, Failure> {
+    into_file(path, format, talk, |output| answer_into(plan, question, output, Some(path)))
+}
+
+/// Writes what `give` gives into a file that is hidden until it is whole.
+pub(crate) fn into_file<T>(
+    path: &Path,
+    format: Format,
+    talk: &mut Talk<'_>,
+    give: impl FnOnce(&mut dyn Output) -> Result<T, Failure>,
+) -> Result<T, Failure> {
     let failed = |e: &io::Error| {
         with_hint(Failure::because(format!("cannot write '{}'", path.display()), e), write_hint(e))
     };
     let (file, writer) = HiddenFile::create(path).map_err(|e| failed(&e))?;
     let mut output = output(format, Box::new(writer), false).map_err(|e| output_failure(&e, Some(path)))?;
-    let answer = answer_into(plan, question, output.as_mut(), Some(path))?;
+    let answer = give(output.as_mut())?;
     note_link_types(output.as_ref(), talk);
     drop(output);
     file.publish().map_err(|e| failed(&e))?;
     Ok(answer)
 }
 
-fn answer_into(
+pub(crate) fn answer_into(
     plan: &Plan,
     question: &Question<'_>,
     output: &mut dyn Output,
@@ -279,7 +316,7 @@ fn answer_into(
     })
 }
 
-fn output_failure(error: &OutputError, path: Option<&Path>) -> Failure {
+pub(crate) fn output_failure(error: &OutputError, path: Option<&Path>) -> Failure {
     let what = match path {
         Some(path) => format!("cannot write '{}'", path.display()),
         None => "cannot write to stdout".to_owned(),
@@ -287,7 +324,7 @@ fn output_failure(error: &OutputError, path: Option<&Path>) -> Failure {
     with_hint(Failure::because(what, error), error.hint())
 }
 
-fn output<'a>(
+pub(crate) fn output<'a>(
     format: Format,
     out: Sink<'a>,
     for_terminal: bool,
@@ -300,7 +337,7 @@ fn output<'a>(
     })
 }
 
-fn note_link_types(output: &dyn Output, talk: &mut Talk<'_>) {
+pub(crate) fn note_link_types(output: &dyn Output, talk: &mut Talk<'_>) {
     if output.has_several_link_types() {
         talk.line(&"warning: the answer has several link types: Wireshark opens it, tcpdump will refuse it");
     }
@@ -318,7 +355,12 @@ pub(crate) fn print(out: &mut Sink<'_>, what: &dyn Display) -> Result<(), Failur
 
 /// The asked range without what lies before and behind the life of the store: from its first packet to
 /// its last or, while it is being recorded into, to the time up to which every queue is whole.
-fn cut_to_life(range: TimeRange, life: Option<Span>, edge: Option<Timestamp>, now: Timestamp) -> Span {
+pub(crate) fn cut_to_life(
+    range: TimeRange,
+    life: Option<Span>,
+    edge: Option<Timestamp>,
+    now: Timestamp,
+) -> Span {
     let Some(life) = life else {
         let to = range.to.unwrap_or(now).min(edge.unwrap_or(Timestamp::MAX));
         return Span { from: range.from, to: to.max(range.from) };

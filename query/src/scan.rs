@@ -33,6 +33,8 @@ pub struct Task {
     pub packets: Option<u32>,
     /// Arrival number of its first packet.
     pub first_arrival: u64,
+    /// Number of the frame in its segment, where known.
+    pub frame: Option<u32>,
 }
 
 /// What a task reads.

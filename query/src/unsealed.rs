@@ -212,6 +212,7 @@ fn torn(found: &Found, replay: &Replay, last: Option<Timestamp>) -> Task {
         t_max: found.hour.end().saturating_add(HOUR_SLACK_NANOS),
         packets: None,
         first_arrival: u64::MAX,
+        frame: None,
     }
 }
 
@@ -250,6 +251,7 @@ fn unrecorded(handle: &Handle, replay: &Replay) -> (Vec<Task>, usize) {
             t_max,
             packets: Some(packets),
             first_arrival: len64(number).saturating_mul(ARRIVALS_PER_FRAME),
+            frame: u32::try_from(number).ok(),
         }));
         offset = offset.saturating_add(stored_len.into());
         number += 1;
@@ -294,6 +296,7 @@ fn pending_from(replay: &Replay, frames: usize) -> Vec<Task> {
                 t_max,
                 packets: Some(packets),
                 first_arrival: u64::from(frame).saturating_mul(ARRIVALS_PER_FRAME),
+                frame: Some(frame),
             });
         }
     }

@@ -15,6 +15,8 @@ pub enum Cause {
     SegmentMissing,
     /// A segment is shorter than it was when it was sealed.
     SegmentCut,
+    /// A file of a table cannot be decoded.
+    CorruptFile,
     /// A segment that was there when the answer began is gone.
     Vanished,
     /// The operating system does not let us open a segment.
@@ -31,6 +33,7 @@ impl fmt::Display for Cause {
             Self::CorruptFrame => "damaged frame",
             Self::SegmentMissing => "missing segment",
             Self::SegmentCut => "cut segment",
+            Self::CorruptFile => "damaged file",
             Self::Vanished => "segment gone while reading",
             Self::Unreadable => "segment that cannot be opened",
             Self::Importing => "an import that is still running",

@@ -1,8 +1,8 @@
 //! Verification: every byte of every sealed segment is looked at.
 //!
 //! Each frame's checksum and blocks, the name against the packets, the hour of the folder, and the
-//! sidecar against one made afresh, byte for byte; and every sidecar must have its packets. Must never:
-//! change anything.
+//! sidecar against one made afresh, byte for byte; every sidecar must have its packets; of a table each file's
+//! checksum and rows. Must never: change anything.
 
 use crate::error::FileError;
 use crate::scan::{FrameFault, Scan, SegmentBytes};
@@ -12,6 +12,8 @@ use tapedeck_index::catalog::{self, Found, HOUR_SLACK_NANOS, Listing, State};
 use tapedeck_index::mapped;
 use tapedeck_index::name::SegmentName;
 use tapedeck_index::sidecar::Sidecar;
+use tapedeck_index::table::encode::FileFault;
+use tapedeck_index::table::{self, KINDS, Kind};
 use tapedeck_packet::Timestamp;
 
 /// What verification found.
@@ -25,6 +27,10 @@ pub struct VerifyReport {
     pub packets: u64,
     /// Stored bytes of these frames.
     pub stored_bytes: u64,
+    /// Files of tables looked at.
+    pub tables: u64,
+    /// Rows in them.
+    pub rows: u64,
     /// What does not hold.
     pub damage: Vec<Damage>,
     /// Open segments: being written, or waiting for recovery. They are not looked at.
@@ -109,6 +115,9 @@ pub enum Fault {
     /// No sidecar can be made from it.
     #[error("{0}")]
     Build(#[from] tapedeck_index::sidecar::BuildError),
+    /// A file of a table does not hold.
+    #[error("{0}")]
+    Table(#[from] FileFault),
 }
 
 /// What a missing segment held, in words.
@@ -120,7 +129,7 @@ fn lost(packets: Option<&u64>, times: Option<&(Timestamp, Timestamp)>) -> String
     }
 }
 
-/// Looks at every sealed segment of a store.
+/// Looks at every sealed segment, and every file of a table, of a store.
 ///
 /// # Errors
 /// [`FileError`] if the store cannot be listed or there is no memory; damage is no error, but in the
@@ -147,7 +156,37 @@ pub fn verify(store: &Path) -> Result<VerifyReport, FileError> {
         let what = Fault::Missing { packets, times };
         report.damage.push(Damage { path: found.index_path(), what });
     }
+    for kind in KINDS {
+        verify_table(kind, store, &mut report)?;
+    }
     Ok(report)
+}
+
+fn verify_table(kind: &Kind, store: &Path, report: &mut VerifyReport) -> Result<(), FileError> {
+    let listing = table::list(kind, &[store.to_owned()], Timestamp::ZERO, None);
+    let listing = listing.map_err(io::Error::other).map_err(FileError::at("list", store))?;
+    report.foreign.extend(listing.foreign);
+    report.unsealed.extend(listing.live.into_iter().map(|found| found.path));
+    for found in listing.files {
+        let result = match found.state {
+            table::State::Open => {
+                report.unsealed.push(found.path);
+                continue;
+            }
+            table::State::Sealed => match std::fs::read(&found.path) {
+                Ok(bytes) => table::encode::check(kind, &found.name, bytes.into()).map_err(Fault::Table),
+                // Retention was quicker.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                Err(error) => Err(Fault::Read(error)),
+            },
+        };
+        report.tables += 1;
+        match result {
+            Ok(rows) => report.rows += rows,
+            Err(what) => report.damage.push(Damage { path: found.path, what }),
+        }
+    }
+    Ok(())
 }
 
 fn verify_one(scan: &mut Scan, found: &Found, report: &mut VerifyReport) {

@@ -6,6 +6,7 @@
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a command line tool talks to its user")]
 
 mod demo;
+mod docs;
 mod fuzz;
 mod licences;
 mod outcome;
@@ -38,6 +39,8 @@ enum Task {
     Soak,
     /// House rules: which crate uses which, unsafe, sizes, leftovers, decision records
     Tidy,
+    /// Pages that are made from the code: docs/schema.md
+    Docs,
     /// Licences of everything we link, against the allow list
     Licences,
     /// Every fuzz target for a while; needs nightly and cargo-fuzz
@@ -78,6 +81,7 @@ fn run(task: &Task) -> Result<bool> {
         Task::Test => Ok(tiers::test(&root)),
         Task::Soak => Ok(tiers::soak(&root)),
         Task::Tidy => clean(&tidy::run(&root)?),
+        Task::Docs => docs::run(&root).map(|()| true),
         Task::Licences => clean(&licences::run(&root)?),
     }
 }

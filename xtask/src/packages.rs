@@ -29,6 +29,8 @@ pub(crate) enum For {
 enum Sign {
     Program(&'static str),
     Header(&'static str),
+    /// A module of the system's Python.
+    Module(&'static str),
 }
 
 #[derive(Debug)]
@@ -70,7 +72,42 @@ const PACKAGES: &[Package] = &[
     program("wireshark-common", "capinfos", &[For::Test], "reads what we wrote: oracle for counts and times"),
     program("tcpreplay", "tcpreplay", &[For::Test, For::Replay], "plays captures onto a link"),
     program("python3", "python3", &[For::Test], "a conversation partner that is not ours"),
+    Package {
+        name: "python3-venv",
+        sign: Sign::Module("ensurepip"),
+        needed: &[For::Test],
+        reason: "an environment for engines that read our tables",
+    },
 ];
+
+/// Packages of Python's index that tests use as oracles: they read the tables that we wrote.
+const PYTHON: &[&str] = &["duckdb", "pyarrow"];
+
+/// Makes `target/python`, an environment with what is in [`PYTHON`], where it is not there yet. Returns what
+/// it did, in words.
+pub(crate) fn install_python(root: &Path) -> Result<String> {
+    let home = root.join("target/python");
+    let python = home.join("bin/python3");
+    let imports = format!("import {}", PYTHON.join(", "));
+    let complete = || Command::new(&python).args(["-c", &imports]).output().is_ok_and(|o| o.status.success());
+    if complete() {
+        return Ok("nothing missing".to_owned());
+    }
+    run_quietly(tool("python3").args(["-m", "venv"]).arg(&home))?;
+    run_quietly(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PYTHON))?;
+    if !complete() {
+        bail!("{} are installed, but `{imports}` fails", PYTHON.join(" "));
+    }
+    Ok(format!("installed {}", PYTHON.join(" ")))
+}
+
+fn run_quietly(command: &mut Command) -> Result<()> {
+    let output = command.output().with_context(|| format!("{:?} does not start", command.get_program()))?;
+    if !output.status.success() {
+        bail!("{:?}: {}", command.get_program(), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(())
+}
 
 /// The search path with the folders of system programs, which `su` may leave out.
 pub(crate) fn search_path() -> OsString {
@@ -141,6 +178,10 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
 fn is_there(package: &Package) -> bool {
     match package.sign {
         Sign::Program(name) => find(name).is_some(),
+        Sign::Module(name) => {
+            let import = format!("import {name}");
+            tool("python3").args(["-c", &import]).output().is_ok_and(|output| output.status.success())
+        }
         Sign::Header(name) => {
             let folder = Path::new("/usr/include");
             let by_target = format!("{}-linux-gnu", env::consts::ARCH);

@@ -24,7 +24,7 @@ const LONG: &str = "soak";
 pub(crate) fn test(root: &Path) -> bool {
     let mut steps = Steps::new();
     let mut tests = Outcome::default();
-    prepare(&mut steps, &mut tests);
+    prepare(root, &mut steps, &mut tests);
     steps.run("tidy", || findings(&tidy::run(root)?));
     steps.run("licences", || findings(&licences::run(root)?));
     steps.run("format", || steps::plain(repo::cargo(root).args(["fmt", "--all", "--check"])));
@@ -51,7 +51,7 @@ pub(crate) fn test(root: &Path) -> bool {
 pub(crate) fn soak(root: &Path) -> bool {
     let mut steps = Steps::new();
     let mut tests = Outcome::default();
-    prepare(&mut steps, &mut tests);
+    prepare(root, &mut steps, &mut tests);
     if build(root, &mut steps) {
         steps.run("long tests", || run_tests(root, Tier::Soak, &mut tests));
     } else {
@@ -60,8 +60,9 @@ pub(crate) fn soak(root: &Path) -> bool {
     steps.sum_up(&tests)
 }
 
-fn prepare(steps: &mut Steps, tests: &mut Outcome) {
+fn prepare(root: &Path, steps: &mut Steps, tests: &mut Outcome) {
     steps.run("packages", || packages::install_missing(&[For::Build, For::Test]));
+    steps.run("python packages", || packages::install_python(root));
     let folder = env::var_os(TRACES);
     if folder.is_none() {
         tests.skip("SKIPPED everything that reads real captures: TAPEDECK_TRACES is not set");

@@ -5,7 +5,7 @@
 
 use super::Kind;
 use super::name::{TableFile, TableName, parse_live};
-use crate::catalog::{CatalogError, entries, hour_folders};
+use crate::catalog::{CatalogError, Entry, entries, hour_folders};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use tapedeck_packet::{Timestamp, UtcHour};
@@ -90,7 +90,7 @@ pub fn list(
     });
     for state in [State::Open, State::Sealed] {
         for (hour, folder) in &hours {
-            for (path, file) in entries(folder)? {
+            for Entry { path, name: file, .. } in entries(folder)? {
                 match (file.as_deref().and_then(TableName::parse_file), state) {
                     (Some((name, TableFile::Journal)), State::Open)
                     | (Some((name, TableFile::Sealed)), State::Sealed) => {
@@ -117,7 +117,7 @@ fn order(found: &Found) -> (UtcHour, Timestamp, Timestamp, u32, u32, &Path) {
 }
 
 fn list_live(top: &Path, listing: &mut Listing) -> Result<(), CatalogError> {
-    for (path, file) in entries(top)? {
+    for Entry { path, name: file, .. } in entries(top)? {
         if let Some((sensor, run)) = file.as_deref().and_then(parse_live) {
             listing.live.push(LiveFound { sensor, run, path });
         }

@@ -3,21 +3,25 @@
 //! The bytes are a pure function of the rows and their order: recovery makes the file that the writer
 //! would have made.
 
-use super::{Kind, TableError, slot};
+use super::{Kind, TableError, TableName, slot};
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::TimestampNanosecondType;
 use arrow_array::{Array as _, RecordBatch, TimestampNanosecondArray, UInt32Array};
 use arrow_ord::sort::{SortColumn, lexsort_to_indices};
+use arrow_schema::ArrowError;
 use arrow_select::concat::concat_batches;
 use arrow_select::take::take_record_batch;
 use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use parquet::basic::{Compression, ZstdLevel};
-use parquet::file::metadata::SortingColumn;
+use parquet::errors::ParquetError;
+use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
 use parquet::schema::types::ColumnPath;
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{self, Write};
 use tapedeck_packet::Timestamp;
+use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Rows of a row group at most: DuckDB's vector of row groups, and fine enough to prune a file by time.
 pub const GROUP_ROWS: usize = 122_880;
@@ -27,6 +31,9 @@ const PAGE_ROWS: usize = 20_000;
 const BLOOM_FPP: f64 = 0.01;
 /// Level of zstd: sessions are some hundredth of the traffic, so the better ratio is cheap.
 const ZSTD_LEVEL: i32 = 3;
+
+/// Key in a file's metadata: how many bytes its row groups end behind, and the XXH3-64 of those, in hexadecimal.
+pub const SUM_KEY: &str = "tapedeck.xxh3";
 
 /// What a file of rows turned out to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,13 +121,98 @@ pub fn sorted(kind: &Kind, batches: &[RecordBatch]) -> Result<RecordBatch, Table
 /// [`TableError`]; what was written so far is no file.
 pub fn write(kind: &Kind, batches: &[RecordBatch], out: impl Write + Send) -> Result<Encoded, TableError> {
     let rows = sorted(kind, batches)?;
+    let out = Hashed { out, sum: Xxh3::new(), len: 0 };
     let mut writer = ArrowWriter::try_new(out, rows.schema(), Some(properties(kind, &rows)))?;
     writer.write(&rows)?;
+    // All row groups are out now: what follows are filters, indexes and the footer.
+    writer.flush()?;
+    writer.sync().map_err(ParquetError::from)?;
+    let (len, sum) = (writer.inner().len, writer.inner().sum.digest());
+    writer.append_key_value_metadata(KeyValue::new(SUM_KEY.to_owned(), format!("{len} {sum:016x}")));
     writer.finish()?;
     Ok(Encoded {
         rows: u64::try_from(rows.num_rows()).unwrap_or(u64::MAX),
         bytes: u64::try_from(writer.bytes_written()).unwrap_or(u64::MAX),
     })
+}
+
+/// Hashes what is written.
+struct Hashed<W> {
+    out: W,
+    sum: Xxh3,
+    len: u64,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.out.write(bytes)?;
+        self.sum.update(bytes.get(..taken).unwrap_or_default());
+        self.len += crate::bytes::len64(taken);
+        Ok(taken)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
+}
+
+/// What is wrong with a file of a table.
+#[derive(Debug, thiserror::Error)]
+pub enum FileFault {
+    /// It is no Parquet file, or a page of it cannot be decoded.
+    #[error("{0}")]
+    Parquet(#[from] ParquetError),
+    /// Rows cannot be decoded.
+    #[error("{0}")]
+    Rows(#[from] ArrowError),
+    /// Bytes of its rows are not those that were written.
+    #[error("the checksum of its first {len} bytes does not hold")]
+    Sum {
+        /// Bytes that the checksum covers.
+        len: u64,
+    },
+    /// Rows are not those that the name tells.
+    #[error("its rows are of {first} to {last}, its name says otherwise")]
+    Name {
+        /// Smallest first time.
+        first: Timestamp,
+        /// Largest last time.
+        last: Timestamp,
+    },
+    /// No columns of times.
+    #[error(transparent)]
+    Table(#[from] TableError),
+}
+
+/// Looks at every byte of a file's rows: checksum, each row decoded, times against the name. The rows.
+///
+/// # Errors
+/// [`FileFault`]: the first thing that does not hold.
+pub fn check(kind: &Kind, name: &TableName, bytes: bytes::Bytes) -> Result<u64, FileFault> {
+    let builder = ParquetRecordBatchReaderBuilder::try_new(bytes.clone())?;
+    let stated = builder.metadata().file_metadata().key_value_metadata().and_then(|pairs| {
+        let value = pairs.iter().find(|pair| pair.key == SUM_KEY)?.value.as_deref()?;
+        let (len, sum) = value.split_once(' ')?;
+        Some((len.parse::<usize>().ok()?, u64::from_str_radix(sum, 16).ok()?))
+    });
+    // A file of another writer has none.
+    if let Some((len, sum)) = stated
+        && bytes.get(..len).map(xxh3_64) != Some(sum)
+    {
+        return Err(FileFault::Sum { len: crate::bytes::len64(len) });
+    }
+    let (mut rows, mut times) = (0, None::<(Timestamp, Timestamp)>);
+    for batch in builder.build()? {
+        let batch = batch?;
+        rows += crate::bytes::len64(batch.num_rows());
+        if let Some((first, last)) = extent(kind, &batch)? {
+            times = Some(times.map_or((first, last), |(a, b)| (a.min(first), b.max(last))));
+        }
+    }
+    match times {
+        Some((first, last)) if (first, last) != (name.t0, name.t1) => Err(FileFault::Name { first, last }),
+        _ => Ok(rows),
+    }
 }
 
 fn properties(kind: &Kind, rows: &RecordBatch) -> WriterProperties {

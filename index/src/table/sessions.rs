@@ -110,7 +110,7 @@ const COLUMNS: &[Column] = &[
         "connection_info.protocol_num",
         "4 protocolIdentifier",
     ),
-    col("ip_version", U8, "4 or 6.").maps(
+    col("ip_version", U8, "Version of IP: 4 or 6.").maps(
         "",
         "network.type",
         "connection_info.protocol_ver_id",
@@ -134,30 +134,30 @@ const COLUMNS: &[Column] = &[
         "traffic.packets_in",
         "2 reverse (29305)",
     ),
-    col("orig_ip_bytes", I64, "Bytes of these from the IP header on, as the IP header says.").maps(
+    col("orig_ip_bytes", I64, "Bytes of the originator's packets since the last record, from the IP header on, as it says.").maps(
         "orig_ip_bytes",
         "source.bytes",
         "traffic.bytes_out",
         "1 octetDeltaCount",
     ),
-    col("resp_ip_bytes", I64, "The same of the responder.").maps(
+    col("resp_ip_bytes", I64, "Bytes of the responder's packets since the last record, from the IP header on, as it says.").maps(
         "resp_ip_bytes",
         "destination.bytes",
         "traffic.bytes_in",
         "1 reverse (29305)",
     ),
-    col("orig_bytes", I64, "Payload bytes: of TCP by sequence numbers, else what was seen.").maps(
+    col("orig_bytes", I64, "Payload bytes of the originator since the last record: of TCP by sequence numbers, else what was seen.").maps(
         "orig_bytes",
         "",
         "",
         "",
     ),
-    col("resp_bytes", I64, "The same of the responder.").maps("resp_bytes", "", "", ""),
-    col("orig_wire_bytes", I64, "Bytes of the originator's packets on the wire, link layer included."),
-    col("resp_wire_bytes", I64, "The same of the responder."),
-    col("orig_retrans", I64, "TCP segments of the originator that carried nothing new."),
-    col("resp_retrans", I64, "The same of the responder."),
-    col("cut_bytes", I64, "Bytes of both sides that were not kept, under pressure or by the snap length."),
+    col("resp_bytes", I64, "Payload bytes of the responder since the last record: of TCP by sequence numbers, else what was seen.").maps("resp_bytes", "", "", ""),
+    col("orig_wire_bytes", I64, "Bytes on the wire of the originator's packets since the last record, link layer included."),
+    col("resp_wire_bytes", I64, "Bytes on the wire of the responder's packets since the last record, link layer included."),
+    col("orig_retrans", I64, "TCP segments of the originator since the last record that carried nothing new."),
+    col("resp_retrans", I64, "TCP segments of the responder since the last record that carried nothing new."),
+    col("cut_bytes", I64, "Bytes of both sides since the last record that were not kept, under pressure or by the snap length."),
     // How much, since the beginning.
     col("orig_pkts_total", I64, "Packets of the originator since the session began.").maps(
         "orig_pkts",
@@ -220,7 +220,7 @@ const COLUMNS: &[Column] = &[
         "connection_info.tcp_flags",
         "6 tcpControlBits",
     ),
-    col("resp_tcp_flags", U8, "The same of the responder.").maps("", "", "", "6 reverse (29305)"),
+    col("resp_tcp_flags", U8, "OR of the responder's TCP flags, CWR (0x80) to FIN (0x01).").maps("", "", "", "6 reverse (29305)"),
     col(
         "end_reason",
         U8,
@@ -307,7 +307,7 @@ const COLUMNS: &[Column] = &[
         "",
         "192 ipTTL",
     ),
-    col("resp_ttl", U8, "The same of the responder.").or_null().maps("", "", "", "192 reverse (29305)"),
+    col("resp_ttl", U8, "TTL or hop limit of the responder's first packet.").or_null().maps("", "", "", "192 reverse (29305)"),
     col("sensor", Text, "Sensor id.").maps("", "observer.name", "device.name", "138 observationPointId"),
     col("interface", Text, "Interface name; from a capture file: as it stands there.").maps(
         "",

@@ -62,7 +62,7 @@ fn numbers(batch: &RecordBatch) -> Vec<u32> {
 }
 
 fn name(seq: u32) -> TableName {
-    TableName { t0: at(T18), t1: at(T18 + 5), sensor: "a-b/ü".into(), run: 0x9f, seq }
+    TableName { t0: at(T18), t1: at(T18 + 5), sensor: "a-b/\u{fc}".into(), run: 0x9f, seq }
 }
 
 #[test]
@@ -174,6 +174,27 @@ fn the_same_rows_give_the_same_bytes() {
     let rows = batch(&[(T18 + 9, T18 + 9, "a", 0), (T18, T18 + 1, "b", 1), (T18, T18, "c", 2)]);
     assert_eq!(parquet(&[rows.clone()]), parquet(&[rows.slice(0, 1), rows.slice(1, 2)]));
     assert_eq!(numbers(&encode::sorted(&SMALL, &[rows]).unwrap()), [2, 1, 0]);
+}
+
+#[test]
+fn a_flipped_bit_in_the_rows_is_found() {
+    let rows: Vec<_> = (0..2000).map(|n| (T18 + n, T18 + n * 3, "some text", 7)).collect();
+    let bytes = parquet(&[batch(&rows)]);
+    let name = TableName { t0: at(T18), t1: at(T18 + 1999 * 3), ..name(1) };
+    assert_eq!(encode::check(&SMALL, &name, bytes.clone()).unwrap(), 2000);
+    let other = TableName { t1: at(T18), ..name.clone() };
+    assert!(matches!(encode::check(&SMALL, &other, bytes.clone()), Err(encode::FileFault::Name { .. })));
+    let reader = SerializedFileReader::new(bytes.clone()).unwrap();
+    let pairs = reader.metadata().file_metadata().key_value_metadata().unwrap();
+    let stated = pairs.iter().find(|pair| pair.key == encode::SUM_KEY).unwrap().value.clone().unwrap();
+    let covered: usize = stated.split(' ').next().unwrap().parse().unwrap();
+    assert!(covered > 200);
+    for at in 0..covered {
+        let mut torn = bytes.to_vec();
+        torn[at] ^= 1 << (at % 8);
+        let result = encode::check(&SMALL, &name, Bytes::from(torn));
+        assert!(result.is_err(), "byte {at}");
+    }
 }
 
 /// A journal of three batches.

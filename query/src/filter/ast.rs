@@ -3,6 +3,7 @@
 //! A tree prints itself so that reading the text gives the same tree. Trees are kept in one form: a
 //! chain of the same operator is one node, and no node nests deeper than the parser allows.
 
+use super::session::SessionAtom;
 use std::fmt;
 use std::net::IpAddr;
 use tapedeck_packet::CommunityId;
@@ -14,6 +15,8 @@ pub enum Expr {
     All,
     /// One question to a layer.
     Atom(Atom),
+    /// One question that only a session can answer.
+    Session(SessionAtom),
     /// Negation.
     Not(Box<Expr>),
     /// All of these; two or more, and the first is no `And`.
@@ -47,6 +50,15 @@ impl Expr {
             }
             first => Self::Or(vec![first, other]),
         }
+    }
+
+    /// The first part, in order of the text, for which `test` has an answer.
+    pub fn find<T>(&self, test: &impl Fn(&Self) -> Option<T>) -> Option<T> {
+        test(self).or_else(|| match self {
+            Self::All | Self::Atom(_) | Self::Session(_) => None,
+            Self::Not(inner) | Self::Inner(inner) => inner.find(test),
+            Self::And(parts) | Self::Or(parts) => parts.iter().find_map(|part| part.find(test)),
+        })
     }
 
     /// `not self`.
@@ -257,6 +269,7 @@ impl fmt::Display for Expr {
         match self {
             Self::All => Ok(()),
             Self::Atom(atom) => write!(f, "{atom}"),
+            Self::Session(atom) => write!(f, "{atom}"),
             Self::Not(inner) => write!(f, "not {}", Operand(inner)),
             Self::Inner(inner) => write!(f, "inner ({inner})"),
             Self::And(all) => chain(f, all, " and "),

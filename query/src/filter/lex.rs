@@ -1,15 +1,22 @@
 //! Filter text to tokens. Knows blanks, operators and words; what a word means is the parser's business.
 
+use super::session::TextField;
 use std::ops::Range;
 
 /// A comparison sign.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Compare {
+pub enum Compare {
+    /// `<`
     Less,
+    /// `<=`
     AtMost,
+    /// `=`, `==`
     Equal,
+    /// `!=`
     NotEqual,
+    /// `>=`
     AtLeast,
+    /// `>`
     Greater,
 }
 
@@ -55,8 +62,13 @@ pub(super) fn tokens(text: &str) -> Vec<Token<'_>> {
             at += 1;
             continue;
         }
-        // A Community ID holds signs of base64 that mean something else everywhere else.
-        let verbatim = matches!(tokens.last(), Some(Token { kind: Kind::Word("community-id"), .. }));
+        // A Community ID holds signs of base64, a pattern holds stars: they mean something else elsewhere.
+        let verbatim = match tokens.last() {
+            Some(Token { kind: Kind::Word(word), .. }) => {
+                *word == "community-id" || TextField::of(word).is_some()
+            }
+            _ => false,
+        };
         let glued = tokens.last().is_some_and(|token| token.span.end == at);
         let (kind, bytes) = if verbatim && !matches!(first, '(' | ')') {
             word(rest, |c| !c.is_ascii_whitespace() && c != ')')

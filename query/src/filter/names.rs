@@ -51,6 +51,18 @@ const KEYWORDS: &[&str] = &[
     "moprc",
     "mopdl",
     "sca",
+    "state",
+    "history",
+    "service",
+    "sni",
+    "alpn",
+    "ja4",
+    "http-host",
+    "dns",
+    "uid",
+    "bytes",
+    "packets",
+    "duration",
 ];
 
 /// Whether `word` is a keyword of the language or of tcpdump's.
@@ -66,7 +78,7 @@ pub(super) fn nearest(word: &str) -> Option<&'static str> {
 }
 
 /// Edit distance, with a swap of neighbours counted as one; long words are far from everything.
-fn distance(a: &str, b: &str) -> usize {
+pub(crate) fn distance(a: &str, b: &str) -> usize {
     const LONGEST: usize = 24;
     if a.len() > LONGEST {
         return usize::MAX;

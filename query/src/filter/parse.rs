@@ -7,7 +7,9 @@
 use super::ast::{Atom, Dir, Expr, Family, Transport, Version};
 use super::error::{FilterError, Problem};
 use super::lex::{Compare, Kind, Token, tokens};
+use super::session::{NumberField, SessionAtom, TextField, quantity};
 use super::{names, value};
+use crate::time_arg::parse_duration_ns;
 use std::ops::Range;
 use tapedeck_packet::CommunityId;
 
@@ -204,6 +206,7 @@ impl<'a> Parser<'a> {
             "community-id" => self.community_id(),
             "flow" => self.flow(),
             "inner" => self.inner(&span),
+            _ if TextField::of(word).is_some() || NumberField::of(word).is_some() => self.session(word),
             _ => match (abbreviation(word), carried) {
                 (Some(atom), _) => Ok(Node::atom(atom, None)),
                 // A misspelt keyword, sooner than a bad address or port.
@@ -373,6 +376,30 @@ impl<'a> Parser<'a> {
             (_, Err(problem)) => Err((span, problem)),
             _ => Err((span, Problem::new("a flow has two ends"))),
         }
+    }
+
+    /// `state S0`, `sni *.example.org`, `bytes > 10M`, `duration >= 5m`.
+    fn session(&mut self, word: &str) -> Result<Node, Fail> {
+        let leaf = |atom| Ok(Node { expr: Expr::Session(atom), depth: 0, head: None });
+        if let Some(field) = TextField::of(word) {
+            let (pattern, _) = self.next_word("a text, in which * stands for anything")?;
+            let pattern = pattern.trim_matches(['"', '\'']).to_owned();
+            return leaf(SessionAtom::Text { field, pattern });
+        }
+        let field = NumberField::of(word).unwrap_or(NumberField::Bytes);
+        let example =
+            format!("a comparison such as `{word} > {}`", if word == "duration" { "5m" } else { "10" });
+        let compare = match self.next(&example)? {
+            (Kind::Compare(sign), _) => sign,
+            (other, span) => return Err((span, unexpected(other, &example))),
+        };
+        let (text, span) = self.next_word("a quantity")?;
+        let value = match field {
+            NumberField::Duration => parse_duration_ns(text)
+                .map_err(|error| Problem::new(format!("`{text}`: {error}")).hint(error.hint())),
+            NumberField::Bytes | NumberField::Packets => quantity(text),
+        };
+        leaf(SessionAtom::Number { field, compare, value: value.map_err(|problem| (span, problem))? })
     }
 
     fn inner(&mut self, span: &Range<usize>) -> Result<Node, Fail> {

@@ -10,8 +10,11 @@
 mod agreement;
 mod answers;
 mod disk;
+mod engines;
 mod exports;
 mod loss;
+mod sessions;
+mod sql;
 mod support;
 mod traces;
 mod trouble;

@@ -20,6 +20,7 @@ use tapedeck_packet::{LinkType, Timestamp, Walk};
 use tempfile::TempDir;
 
 pub(crate) mod packets;
+pub(crate) mod records;
 
 /// 2026-11-21T18:00:00Z.
 pub(crate) const T: u64 = 1_795_284_000_000_000_000;
