@@ -63,7 +63,9 @@ pub fn run(cli: Cli, clock: &Clock<'_>, console: Console<'_>) -> u8 {
     let json = match &cli.command {
         Command::Packets(args) => args.json,
         Command::Segments(args) => args.json,
-        Command::Inspect(_) => false,
+        Command::Sessions(args) => args.json,
+        Command::Stats(args) => args.json,
+        Command::Sql(_) | Command::Inspect(_) => false,
     };
     let result = match cli.command {
         Command::Packets(args) => PacketsAsk::new(*args, clock.now)

@@ -37,6 +37,11 @@ impl AppendFile {
         self.dead
     }
 
+    /// Nothing more goes into it: nobody would find it.
+    pub(crate) fn give_up(&mut self) {
+        self.dead = true;
+    }
+
     /// Appends whole records. After an error none of them is in the file.
     pub(crate) fn append(&mut self, records: &[u8]) -> io::Result<()> {
         if self.dead {

@@ -29,12 +29,12 @@ impl JournalFile {
 
     /// Nothing more goes into it: nobody would find it.
     pub(crate) fn give_up(&mut self) {
-        self.dead = true;
+        self.file.give_up();
     }
 
     /// Whether it takes no more records.
     pub(crate) fn is_dead(&self) -> bool {
-        self.dead
+        self.file.is_dead()
     }
 
     /// Adds the first record.
