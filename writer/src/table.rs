@@ -102,22 +102,22 @@ pub enum TableWriteError {
 }
 
 /// What the sealing thread gives back.
-type Sealed = (Box<OpenTable>, Result<encode::Encoded, TableWriteError>);
+type Sealed = (OpenTable, Result<encode::Encoded, TableWriteError>);
 
 /// Writes the files of one kind of table for one run. Used by one thread.
 #[derive(Debug)]
 pub struct TableWriter {
     kind: &'static Kind,
     config: TableConfig,
-    open: Vec<Box<OpenTable>>,
+    open: Vec<OpenTable>,
     /// Files that are full or old, for the sealing thread.
-    ended: VecDeque<Box<OpenTable>>,
+    ended: VecDeque<OpenTable>,
     /// Files at the sealing thread.
     sealing: usize,
     sealing_rows: usize,
     /// Files at the sealing thread with rows that are in no journal.
     sealing_unsure: usize,
-    jobs: Option<Sender<Box<OpenTable>>>,
+    jobs: Option<Sender<OpenTable>>,
     done: Receiver<Sealed>,
     sealer: Option<JoinHandle<()>>,
     live: Option<LiveJournal>,
@@ -132,7 +132,7 @@ impl TableWriter {
     /// # Errors
     /// The thread that seals cannot be started, or the schema is no Arrow stream.
     pub fn new(kind: &'static Kind, config: TableConfig) -> Result<Self, crate::WriteError> {
-        let (jobs, work) = bounded::<Box<OpenTable>>(SEAL_QUEUE);
+        let (jobs, work) = bounded::<OpenTable>(SEAL_QUEUE);
         let (result, done) = bounded::<Sealed>(SEAL_QUEUE + 1);
         let store = config.store.clone();
         let seal_all = move || {
@@ -231,12 +231,12 @@ impl TableWriter {
         slot: u64,
         part: &RecordBatch,
         now: Instant,
-    ) -> Result<Box<OpenTable>, TableWriteError> {
+    ) -> Result<OpenTable, TableWriteError> {
         let (t0, t1) = encode::extent(self.kind, part)?.unwrap_or_default();
         let TableConfig { sensor, run, .. } = &self.config;
         let name = TableName { t0, t1, sensor: sensor.clone(), run: *run, seq: self.next_seq };
         self.next_seq += 1;
-        Ok(Box::new(OpenTable::new(self.kind, &self.config.store, slot, name, &part.schema(), now)?))
+        OpenTable::new(self.kind, &self.config.store, slot, name, &part.schema(), now)
     }
 
     /// Ends the largest open files until all together, and each, are small enough, and the oldest until

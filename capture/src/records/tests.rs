@@ -71,6 +71,8 @@ fn record(number: u64) -> Record {
             PacketRef { segment: 4, first_frame: 0, last_frame: 9 },
         ],
         refs_incomplete: true,
+        inner: false,
+        half: None,
     }
 }
 

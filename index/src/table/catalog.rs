@@ -85,9 +85,9 @@ pub fn list(
         hour_folders(&top, wanted, &mut hours, &mut listing.foreign)?;
     }
     // Live journals lie between the day folders and are no strangers.
-    listing.foreign.retain(|path| {
-        !path.file_name().and_then(|name| name.to_str()).is_some_and(|name| parse_live(name).is_some())
-    });
+    listing
+        .foreign
+        .retain(|path| path.file_name().and_then(|name| name.to_str()).and_then(parse_live).is_none());
     for state in [State::Open, State::Sealed] {
         for (hour, folder) in &hours {
             for Entry { path, name: file, .. } in entries(folder)? {

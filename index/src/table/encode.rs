@@ -23,7 +23,7 @@ use std::io::{self, Write};
 use tapedeck_packet::Timestamp;
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
-/// Rows of a row group at most: DuckDB's vector of row groups, and fine enough to prune a file by time.
+/// Rows of a row group at most: as many as DuckDB puts in one, and fine enough to prune a file by time.
 pub const GROUP_ROWS: usize = 122_880;
 /// Rows of a page at most.
 const PAGE_ROWS: usize = 20_000;

@@ -14,6 +14,10 @@ use parquet::file::reader::FileReader as _;
 use parquet::file::serialized_reader::{ReadOptionsBuilder, SerializedFileReader};
 use parquet::file::statistics::Statistics;
 use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+/// Of a key: the open row's number and time, and up to which number the table has rows.
+type KeyState = (Option<(u32, i64)>, Option<u32>);
 
 const SMALL: Kind = Kind {
     name: "small",
@@ -172,7 +176,7 @@ fn row_groups_are_in_order_of_time_with_page_index_and_bloom_filters() {
 #[test]
 fn the_same_rows_give_the_same_bytes() {
     let rows = batch(&[(T18 + 9, T18 + 9, "a", 0), (T18, T18 + 1, "b", 1), (T18, T18, "c", 2)]);
-    assert_eq!(parquet(&[rows.clone()]), parquet(&[rows.slice(0, 1), rows.slice(1, 2)]));
+    assert_eq!(parquet(std::slice::from_ref(&rows)), parquet(&[rows.slice(0, 1), rows.slice(1, 2)]));
     assert_eq!(numbers(&encode::sorted(&SMALL, &[rows]).unwrap()), [2, 1, 0]);
 }
 
@@ -257,7 +261,7 @@ proptest! {
         steps in prop::collection::vec((0u8..6, 0u32..4, any::<bool>()), 0..60)
     ) {
         // The oracle: per key the last word, and up to which number the table has rows.
-        let mut known: std::collections::BTreeMap<u8, (Option<(u32, i64)>, Option<u32>)> = Default::default();
+        let mut known: BTreeMap<u8, KeyState> = BTreeMap::new();
         let (mut encoder, head) = BatchEncoder::new(&SMALL.schema()).unwrap();
         let mut bytes = Vec::new();
         live::encode_start(&mut bytes, "small", "s", 1, &head);
@@ -320,7 +324,7 @@ fn a_listing_takes_the_hours_asked_for_and_each_file_once() {
     touch(0, "notes.txt");
     std::fs::write(store.join("small").join(live_file("s", 5)), "").unwrap();
     let seqs = |from: i64, to: Option<i64>| {
-        let listing = list(&SMALL, &[store.clone()], at(from), to.map(at)).unwrap();
+        let listing = list(&SMALL, std::slice::from_ref(&store), at(from), to.map(at)).unwrap();
         assert_eq!(listing.live.len(), usize::from(to != Some(from)));
         listing.files.iter().map(|found| (found.name.seq, found.state)).collect::<Vec<_>>()
     };

@@ -8,6 +8,9 @@ use tapedeck_index::name::ESCAPED_MAX;
 use tapedeck_index::pcapng::PACKET_BYTES_MAX;
 use tapedeck_index::rows::ROWS_MAX;
 use tapedeck_index::sidecar::{FORMAT_VERSION, HEAD_BYTES_MAX};
+use tapedeck_index::table::encode::GROUP_ROWS;
+use tapedeck_index::table::journal::TABLE_JOURNAL_VERSION;
+use tapedeck_index::table::{SLOT_SECS, TABLE_VERSION};
 
 #[test]
 fn the_document_states_our_constants() {
@@ -28,6 +31,10 @@ fn the_document_states_our_constants() {
         format!("ROWS_MAX {ROWS_MAX}"),
         format!("HEAD_BYTES_MAX {HEAD_BYTES_MAX}"),
         format!("ESCAPED_MAX {ESCAPED_MAX}"),
+        format!("TABLE_VERSION {TABLE_VERSION}"),
+        format!("TABLE_JOURNAL_VERSION {TABLE_JOURNAL_VERSION}"),
+        format!("SLOT_SECS {SLOT_SECS}"),
+        format!("GROUP_ROWS {GROUP_ROWS}"),
         format!("HOUR_SLACK_NANOS {HOUR_SLACK_NANOS}"),
     ];
     assert_eq!(stated.collect::<Vec<_>>(), ours);

@@ -9,6 +9,7 @@ use std::process::Command;
 use tapedeck_session::Record;
 
 /// The interpreter with the engines; `None` where it is not installed.
+#[expect(clippy::print_stdout, reason = "what is skipped is said")]
 fn python() -> Option<PathBuf> {
     let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python/bin/python3");
     let there = python.is_file();

@@ -176,7 +176,7 @@ fn what_sessions_and_packets_cannot_be_asked_is_said() {
 /// A segment of the packets of two conversations, four a frame, alternating.
 fn with_packets(store: &mut Store) -> Vec<Packet> {
     let packet = |n: u64| {
-        let src = if n % 2 == 0 { 1 } else { 2 };
+        let src = if n.is_multiple_of(2) { 1 } else { 2 };
         let bytes = ethernet(src, 9, &[], 0x0800, &ipv4(src, 9, 6, 0, &tcp(40_000, 443, 0x10)));
         Packet::new(T + n * SEC / 10, bytes)
     };
@@ -200,8 +200,11 @@ fn packets_of_sessions_come_by_reference_and_each_belongs() {
         let file = ["--packets", "-w", out.to_str().unwrap(), "--json"];
         store.taperead(&[&["sessions"], words.as_slice(), &file].concat())
     };
-    let want: Vec<u64> =
-        packets.iter().map(|p| p.ts).filter(|ts| (ts - T) % (SEC / 5) == 0 && *ts <= T + SEC).collect();
+    let want: Vec<u64> = packets
+        .iter()
+        .map(|p| p.ts)
+        .filter(|ts| (ts - T).is_multiple_of(SEC / 5) && *ts <= T + SEC)
+        .collect();
     let answer = export(&store, "host 10.0.0.1");
     assert_eq!(answer.code, 0, "{}", answer.stderr);
     assert_eq!(times(&out), want);

@@ -66,7 +66,7 @@ fn parquet(path: &Path) -> Vec<RecordBatch> {
 }
 
 /// The (uid, number) of some batches.
-fn keys<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>) -> Vec<(String, u32)> {
+fn keys<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>) -> Keys {
     let mut keys = Vec::new();
     for batch in batches {
         let uids = batch.column(2).as_string::<i32>().iter().flatten().map(str::to_owned);
@@ -76,8 +76,11 @@ fn keys<'a>(batches: impl IntoIterator<Item = &'a RecordBatch>) -> Vec<(String, 
     keys
 }
 
-/// All rows of the table as a reader sees them: sealed, open, live.
-fn read(store: &Path) -> (Vec<(String, u32)>, Vec<(String, u32)>) {
+/// (uid, number) of rows, sorted.
+type Keys = Vec<(String, u32)>;
+
+/// All rows of the table as a reader sees them: sealed and open, and live.
+fn read(store: &Path) -> (Keys, Keys) {
     let listing = listing(store);
     let mut table = Vec::new();
     for found in &listing.files {

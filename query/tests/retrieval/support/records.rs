@@ -62,6 +62,8 @@ pub(crate) fn record(number: u64, from: u64, src: u8, dst: u8) -> Record {
         loss_during: false,
         refs: Vec::new(),
         refs_incomplete: false,
+        inner: false,
+        half: None,
     }
 }
 
