@@ -83,6 +83,9 @@ const PACKAGES: &[Package] = &[
 /// Packages of Python's index that tests use as oracles: they read the tables that we wrote.
 const PYTHON: &[&str] = &["duckdb", "pyarrow"];
 
+/// The authorities that the system trusts.
+const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+
 /// Makes `target/python`, an environment with what is in [`PYTHON`], where it is not there yet. Returns what
 /// it did, in words.
 pub(crate) fn install_python(root: &Path) -> Result<String> {
@@ -94,7 +97,13 @@ pub(crate) fn install_python(root: &Path) -> Result<String> {
         return Ok("nothing missing".to_owned());
     }
     run_quietly(tool("python3").args(["-m", "venv"]).arg(&home))?;
-    run_quietly(Command::new(&python).args(["-m", "pip", "install", "--quiet"]).args(PYTHON))?;
+    let mut pip = Command::new(&python);
+    pip.args(["-m", "pip", "install", "--quiet"]).args(PYTHON);
+    // pip trusts a list of its own; the system's may know more, such as a proxy's.
+    if Path::new(CERTIFICATES).exists() && env::var_os("PIP_CERT").is_none() {
+        pip.env("PIP_CERT", CERTIFICATES);
+    }
+    run_quietly(&mut pip)?;
     if !complete() {
         bail!("{} are installed, but `{imports}` fails", PYTHON.join(" "));
     }

@@ -57,7 +57,7 @@ const fn col(name: &'static str, kind: super::ColumnType, doc: &'static str) -> 
 const COLUMNS: &[Column] = &[
     col("ts", Time, "First nanosecond of the minute; of the hour where `dimension` is `recurring`."),
     col("interface", Text, "Interface."),
-    col("sensor", Text, "Sensor."),
+    col("sensor", Text, "The recording sensor."),
     col(
         "dimension",
         Text,
