@@ -29,6 +29,7 @@ pub(crate) enum For {
 enum Sign {
     Program(&'static str),
     Header(&'static str),
+    File(&'static str),
 }
 
 #[derive(Debug)]
@@ -65,6 +66,12 @@ const PACKAGES: &[Package] = &[
     program("ethtool", "ethtool", &[For::Test, For::Demo], "turns offloads off: frames as on the wire"),
     program("iputils-ping", "ping", &[For::Test, For::Demo], "ICMP traffic"),
     program("tcpdump", "tcpdump", &[For::Test, For::Demo], "reads what we wrote: oracle for filters"),
+    Package {
+        name: "netbase",
+        sign: Sign::File("/etc/services"),
+        needed: &[For::Test, For::Demo],
+        reason: "names of ports and protocols, which tcpdump looks up",
+    },
     program("zstd", "zstd", &[For::Test, For::Demo], "reads what we wrote: oracle for segments"),
     program("tshark", "tshark", &[For::Test], "reads what we wrote: oracle for pcapng and dissection"),
     program("wireshark-common", "capinfos", &[For::Test], "reads what we wrote: oracle for counts and times"),
@@ -141,6 +148,7 @@ fn apt_get(arguments: &[&str]) -> Result<()> {
 fn is_there(package: &Package) -> bool {
     match package.sign {
         Sign::Program(name) => find(name).is_some(),
+        Sign::File(path) => Path::new(path).exists(),
         Sign::Header(name) => {
             let folder = Path::new("/usr/include");
             let by_target = format!("{}-linux-gnu", env::consts::ARCH);
