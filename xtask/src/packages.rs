@@ -31,6 +31,7 @@ enum Sign {
     Header(&'static str),
     /// A module of the system's Python.
     Module(&'static str),
+    File(&'static str),
 }
 
 #[derive(Debug)]
@@ -67,6 +68,12 @@ const PACKAGES: &[Package] = &[
     program("ethtool", "ethtool", &[For::Test, For::Demo], "turns offloads off: frames as on the wire"),
     program("iputils-ping", "ping", &[For::Test, For::Demo], "ICMP traffic"),
     program("tcpdump", "tcpdump", &[For::Test, For::Demo], "reads what we wrote: oracle for filters"),
+    Package {
+        name: "netbase",
+        sign: Sign::File("/etc/services"),
+        needed: &[For::Test, For::Demo],
+        reason: "names of ports and protocols, which tcpdump looks up",
+    },
     program("zstd", "zstd", &[For::Test, For::Demo], "reads what we wrote: oracle for segments"),
     program("tshark", "tshark", &[For::Test], "reads what we wrote: oracle for pcapng and dissection"),
     program("wireshark-common", "capinfos", &[For::Test], "reads what we wrote: oracle for counts and times"),
@@ -191,6 +198,7 @@ fn is_there(package: &Package) -> bool {
             let import = format!("import {name}");
             tool("python3").args(["-c", &import]).output().is_ok_and(|output| output.status.success())
         }
+        Sign::File(path) => Path::new(path).exists(),
         Sign::Header(name) => {
             let folder = Path::new("/usr/include");
             let by_target = format!("{}-linux-gnu", env::consts::ARCH);
