@@ -7,6 +7,7 @@
 
 use crate::ladder::{Intake, Mode};
 use crate::ledger::{BeforeQueues, Counts, Dropped, InterfaceEntry, QueueEntry};
+use crate::sessions::{SessionBooks, SessionCounts};
 use crate::sys::netlink;
 use crate::worker::{Phase, Shared};
 use crate::xsk::Gauge;
@@ -25,6 +26,7 @@ pub(crate) struct QueueBooks {
     pub(crate) shared: Arc<Shared>,
     pub(crate) gauge: Option<Gauge>,
     pub(crate) chain: Arc<ChainCounters>,
+    pub(crate) sessions: Arc<SessionBooks>,
 }
 
 /// The counters of one interface.
@@ -71,6 +73,15 @@ impl InterfaceBooks {
             }
         }
         Ok(entries)
+    }
+
+    /// The sessions of all queues.
+    pub(crate) fn sessions(&self) -> SessionCounts {
+        let mut sum = SessionCounts::default();
+        for queue in &self.queues {
+            sum.add(&queue.sessions.counts());
+        }
+        sum
     }
 
     fn empty_entry(&self, queue: u32) -> QueueEntry {

@@ -1,10 +1,12 @@
 //! What can be typed. Parsing touches nothing: no file, no clock, no network.
 
 use crate::ladder::Mode;
+use crate::sessions::SessionOptions;
 use crate::units;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
+use tapedeck_session::Timeouts;
 use tapedeck_writer::Level;
 
 /// Full-content packet recorder.
@@ -68,9 +70,113 @@ pub struct ImportArgs {
     /// Compression: `auto`, `off`, or a zstd level from -7 to 19.
     #[arg(long, value_name = "LEVEL", default_value = "auto", value_parser = units::level, allow_hyphen_values = true)]
     pub level: Level,
+    /// How sessions are kept.
+    #[command(flatten)]
+    pub sessions: SessionArgs,
     /// Capture files; `-` is standard input.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
+}
+
+/// How sessions are kept.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct SessionArgs {
+    /// Most sessions open at once in a queue, 1000 to 67108864; takes about 1 KiB each [default: 262144]
+    #[arg(long, value_name = "N", value_parser = max_sessions)]
+    pub max_sessions: Option<u32>,
+    /// How long sessions may be silent, such as udp-inactivity=30s; may be repeated. Names and defaults are
+    /// Zeek's: see docs/sessions.md
+    #[arg(long, value_name = "NAME=DURATION", value_parser = timeout)]
+    pub timeout: Vec<NamedTimeout>,
+    /// Keep packets that differ only in their VLAN tags in separate sessions
+    #[arg(long)]
+    pub separate_vlans: bool,
+}
+
+impl SessionArgs {
+    /// With nothing left open.
+    #[must_use]
+    pub fn options(&self) -> SessionOptions {
+        let mut options = SessionOptions::default();
+        options.max_sessions = self.max_sessions.unwrap_or(options.max_sessions);
+        options.separate_vlans |= self.separate_vlans;
+        for NamedTimeout { name, ns } in &self.timeout {
+            if let Some(place) = timeout_of(&mut options.timeouts, name) {
+                *place = *ns;
+            }
+        }
+        options
+    }
+}
+
+/// A timeout as typed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedTimeout {
+    /// Its name.
+    name: String,
+    /// Its value, ns.
+    ns: u64,
+}
+
+/// Names of the timeouts, as [`timeout`] takes them.
+pub const TIMEOUTS: [&str; 11] = [
+    "tcp-inactivity",
+    "udp-inactivity",
+    "dns-session",
+    "icmp-inactivity",
+    "other-inactivity",
+    "tcp-attempt-delay",
+    "tcp-close-delay",
+    "tcp-syn-timeout",
+    "tcp-session-timer",
+    "tcp-connection-linger",
+    "fragment",
+];
+
+fn timeout_of<'t>(times: &'t mut Timeouts, name: &str) -> Option<&'t mut u64> {
+    Some(match name {
+        "tcp-inactivity" => &mut times.tcp_inactivity,
+        "udp-inactivity" => &mut times.udp_inactivity,
+        "dns-session" => &mut times.dns_session,
+        "icmp-inactivity" => &mut times.icmp_inactivity,
+        "other-inactivity" => &mut times.other_inactivity,
+        "tcp-attempt-delay" => &mut times.tcp_attempt_delay,
+        "tcp-close-delay" => &mut times.tcp_close_delay,
+        "tcp-syn-timeout" => &mut times.tcp_syn_timeout,
+        "tcp-session-timer" => &mut times.tcp_session_timer,
+        "tcp-connection-linger" => &mut times.tcp_connection_linger,
+        "fragment" => &mut times.fragment,
+        _ => return None,
+    })
+}
+
+/// Reads a number of sessions.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn max_sessions(text: &str) -> Result<u32, String> {
+    let fits = |number: &u32| (1_000..=67_108_864).contains(number);
+    text.parse().ok().filter(fits).ok_or_else(|| format!("`{text}` is not a number from 1000 to 67108864"))
+}
+
+/// Longest timeout: a year.
+const TIMEOUT_MAX: Duration = Duration::from_secs(365 * 86_400);
+
+/// Reads a timeout.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn timeout(text: &str) -> Result<NamedTimeout, String> {
+    let (name, value) = text.split_once('=').ok_or("write NAME=DURATION, such as udp-inactivity=30s")?;
+    if timeout_of(&mut Timeouts::default(), name).is_none() {
+        return Err(format!("`{name}` is none of {}", TIMEOUTS.join(", ")));
+    }
+    let value = units::duration(value).map_err(|error| error.to_string())?;
+    if value > TIMEOUT_MAX {
+        return Err("a year at most".to_owned());
+    }
+    let ns = u64::try_from(value.as_nanos()).unwrap_or(u64::MAX);
+    Ok(NamedTimeout { name: name.to_owned(), ns })
 }
 
 /// Arguments of `reindex`.
@@ -126,6 +232,9 @@ pub struct RecordArgs {
     /// Record even an interface that carries the default route
     #[arg(long)]
     pub force: bool,
+    /// How sessions are kept.
+    #[command(flatten)]
+    pub sessions: SessionArgs,
 }
 
 /// Options of `status`.
@@ -180,6 +289,30 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_timeout_has_its_name() {
+        for (number, name) in (1_u64..).zip(TIMEOUTS) {
+            let args = SessionArgs {
+                timeout: vec![timeout(&format!("{name}={number}s")).unwrap()],
+                ..SessionArgs::default()
+            };
+            let mut times = args.options().timeouts;
+            assert_eq!(timeout_of(&mut times, name).copied(), Some(number * 1_000_000_000), "{name}");
+            *timeout_of(&mut times, name).unwrap() = 0;
+            let mut others = Timeouts::default();
+            *timeout_of(&mut others, name).unwrap() = 0;
+            assert_eq!(times, others, "{name} changes one only");
+        }
+        for (wrong, said) in [
+            ("interim=1s", "`interim` is none of tcp-inactivity,"),
+            ("tcp-inactivity", "write NAME=DURATION"),
+            ("fragment=0", "`0` is not a duration"),
+            ("fragment=366d", "a year at most"),
+        ] {
+            assert!(timeout(wrong).unwrap_err().contains(said), "{wrong}: {:?}", timeout(wrong));
+        }
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! The configuration file of `record`: TOML, keys named as the options, unknown keys refused.
 
-use crate::cli::{self, RecordArgs};
+use crate::cli::{self, NamedTimeout, RecordArgs, SessionArgs};
 use crate::units;
 use serde::Deserialize;
 use std::fmt::Display;
@@ -55,6 +55,9 @@ struct RecordFile {
     cpus: Option<Scalar>,
     rss: Option<bool>,
     force: Option<bool>,
+    max_sessions: Option<Scalar>,
+    timeout: Option<OneOrMany>,
+    separate_vlans: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -104,6 +107,21 @@ fn value<T, E: Display>(
     })
 }
 
+/// The timeouts of the file, then those typed: the last of a name holds.
+fn timeouts(
+    path: &Path,
+    file: Option<OneOrMany>,
+    typed: Vec<NamedTimeout>,
+) -> Result<Vec<NamedTimeout>, ConfigError> {
+    let texts = file.map(OneOrMany::into_list).unwrap_or_default();
+    let read = |text: &String| {
+        cli::timeout(text).map_err(|why| ConfigError::Value { path: path.to_owned(), key: "timeout", why })
+    };
+    let mut all = texts.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+    all.extend(typed);
+    Ok(all)
+}
+
 /// Fills what was not typed from the file that `--config` names, if it names one.
 ///
 /// # Errors
@@ -144,6 +162,16 @@ fn merge(typed: RecordArgs, path: &Path, text: &str) -> Result<RecordArgs, Confi
         cpus: typed.cpus.or(value(path, "cpus", file.cpus, cli::cpus)?),
         rss: typed.rss || file.rss.unwrap_or(false),
         force: typed.force || file.force.unwrap_or(false),
+        sessions: SessionArgs {
+            max_sessions: typed.sessions.max_sessions.or(value(
+                path,
+                "max-sessions",
+                file.max_sessions,
+                cli::max_sessions,
+            )?),
+            timeout: timeouts(path, file.timeout, typed.sessions.timeout)?,
+            separate_vlans: typed.sessions.separate_vlans || file.separate_vlans.unwrap_or(false),
+        },
     })
 }
 
@@ -163,7 +191,8 @@ mod tests {
     fn every_key_means_what_its_option_means() {
         let text = "interface = ['eth1', 'eth2']\nstore = '/data'\nmode = 'skb'\nsegment-size = '2MiB'\n\
                     segment-age = 30\nlevel = -3\nduration = '1h'\npackets = 9\ncpus = '2-3'\nrss = true\n\
-                    force = true\n";
+                    force = true\nmax-sessions = 5000\ntimeout = ['fragment=2s', 'dns-session=3s']\n\
+                    separate-vlans = true\n";
         let args = merged(RecordArgs::default(), text).unwrap();
         assert_eq!(args.interface, ["eth1", "eth2"]);
         assert_eq!(args.store, [PathBuf::from("/data")]);
@@ -171,7 +200,10 @@ mod tests {
         assert_eq!((args.segment_size, args.segment_age), (Some(2 << 20), Some(Duration::from_secs(30))));
         assert_eq!((args.level, args.packets), (Some(Level::Fixed(-3)), Some(9)));
         assert_eq!((args.duration, args.cpus), (Some(Duration::from_secs(3600)), Some(CpuList(vec![2, 3]))));
-        assert!(args.rss && args.force);
+        assert!(args.rss && args.force && args.sessions.separate_vlans);
+        let options = args.sessions.options();
+        assert_eq!((options.max_sessions, options.timeouts.fragment), (5_000, 2_000_000_000));
+        assert_eq!(options.timeouts.dns_session, 3_000_000_000);
     }
 
     #[test]

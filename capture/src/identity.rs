@@ -22,11 +22,23 @@ pub fn now() -> Timestamp {
 /// # Errors
 /// No /dev/urandom.
 pub fn run_number() -> Result<u32, Failure> {
-    let mut bytes = [0; 4];
+    random().map(u32::from_le_bytes)
+}
+
+/// A secret for the hashes of this process, from the kernel.
+///
+/// # Errors
+/// No /dev/urandom.
+pub fn secret() -> Result<u64, Failure> {
+    random().map(u64::from_le_bytes)
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Failure> {
+    let mut bytes = [0; N];
     std::fs::File::open("/dev/urandom")
         .and_then(|mut file| file.read_exact(&mut bytes))
         .map_err(|e| Failure::new(format!("reading /dev/urandom: {e}")))?;
-    Ok(u32::from_le_bytes(bytes))
+    Ok(bytes)
 }
 
 /// What the section headers of our segments say.

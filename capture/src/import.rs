@@ -5,8 +5,10 @@
 //! with its file and offset, and the other files are done. No time from a capture reaches the clock.
 
 use crate::cli::ImportArgs;
-use crate::identity::{now, open_store, run_number};
+use crate::identity::{now, open_store, run_number, secret};
 use crate::ledger::{Counts, Dropped, InterfaceEntry, Ledger, QueueEntry};
+use crate::sessions::desk::{Desk, Kind};
+use crate::sessions::{SessionCounts, SessionOptions, Tracker};
 use crate::voice::Failure;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use std::collections::BTreeMap;
@@ -17,14 +19,17 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use tapedeck_index::capture_file::{CaptureError, CaptureReader};
-use tapedeck_index::pcapng::InterfaceInfo;
+use tapedeck_index::pcapng::{InterfaceInfo, PacketRecord};
 use tapedeck_packet::{Timestamp, Walk};
-use tapedeck_writer::{Chain, ChainConfig, Level, Sum, WriteError};
+use tapedeck_session::{Packet, Place};
+use tapedeck_writer::{Appended, Chain, ChainConfig, Level, Sum, WriteError};
 
 /// Frame buffers of a chain; an import waits for a free one.
 const FRAME_BUFFERS: usize = 6;
 /// Chains at work at once; each has two threads and about 16 MiB.
 const CHAINS_MAX: usize = 32;
+/// Packets between two looks at what is over.
+const LOOK_PACKETS: u32 = 256;
 /// Packets between two words of progress.
 const PROGRESS_PACKETS: u64 = 65_536;
 
@@ -39,6 +44,8 @@ pub struct Import {
     pub segment_bytes: u64,
     /// Compression.
     pub level: Level,
+    /// How sessions are kept.
+    pub sessions: SessionOptions,
     /// Number of this run, random.
     pub run: u32,
     /// When the run began.
@@ -113,7 +120,7 @@ pub fn import(
 ) -> Result<Imported, Failure> {
     let mut importer = Importer {
         options,
-        sensor: None,
+        opened: None,
         chains: BTreeMap::new(),
         books: BTreeMap::new(),
         unsealed: Vec::new(),
@@ -151,9 +158,9 @@ fn open(path: &Path) -> std::io::Result<Box<dyn Read>> {
 
 struct Importer<'o> {
     options: &'o Import,
-    /// Sensor id of the store; the store is opened when a file turns out to be a capture, so that a
-    /// mistyped name leaves none behind.
-    sensor: Option<String>,
+    /// The store is opened when a file turns out to be a capture, so that a mistyped name leaves none
+    /// behind.
+    opened: Option<Opened>,
     /// Chains at work, by interface.
     chains: BTreeMap<InterfaceInfo, Working>,
     /// The books of every interface, of those too whose chain has ended.
@@ -165,8 +172,19 @@ struct Importer<'o> {
     rounded: Vec<(String, u64)>,
 }
 
+/// The store that is written to.
+struct Opened {
+    sensor: String,
+    desk: Desk,
+    /// Of the interfaces whose chains have ended.
+    sessions: SessionCounts,
+}
+
 struct Working {
     chain: Chain,
+    tracker: Tracker,
+    /// Packets since the last look at what is over.
+    since_look: u32,
     seen: u64,
     seen_bytes: u64,
     /// Number of the last packet that it took.
@@ -202,8 +220,11 @@ impl Importer<'_> {
                 return Ok(());
             }
         };
-        if self.sensor.is_none() {
-            self.sensor = Some(open_store(&self.options.store)?);
+        if self.opened.is_none() {
+            self.opened = Some(Opened::new(self.options)?);
+        }
+        for working in self.chains.values_mut() {
+            working.tracker.file();
         }
         match self.packets(&mut reader, stop, progress).map_err(unwritable)? {
             Ok(true) => {}
@@ -261,8 +282,7 @@ impl Importer<'_> {
             working.last = number;
             working.seen += 1;
             working.seen_bytes += u64::from(packet.record.orig_len);
-            // The chain counts what became of it.
-            let _ = working.chain.append(&packet.record, &walk);
+            working.take(&packet.record, &walk);
         }
     }
 
@@ -278,15 +298,23 @@ impl Importer<'_> {
         match self.chains.entry(interface.clone()) {
             Entry::Occupied(entry) => Ok(entry.into_mut()),
             Entry::Vacant(entry) => {
-                let sensor = self.sensor.clone().unwrap_or_default();
+                let opened = self.opened.as_mut().ok_or(WriteError::Died("store"))?;
+                let sensor = opened.sensor.clone();
+                let mut trackers = opened.desk.trackers(&interface.name, &[0])?;
+                let tracker = trackers.pop().ok_or(WriteError::Died("records"))?;
                 let chain = Chain::start(chain_config(self.options, sensor, interface, &self.seq))?;
-                Ok(entry.insert(Working { chain, seen: 0, seen_bytes: 0, last: 0 }))
+                let working = Working { chain, tracker, since_look: 0, seen: 0, seen_bytes: 0, last: 0 };
+                Ok(entry.insert(working))
             }
         }
     }
 
     /// Seals the segments of a chain and enters its counts.
     fn end(&mut self, interface: InterfaceInfo, working: Working) -> Result<(), WriteError> {
+        let sessions = working.tracker.finish();
+        if let Some(opened) = &mut self.opened {
+            opened.sessions.add(&sessions);
+        }
         let report = working.chain.finish()?;
         self.unsealed.extend(report.unsealed);
         let books = self.books.entry(interface).or_default();
@@ -310,8 +338,41 @@ impl Importer<'_> {
                 .push(InterfaceEntry { interface: interface.name.clone(), ..InterfaceEntry::default() });
             queues.push(books.entry(interface.name));
         }
-        let ledger = Ledger::close(self.options.run, self.options.start, now(), interfaces, queues);
+        let sessions = self.opened.map(|opened| opened.desk.finish(&opened.sessions)).unwrap_or_default();
+        let ledger = Ledger::close(self.options.run, self.options.start, now(), interfaces, queues, sessions);
         Ok(Imported { ledger, problems: self.problems, rounded: self.rounded, unsealed: self.unsealed })
+    }
+}
+
+impl Opened {
+    fn new(options: &Import) -> Result<Self, Failure> {
+        let sensor = open_store(&options.store)?;
+        let store = (options.store.as_path(), sensor.as_str());
+        let desk = Desk::start(&[store], options.run, Kind::File, options.sessions.clone(), secret()?)
+            .map_err(unwritable)?;
+        Ok(Self { sensor, desk, sessions: SessionCounts::default() })
+    }
+}
+
+impl Working {
+    /// Stores a packet and counts it for its session. The chain counts what became of it.
+    fn take(&mut self, record: &PacketRecord<'_>, walk: &Walk) {
+        let stored = self.chain.append(record, walk) == Appended::Stored;
+        let (segment, frame) = self.chain.position();
+        let place = Place { segment, frame };
+        let PacketRecord { ts, bytes, orig_len, .. } = *record;
+        self.tracker.arrives(ts);
+        self.tracker.batch(|sessions| {
+            if record.dropped > 0 || !stored {
+                sessions.lost(ts, ts);
+            }
+            sessions.push(walk, &Packet { ts, bytes, original_bytes: orig_len, place, stored });
+        });
+        self.since_look += 1;
+        if self.since_look >= LOOK_PACKETS {
+            self.since_look = 0;
+            self.tracker.tick(self.tracker.now());
+        }
     }
 }
 
@@ -373,6 +434,7 @@ pub fn command(args: ImportArgs, say: &mut dyn FnMut(&str)) -> Result<(String, u
         files: args.files,
         segment_bytes: args.segment_size,
         level: args.level,
+        sessions: args.sessions.options(),
         run: run_number()?,
         start: now(),
     };

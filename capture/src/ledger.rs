@@ -160,6 +160,27 @@ pub struct Total {
     pub unaccounted: i64,
 }
 
+/// The sessions of a run, and what there is of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionEntry {
+    /// Sessions begun; one whose directions came to two queues counts for each.
+    pub sessions: u64,
+    /// Sessions open now.
+    pub open: u64,
+    /// Records written, without the states of open sessions.
+    pub records: u64,
+    /// Sessions that were ended early because their table was full.
+    pub evicted: u64,
+    /// Packets that are in no session's record but in one of many (`record_type` `coarse`): the table was full.
+    pub coarse_packets: u64,
+    /// Sessions whose payload was not looked at for want of room.
+    pub uninspected: u64,
+    /// Records that are missing: the disk or the thread that writes them did not keep up.
+    pub records_lost: u64,
+    /// Minutes of statistics that are missing for the same reason.
+    pub minutes_lost: u64,
+}
+
 /// The books of one run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
@@ -177,6 +198,8 @@ pub struct Ledger {
     pub interfaces: Vec<InterfaceEntry>,
     /// Per queue, settled.
     pub queues: Vec<QueueEntry>,
+    /// The sessions.
+    pub sessions: SessionEntry,
 }
 
 impl Ledger {
@@ -189,6 +212,7 @@ impl Ledger {
         end: Timestamp,
         interfaces: Vec<InterfaceEntry>,
         queues: Vec<QueueEntry>,
+        sessions: SessionEntry,
     ) -> Self {
         let queues: Vec<_> = queues.into_iter().map(QueueEntry::settled).collect();
         let mut total = Total::default();
@@ -200,7 +224,7 @@ impl Ledger {
         total.counts.seen += total.dropped.nic;
         total.unaccounted = remainder(&total.counts, total.dropped.nic + total.dropped.queues.sum());
         let (start, end) = (start.to_string(), end.to_string());
-        Self { version: 1, run: format!("{run:08x}"), start, end, total, interfaces, queues }
+        Self { version: 1, run: format!("{run:08x}"), start, end, total, interfaces, queues, sessions }
     }
 
     /// What to say, loudly, of books that do not balance; `None` if they do.
@@ -267,14 +291,27 @@ mod tests {
         };
         let nic = InterfaceEntry { interface: "eth1".into(), dropped: BeforeQueues { nic: 3 } };
         let second = Timestamp::from_nanos_saturating(1_000_000_000);
-        let ledger =
-            Ledger::close(0x9f, Timestamp::ZERO, second, vec![nic], vec![queue(10, 7, 2), queue(4, 5, 0)]);
+        let ledger = Ledger::close(
+            0x9f,
+            Timestamp::ZERO,
+            second,
+            vec![nic],
+            vec![queue(10, 7, 2), queue(4, 5, 0)],
+            SessionEntry::default(),
+        );
         assert_eq!(ledger.queues.iter().map(|q| q.unaccounted).collect::<Vec<_>>(), [1, -1]);
         assert_eq!((ledger.total.counts.seen, ledger.total.unaccounted), (17, 0));
         // Two queues that cancel each other out are no balance.
         let said = ledger.imbalance().unwrap();
         assert!(said.contains("unaccounted 0 (eth1 queue 0: 1, eth1 queue 0: -1)"), "{said}");
-        let whole = Ledger::close(1, Timestamp::ZERO, second, Vec::new(), vec![queue(10, 8, 2)]);
+        let whole = Ledger::close(
+            1,
+            Timestamp::ZERO,
+            second,
+            Vec::new(),
+            vec![queue(10, 8, 2)],
+            SessionEntry::default(),
+        );
         assert_eq!(whole.imbalance(), None);
         let json = ledger.to_json().unwrap();
         let head = r#"{"version":1,"run":"0000009f","start":"1970-01-01T00:00:00.000000000Z","end":"1970-01-01T00:00:01.000000000Z","total":{"seen":17,"#;

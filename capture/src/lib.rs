@@ -22,6 +22,7 @@ pub mod packet_mmap;
 pub mod plan;
 pub mod preflight;
 pub mod records;
+pub mod sessions;
 pub mod source;
 pub mod statistics;
 pub mod status;

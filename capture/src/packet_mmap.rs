@@ -98,8 +98,9 @@ pub struct PacketSource {
     ring: Ring,
     /// Where its next packet begins, and how many are left; `None` before its first.
     place: Option<Place>,
-    /// A packet with its VLAN tag put back.
-    tagged: Vec<u8>,
+    /// Packets of the batch in hand with their VLAN tags put back, and empty buffers for such.
+    tagged: Vec<Vec<u8>>,
+    spare: Vec<Vec<u8>>,
     stats: SourceStats,
 }
 
@@ -142,7 +143,14 @@ impl PacketSource {
             .map_err(fail("make the ring"))?;
         let memory = Mapping::ring(fd.as_fd(), BLOCK_BYTES * BLOCKS, 0).map_err(fail("map the ring"))?;
         let ring = Ring { memory, block: 0 };
-        Ok(Self { fd, ring, place: None, tagged: Vec::new(), stats: SourceStats::default() })
+        Ok(Self {
+            fd,
+            ring,
+            place: None,
+            tagged: Vec::new(),
+            spare: Vec::new(),
+            stats: SourceStats::default(),
+        })
     }
 }
 
@@ -196,10 +204,11 @@ impl Ring {
     /// The bytes of the current block.
     ///
     /// # Safety
-    /// The block must be ours: its status was TP_STATUS_USER, and it has not been given back.
-    unsafe fn bytes(&self) -> &[u8] {
-        // SAFETY: `block` stays below BLOCKS, so the block lies in the mapping, which lives as long as
-        // `self` and is initialised (the kernel's pages are); the kernel does not write to a block of
+    /// The block must be ours, as long as the slice lives: its status was TP_STATUS_USER, and it has not been
+    /// given back.
+    unsafe fn bytes<'b>(&self) -> &'b [u8] {
+        // SAFETY: `block` stays below BLOCKS, so the block lies in the mapping, which is there as long as
+        // the block is ours and is initialised (the kernel's pages are); the kernel does not write to a block of
         // ours, by the caller's promise. The status word is among the bytes, but only we write it now.
         unsafe {
             std::slice::from_raw_parts(self.memory.base().as_ptr().add(self.block * BLOCK_BYTES), BLOCK_BYTES)
@@ -244,15 +253,26 @@ pub struct Block<'a> {
 }
 
 impl source::PacketBatch for Block<'_> {
-    fn next(&mut self) -> Option<RawPacket<'_>> {
-        if self.left == 0 {
-            return None;
-        }
-        self.left -= 1;
-        let PacketSource { ring, place, tagged, stats, .. } = &mut *self.source;
+    fn packets(&mut self) -> impl Iterator<Item = RawPacket<'_>> {
+        Packets { source: self.source, left: &mut self.left }
+    }
+}
+
+/// The packets of a [`Block`].
+struct Packets<'b> {
+    source: &'b mut PacketSource,
+    left: &'b mut u32,
+}
+
+impl<'b> Iterator for Packets<'b> {
+    type Item = RawPacket<'b>;
+
+    fn next(&mut self) -> Option<RawPacket<'b>> {
+        *self.left = self.left.checked_sub(1)?;
+        let PacketSource { ring, place, stats, .. } = &mut *self.source;
         let at = place.as_mut()?;
-        // SAFETY: a `Place` exists only for a block that is ours, and `drop` gives it back after `self`
-        // is done with it.
+        // SAFETY: a `Place` exists only for a block that is ours, and the drop of the `Block`, which `'b`
+        // does not outlive, gives it back.
         let header = unsafe { ring.bytes() }.get(at.offset..).unwrap_or_default();
         let step = word(header, NEXT).and_then(|step| usize::try_from(step).ok()).unwrap_or(0);
         *at = Place { offset: at.offset.saturating_add(step), left: at.left.saturating_sub(1) };
@@ -261,16 +281,33 @@ impl source::PacketBatch for Block<'_> {
             return Some(RawPacket { stamp: Stamp::Missing, sequence: None, bytes: &[], orig_len: 0 });
         };
         let stamp = Stamp::Utc(packet.utc_ns);
-        let Some((tpid, tci)) = packet.tag else {
+        let Some(tag) = packet.tag else {
             return Some(RawPacket { stamp, sequence: None, bytes: packet.bytes, orig_len: packet.len });
         };
-        let (macs, rest) = packet.bytes.split_at(packet.bytes.len().min(MACS));
+        // SAFETY: the `Block` is dropped after `'b`.
+        let bytes = unsafe { self.source.tagged(packet.bytes, tag) };
+        Some(RawPacket { stamp, sequence: None, bytes, orig_len: packet.len.saturating_add(4) })
+    }
+}
+
+impl PacketSource {
+    /// A packet with its tag (tpid, tci) put back.
+    ///
+    /// # Safety
+    /// The [`Block`] in hand must not be dropped before the slice.
+    unsafe fn tagged<'b>(&mut self, packet: &[u8], (tpid, tci): (u16, u16)) -> &'b [u8] {
+        let (macs, rest) = packet.split_at(packet.len().min(MACS));
+        let mut tagged = self.spare.pop().unwrap_or_default();
         tagged.clear();
         tagged.extend_from_slice(macs);
         tagged.extend_from_slice(&tpid.to_be_bytes());
         tagged.extend_from_slice(&tci.to_be_bytes());
         tagged.extend_from_slice(rest);
-        Some(RawPacket { stamp, sequence: None, bytes: tagged, orig_len: packet.len.saturating_add(4) })
+        // SAFETY: the bytes are a vector's, which is neither written nor freed nor grown before the block is
+        // dropped: it stands in `tagged`, which only that drop empties. Moving it moves no byte.
+        let bytes = unsafe { std::slice::from_raw_parts(tagged.as_ptr(), tagged.len()) };
+        self.tagged.push(tagged);
+        bytes
     }
 }
 
@@ -279,6 +316,8 @@ impl Drop for Block<'_> {
         if self.source.place.is_some_and(|place| place.left == 0) {
             self.source.give_back();
         }
+        let PacketSource { tagged, spare, .. } = &mut *self.source;
+        spare.append(tagged);
     }
 }
 

@@ -1,6 +1,7 @@
 //! What `record` is to do, with nothing left open: defaults filled in, globs expanded, CPUs chosen.
 
 use crate::cli::{ModeWish, RecordArgs};
+use crate::sessions::SessionOptions;
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
@@ -84,6 +85,8 @@ pub struct RecordPlan {
     pub rss: bool,
     /// Also interfaces that carry the default route.
     pub force: bool,
+    /// How sessions are kept.
+    pub sessions: SessionOptions,
 }
 
 impl RecordPlan {
@@ -115,6 +118,7 @@ impl RecordPlan {
             cpus: choose_cpus(args.cpus.as_ref().map(|list| list.0.as_slice()))?,
             rss: args.rss,
             force: args.force,
+            sessions: args.sessions.options(),
         })
     }
 }

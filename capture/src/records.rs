@@ -73,7 +73,7 @@ impl RecordSink {
         let given = Given { interface: Arc::clone(&self.interface), now, records };
         if let Err(TrySendError::Full(given) | TrySendError::Disconnected(given)) = self.queue.try_send(given)
         {
-            self.count(&given.records);
+            self.lost(&given.records);
         }
     }
 
@@ -84,11 +84,12 @@ impl RecordSink {
         }
         let given = Given { interface: Arc::clone(&self.interface), now, records };
         if let Err(refused) = self.queue.send(given) {
-            self.count(&refused.into_inner().records);
+            self.lost(&refused.into_inner().records);
         }
     }
 
-    fn count(&self, records: &[Record]) {
+    /// Counts records that could not be handed over.
+    pub fn lost(&self, records: &[Record]) {
         let open = records.iter().filter(|record| record.kind == RecordKind::Open).count();
         let add = |counter: &AtomicU64, n: usize| {
             counter.fetch_add(u64::try_from(n).unwrap_or(u64::MAX), Ordering::Relaxed);

@@ -31,8 +31,8 @@ pub struct RawPacket<'a> {
 
 /// Packets borrowed from a source.
 pub trait PacketBatch {
-    /// The next packet; `None` when the batch is used up.
-    fn next(&mut self) -> Option<RawPacket<'_>>;
+    /// Its packets, in order. They live as long as the batch; those not asked for stay in the source.
+    fn packets(&mut self) -> impl Iterator<Item = RawPacket<'_>>;
 }
 
 /// What a source itself counts.

@@ -27,13 +27,13 @@ const SYNC: Duration = Duration::from_secs(1);
 /// How much later than a minute's last report another queue's may come.
 const PATIENCE_NS: u64 = 2 * NANOS_PER_MINUTE;
 
-/// An interface whose minutes are written.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Watched {
-    /// Its name.
-    pub interface: String,
-    /// Queues that report.
-    pub queues: u32,
+/// What the thread is told.
+#[derive(Debug)]
+enum Told {
+    /// Minutes of an interface, that so many queues report, will come under the next number.
+    Watch { interface: String, queues: u32 },
+    /// A queue of the interface of this number has closed something.
+    Closed(usize, Closed),
 }
 
 /// The books of the statistics.
@@ -45,19 +45,20 @@ pub struct StatisticsCounts {
     pub reports_lost: u64,
 }
 
-/// Takes closed minutes from the workers.
+/// Takes closed minutes from the workers of one interface.
 #[derive(Clone, Debug)]
 pub struct Reporter {
-    to: Sender<(usize, Closed)>,
+    interface: usize,
+    to: Sender<Told>,
     lost: Arc<AtomicU64>,
 }
 
 impl Reporter {
-    /// Hands on what a queue of interface number `interface` has closed. Never waits.
-    pub fn report(&self, interface: usize, closed: Vec<Closed>) {
+    /// Hands on what a queue has closed. Never waits.
+    pub fn report(&self, closed: Vec<Closed>) {
         for closed in closed {
             if let Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) =
-                self.to.try_send((interface, closed))
+                self.to.try_send(Told::Closed(self.interface, closed))
             {
                 // Relaxed: a number on its own.
                 self.lost.fetch_add(1, Ordering::Relaxed);
@@ -66,9 +67,9 @@ impl Reporter {
     }
 
     /// The same where waiting costs nothing: a file does not run away.
-    pub fn report_all(&self, interface: usize, closed: Vec<Closed>) {
+    pub fn report_all(&self, closed: Vec<Closed>) {
         for closed in closed {
-            if self.to.send((interface, closed)).is_err() {
+            if self.to.send(Told::Closed(self.interface, closed)).is_err() {
                 self.lost.fetch_add(1, Ordering::Relaxed);
             }
         }
@@ -78,22 +79,25 @@ impl Reporter {
 /// The thread that writes statistics.
 #[derive(Debug)]
 pub struct Statistics {
+    to: Sender<Told>,
+    /// Interfaces that are watched.
+    watched: usize,
     thread: JoinHandle<TableCounts>,
     lost: Arc<AtomicU64>,
 }
 
 impl Statistics {
-    /// Starts the thread. It ends when all reporters are gone.
+    /// Starts the thread.
     ///
     /// # Errors
     /// The system has no thread left.
-    pub fn start(config: TableConfig, watched: Vec<Watched>) -> Result<(Self, Reporter), WriteError> {
+    pub fn start(config: TableConfig) -> Result<Self, WriteError> {
         const NAME: &str = "statistics";
         let (to, from) = bounded(QUEUE);
         let lost = Arc::new(AtomicU64::new(0));
         let writer = Scribe {
             sensor: config.sensor.clone(),
-            mergers: watched.into_iter().map(|w| (Merger::new(w.queues), w.interface)).collect(),
+            mergers: Vec::new(),
             table: TableWriter::new(&STATS, config)?,
             latest: Timestamp::ZERO,
         };
@@ -102,12 +106,28 @@ impl Statistics {
             .name(NAME.to_owned())
             .spawn(move || writer.run(&from))
             .map_err(failed)?;
-        Ok((Self { thread, lost: Arc::clone(&lost) }, Reporter { to, lost }))
+        Ok(Self { to, watched: 0, thread, lost })
+    }
+
+    /// The end for the queues of `interface`, so many of which will report.
+    pub fn watch(&mut self, interface: &str, queues: u32) -> Reporter {
+        // An error means that the thread is gone; then reports are counted as lost.
+        let _ = self.to.send(Told::Watch { interface: interface.to_owned(), queues });
+        let number = self.watched;
+        self.watched += 1;
+        Reporter { interface: number, to: self.to.clone(), lost: Arc::clone(&self.lost) }
+    }
+
+    /// Closed minutes and hours that found no room so far.
+    #[must_use]
+    pub fn reports_lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
     }
 
     /// Waits until all that was reported is written. All reporters have to be gone.
     #[must_use]
     pub fn finish(self) -> StatisticsCounts {
+        drop(self.to);
         let table = self.thread.join().unwrap_or_else(|_| {
             tracing::error!(
                 "the thread that writes statistics has panicked; its last rows are in its journal"
@@ -127,12 +147,13 @@ struct Scribe {
 }
 
 impl Scribe {
-    fn run(mut self, from: &Receiver<(usize, Closed)>) -> TableCounts {
+    fn run(mut self, from: &Receiver<Told>) -> TableCounts {
         let mut committed = Instant::now();
         let mut synced = committed;
         loop {
             match from.recv_timeout(COMMIT) {
-                Ok((interface, closed)) => self.take(interface, closed),
+                Ok(Told::Watch { interface, queues }) => self.mergers.push((Merger::new(queues), interface)),
+                Ok(Told::Closed(interface, closed)) => self.take(interface, closed),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }

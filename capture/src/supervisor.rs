@@ -27,6 +27,8 @@ use crate::ladder::Intake;
 use crate::ledger::Ledger;
 use crate::lock::InterfaceLock;
 use crate::plan::RecordPlan;
+use crate::sessions::SessionCounts;
+use crate::sessions::desk::Desk;
 use crate::status::StatusFiles;
 use crate::sys::link_watch::{Gone, LinkWatch};
 use crate::sys::netlink;
@@ -122,7 +124,8 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
     let stores = start::stores(plan, say)?;
     let files = StatusFiles::new(&plan.stores, run.run, run.start);
     let mut active = Vec::new();
-    if let Err(error) = start::interfaces(plan, &run, &stores, locked, &mut active) {
+    let mut desk = start::desk(plan, &run, &stores)?;
+    if let Err(error) = start::interfaces(plan, &run, &stores, locked, &mut desk, &mut active) {
         abandon(&mut active);
         return Err(error.into());
     }
@@ -135,6 +138,7 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
         plan,
         run,
         active,
+        desk,
         files,
         watch,
         signals,
@@ -145,7 +149,8 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
         trouble: None,
     };
     session.attend(say)?;
-    let ledger = report::ledger(&session.run, &session.active)?;
+    let sessions = session.desk.finish(&sessions(&session.active));
+    let ledger = report::ledger(&session.run, &session.active, sessions)?;
     Ok(Outcome { ledger, trouble: session.trouble })
 }
 
@@ -159,6 +164,7 @@ struct Session<'p> {
     plan: &'p RecordPlan,
     run: Run,
     active: Vec<Active>,
+    desk: Desk,
     files: StatusFiles,
     watch: LinkWatch,
     signals: Signals,
@@ -265,11 +271,21 @@ impl Session<'_> {
         }
         self.next_second += SECOND;
         report::sample_clock(&self.run, &self.active, &mut self.quarantined);
-        if let Err(error) = report::report(&self.run, &self.active, &self.plan.stores, &mut self.files) {
+        let sessions = self.desk.entry(&sessions(&self.active));
+        let reported = report::report(&self.run, &self.active, sessions, &self.plan.stores, &mut self.files);
+        if let Err(error) = reported {
             self.trouble.get_or_insert(error);
             self.stop();
         }
     }
+}
+
+fn sessions(active: &[Active]) -> SessionCounts {
+    let mut sum = SessionCounts::default();
+    for one in active {
+        sum.add(&one.books.sessions());
+    }
+    sum
 }
 
 fn stored(active: &[Active]) -> u64 {

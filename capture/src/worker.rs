@@ -1,13 +1,14 @@
 //! The worker: one thread per (interface, queue), from ring to chain.
 //!
-//! Batch -> time -> walk -> [`Chain::append`], the one copy; then the batch is dropped and its chunks go
-//! back. Between taking a batch and appending its packets there is no lock, no allocation and no system
+//! Batch -> time -> walk -> [`Chain::append`], the one copy -> session table, all of the batch at once; then
+//! the batch is dropped and its chunks go back. Between taking a batch and appending its packets there is no lock, no allocation and no system
 //! call. An idle worker spins briefly, then sleeps in poll(). Every 25 ms or so it ticks its chain, also
 //! when nothing comes.
 //!
 //! It must never exit while packets may still be in its ring: it ends when the supervisor says so.
 
 use crate::clock::Clock;
+use crate::sessions::Tracker;
 use crate::source::{PacketBatch, RawPacket, Source, Stamp};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
@@ -19,7 +20,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 use tapedeck_index::pcapng::{Counters, PacketRecord};
 use tapedeck_packet::{LinkType, Timestamp, Walk};
-use tapedeck_writer::{Chain, ChainReport, WriteError};
+use tapedeck_session::{Packet, Place};
+use tapedeck_writer::{Appended, Chain, ChainReport, WriteError};
 
 /// Ring entries taken at once.
 const BATCH: u32 = 256;
@@ -130,7 +132,12 @@ pub type Ended = Result<ChainReport, WriteError>;
 ///
 /// # Errors
 /// The system has no thread left.
-pub fn spawn<S: Source + 'static>(post: Post, source: S, chain: Chain) -> io::Result<JoinHandle<Ended>> {
+pub fn spawn<S: Source + 'static>(
+    post: Post,
+    source: S,
+    chain: Chain,
+    tracker: Tracker,
+) -> io::Result<JoinHandle<Ended>> {
     // Thread names have 15 characters.
     let name: String = format!("q{}-{}", post.queue, post.interface).chars().take(15).collect();
     std::thread::Builder::new().name(name).spawn(move || {
@@ -145,10 +152,12 @@ pub fn spawn<S: Source + 'static>(post: Post, source: S, chain: Chain) -> io::Re
             shared,
             source,
             chain,
+            tracker,
             walk: Walk::new(),
             last: Timestamp::ZERO,
             next_sequence: None,
             ticked_ns: 0,
+            reported: Timestamp::ZERO,
             spins: 0,
         }
         .run()
@@ -167,6 +176,7 @@ struct Worker<S> {
     shared: Arc<Shared>,
     source: S,
     chain: Chain,
+    tracker: Tracker,
     walk: Walk,
     /// Time of the packet before.
     last: Timestamp,
@@ -174,6 +184,8 @@ struct Worker<S> {
     next_sequence: Option<u64>,
     /// CLOCK_MONOTONIC of the last tick.
     ticked_ns: u64,
+    /// When the source's counters were read last.
+    reported: Timestamp,
     spins: u32,
 }
 
@@ -195,40 +207,55 @@ impl<S: Source> Worker<S> {
         }
         self.report_source();
         self.tick_chain();
+        let _ = self.tracker.finish();
         self.chain.finish()
     }
 
     /// Takes what is in the ring, up to [`BATCH`] entries. Returns the number of packets.
     fn batch(&mut self) -> u64 {
         let conversion = self.post.clock.conversion();
-        let mut batch = self.source.peek(BATCH);
+        let Self { source, chain, tracker, walk, shared, last, next_sequence, .. } = self;
+        let shared = &**shared;
+        let mut batch = source.peek(BATCH);
+        let packets = batch.packets();
         let mut got = 0;
-        while let Some(packet) = batch.next() {
-            got += 1;
-            let shared = &*self.shared;
-            let ts = match packet.stamp {
-                Stamp::Monotonic(ns) => conversion.utc(ns),
-                Stamp::Utc(ns) => Timestamp::from_nanos_saturating(ns),
-                Stamp::Missing => {
-                    add(&shared.unstamped, 1);
-                    self.last
+        tracker.batch(|sessions| {
+            for packet in packets {
+                got += 1;
+                let before = *last;
+                let ts = match packet.stamp {
+                    Stamp::Monotonic(ns) => conversion.utc(ns),
+                    Stamp::Utc(ns) => Timestamp::from_nanos_saturating(ns),
+                    Stamp::Missing => {
+                        add(&shared.unstamped, 1);
+                        before
+                    }
+                };
+                if ts < before {
+                    add(&shared.regressions, 1);
                 }
-            };
-            if ts < self.last {
-                add(&shared.regressions, 1);
+                *last = ts;
+                let dropped = gap(next_sequence, packet.sequence);
+                add(&shared.missing, dropped);
+                note(shared, &packet);
+                let RawPacket { bytes, orig_len, .. } = packet;
+                walk.run(LinkType::ETHERNET, bytes);
+                let record = PacketRecord { ts, bytes, orig_len, dropped, flags: None };
+                // Stored, shed and failed are counted by the chain.
+                let stored = chain.append(&record, walk) == Appended::Stored;
+                if dropped > 0 || !stored {
+                    sessions.lost(if dropped > 0 { before.min(ts) } else { ts }, ts);
+                }
+                let (segment, frame) = chain.position();
+                let place = Place { segment, frame };
+                sessions.push(walk, &Packet { ts, bytes, original_bytes: orig_len, place, stored });
             }
-            self.last = ts;
-            let dropped = gap(&mut self.next_sequence, packet.sequence);
-            add(&shared.missing, dropped);
-            note(shared, &packet);
-            self.walk.run(LinkType::ETHERNET, packet.bytes);
-            let record =
-                PacketRecord { ts, bytes: packet.bytes, orig_len: packet.orig_len, dropped, flags: None };
-            // Stored, shed and failed are counted by the chain.
-            self.chain.append(&record, &self.walk);
-        }
+        });
         drop(batch);
-        self.shared.released.store(self.shared.received.load(Ordering::Relaxed), Ordering::Relaxed);
+        shared.released.store(shared.received.load(Ordering::Relaxed), Ordering::Relaxed);
+        if got > 0 {
+            tracker.pass(last.saturating_sub(OVERTAKE_NS));
+        }
         got
     }
 
@@ -268,8 +295,10 @@ impl<S: Source> Worker<S> {
         if phase == Phase::Run {
             self.report_source();
         }
-        self.chain.settle(settled(self.last, self.post.clock.conversion().utc(now), drained));
+        let until = settled(self.last, self.post.clock.conversion().utc(now), drained);
+        self.chain.settle(until);
         self.tick_chain();
+        self.tracker.tick(until);
     }
 
     fn tick_chain(&mut self) {
@@ -288,6 +317,11 @@ impl<S: Source> Worker<S> {
     fn report_source(&mut self) {
         // A failed read leaves the last values standing; the next one may succeed.
         if let Ok(stats) = self.source.stats() {
+            let now = self.post.clock.conversion().utc(monotonic_ns());
+            let from = std::mem::replace(&mut self.reported, now);
+            if stats.ring_full > self.shared.source_ring_full.load(Ordering::Relaxed) {
+                self.tracker.lost(from, now);
+            }
             self.shared.source_ring_full.store(stats.ring_full, Ordering::Relaxed);
             self.shared.source_dropped.store(stats.dropped, Ordering::Relaxed);
             self.shared.misfits.store(stats.misfits, Ordering::Relaxed);

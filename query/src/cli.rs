@@ -133,16 +133,16 @@ pub enum Command {
     #[command(after_help = PACKETS_HELP)]
     Packets(Box<PacketsArgs>),
     /// Find sessions by filter and time; print, count, or export their packets
-    #[command(after_help = SESSIONS_HELP, hide = true)]
+    #[command(after_help = SESSIONS_HELP)]
     Sessions(Box<SessionsArgs>),
     /// Ask the tables of a store in SQL; reading only
-    #[command(after_help = SQL_HELP, hide = true)]
+    #[command(after_help = SQL_HELP)]
     Sql(SqlArgs),
     /// List the segments on disk
     #[command(after_help = SEGMENTS_HELP)]
     Segments(SegmentsArgs),
     /// Show traffic over time, top tables, and what departs from the habits
-    #[command(after_help = STATS_HELP, hide = true)]
+    #[command(after_help = STATS_HELP)]
     Stats(Box<StatsArgs>),
     /// Look inside one file of a store, also a broken one
     #[command(after_help = INSPECT_HELP)]

@@ -31,8 +31,8 @@ pub(crate) struct Stretch {
 /// # Errors
 /// When the file cannot be read.
 pub(crate) fn walk(file: &Opened) -> io::Result<Vec<Stretch>> {
-    let end = file.file_len()?;
-    let mut window = Window { file, end, offset: 0, bytes: Vec::new() };
+    let mut window = Window::new(file)?;
+    let end = window.end;
     let mut stretches: Vec<Stretch> = Vec::new();
     let mut at = 0;
     while at < end {
@@ -55,19 +55,24 @@ pub(crate) fn walk(file: &Opened) -> io::Result<Vec<Stretch>> {
 /// # Errors
 /// When the file cannot be read.
 pub(crate) fn first(file: &Opened) -> io::Result<Option<u32>> {
-    let mut window = Window { file, end: file.file_len()?, offset: 0, bytes: Vec::new() };
+    let mut window = Window::new(file)?;
     Ok(window.frame_at(0)?.and_then(|len| u32::try_from(len).ok()))
 }
 
 /// A part of the file in memory.
-struct Window<'a> {
+pub(crate) struct Window<'a> {
     file: &'a Opened,
     end: u64,
     offset: u64,
     bytes: Vec<u8>,
 }
 
-impl Window<'_> {
+impl<'a> Window<'a> {
+    /// A window on a file, as long as it is now.
+    pub(crate) fn new(file: &'a Opened) -> io::Result<Self> {
+        Ok(Self { file, end: file.file_len()?, offset: 0, bytes: Vec::new() })
+    }
+
     /// The bytes from `at` on: at least `want` of them, unless the file ends before.
     fn from(&mut self, at: u64, want: usize) -> io::Result<&[u8]> {
         let left = usize::try_from(self.end.saturating_sub(at)).unwrap_or(usize::MAX);
@@ -83,7 +88,7 @@ impl Window<'_> {
     }
 
     /// Length of the frame at `at`, if one begins and ends there.
-    fn frame_at(&mut self, at: u64) -> io::Result<Option<u64>> {
+    pub(crate) fn frame_at(&mut self, at: u64) -> io::Result<Option<u64>> {
         let longest = compress_bound(RAW_BYTES_MAX);
         let mut want = 64 * 1024;
         loop {

@@ -6,7 +6,7 @@
 //! whole frames behind the last one that the journal knows.
 
 use crate::filter::Expr;
-use crate::framewalk::ARRIVALS_PER_FRAME;
+use crate::framewalk::{ARRIVALS_PER_FRAME, Window};
 use crate::gather::{Moved, distrusted, indexed, unindexed};
 use crate::lost::Told;
 use crate::plan::{Choice, Plan, PlannedSegment, Prologue};
@@ -20,7 +20,6 @@ use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tapedeck_index::catalog::{Found, HOUR_SLACK_NANOS};
-use tapedeck_index::frame::{FrameLenError, RAW_BYTES_MAX, compress_bound, frame_len};
 use tapedeck_index::journal::{Replay, ReplayError, Stop};
 use tapedeck_index::live::{self, LIVE_BYTES, LIVE_SUFFIX, RUN_FOLDER};
 use tapedeck_index::pcapng::{Block, Blocks};
@@ -222,24 +221,10 @@ fn unrecorded(handle: &Handle, replay: &Replay) -> (Vec<Task>, usize) {
     let mut tasks = Vec::new();
     let (mut offset, mut number) = (replay.stored_len(), replay.frames().len());
     let Ok(opened) = handle.open() else { return (tasks, number) };
-    let end = opened.file_len().unwrap_or_default();
+    let Ok(mut window) = Window::new(&opened) else { return (tasks, number) };
     let mut reader = FrameReader::default();
-    let frame_at = |offset: u64| {
-        let mut want = 64 * 1024;
-        loop {
-            let left = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
-            let mut bytes = vec![0; want.min(left)];
-            opened.read_at(&mut bytes, offset).ok()?;
-            match frame_len(&bytes) {
-                Ok(len) => return u32::try_from(len).ok(),
-                Err(FrameLenError::Incomplete) if want < left && want < compress_bound(RAW_BYTES_MAX) => {
-                    want = want.saturating_mul(4);
-                }
-                Err(_) => return None,
-            }
-        }
-    };
-    while let Some(stored_len) = frame_at(offset)
+    while let Ok(Some(len)) = window.frame_at(offset)
+        && let Ok(stored_len) = u32::try_from(len)
         && let Ok(raw) = reader.read(handle, offset, stored_len)
         && let (packets, times, whole) = contents(raw)
         && whole == raw.len()

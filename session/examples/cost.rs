@@ -88,7 +88,7 @@ fn push(
             *clock += 700;
             let place = Place { segment: 0, frame: u32::try_from(*clock / 1_200_000 % 1_000_000).unwrap() };
             let ts = Timestamp::from_nanos(*clock).unwrap();
-            stage.push(walk, &Packet { ts, bytes, original_bytes: 300, place });
+            stage.push(walk, &Packet { ts, bytes, original_bytes: 300, place, stored: true });
         }
         drop(stage);
         table.expire(Timestamp::from_nanos(*clock).unwrap(), 64, &mut sink);

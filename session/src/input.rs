@@ -5,6 +5,7 @@
 
 use crate::key::{Key, Parts};
 use crate::pair::End;
+use crate::stats;
 use std::net::IpAddr;
 use tapedeck_packet::{Fragment, Ip, Layer, Macs, Net, Timestamp, Tunnel, Walk};
 
@@ -37,6 +38,11 @@ pub struct Place {
     pub frame: u32,
 }
 
+impl Place {
+    /// In no segment.
+    pub(crate) const NOWHERE: Self = Self { segment: u32::MAX, frame: u32::MAX };
+}
+
 /// A packet, as the table takes it.
 #[derive(Clone, Copy, Debug)]
 pub struct Packet<'a> {
@@ -46,8 +52,10 @@ pub struct Packet<'a> {
     pub bytes: &'a [u8],
     /// Its length on the wire, bytes.
     pub original_bytes: u32,
-    /// Where it is stored.
+    /// Where it is stored; where it would be, if it is not.
     pub place: Place,
+    /// It was taken into the store.
+    pub stored: bool,
 }
 
 /// Link and tunnel of a layer: what a session keeps of its first packet.
@@ -95,9 +103,9 @@ pub(crate) enum Transport {
     Other,
 }
 
-/// One layer of a packet.
+/// One layer of a packet, without its payload: that is borrowed, and these live on from batch to batch.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Facts<'a> {
+pub(crate) struct Facts {
     pub(crate) key: Key,
     pub(crate) hash: u64,
     /// The sender's side of the key.
@@ -115,12 +123,16 @@ pub(crate) struct Facts<'a> {
     pub(crate) cut_bytes: u32,
     /// Another layer of this packet follows.
     pub(crate) has_inner: bool,
+    /// The innermost IP layer, under which statistics count the packet.
+    pub(crate) innermost: bool,
+    /// Of the innermost layer: the packet, for statistics.
+    pub(crate) counted: stats::Packet,
+    /// The packet is in the store.
+    pub(crate) stored: bool,
     /// Transport header, bytes.
     pub(crate) header_bytes: u32,
     /// Payload on the wire, bytes.
     pub(crate) payload_bytes: u32,
-    /// Payload, as far as captured.
-    pub(crate) payload: &'a [u8],
     pub(crate) transport: Transport,
     /// Identification, if this is the first fragment of a datagram.
     pub(crate) first_fragment: Option<u32>,
@@ -141,16 +153,23 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Writes the facts of each IP layer into the next of `places`, outermost first; says how many.
+    /// Writes the facts of each IP layer into the next of `places`, outermost first, and its payload into
+    /// `payloads`; says how many.
     #[inline]
-    pub(crate) fn read<'a>(self, walk: &Walk, packet: &Packet<'a>, places: &mut [Facts<'a>]) -> usize {
-        let mut places = places.iter_mut();
+    pub(crate) fn read<'a>(
+        self,
+        walk: &Walk,
+        packet: &Packet<'a>,
+        places: &mut [Facts],
+        payloads: &mut [&'a [u8]],
+    ) -> usize {
+        let mut places = places.iter_mut().zip(payloads);
         let (mut depth, layers) = (0, walk.layers());
         for (number, layer) in layers.iter().enumerate() {
             if let Net::Ip(ip) = &layer.net
-                && let Some(place) = places.next()
+                && let Some((place, payload)) = places.next()
             {
-                self.layer(place, layer, ip, packet, depth);
+                *payload = self.layer(place, layer, ip, packet, depth);
                 place.has_inner = number + 1 < layers.len();
                 depth += 1;
             }
@@ -158,9 +177,17 @@ impl Reader {
         usize::from(depth)
     }
 
-    /// Writes every field in its place: a value returned would be copied, 250 bytes a packet.
+    /// Writes every field in its place: a value returned would be copied, 250 bytes a packet. Returns the
+    /// payload, as far as captured.
     #[inline]
-    fn layer<'a>(self, facts: &mut Facts<'a>, layer: &Layer, ip: &Ip, packet: &Packet<'a>, depth: u8) {
+    fn layer<'a>(
+        self,
+        facts: &mut Facts,
+        layer: &Layer,
+        ip: &Ip,
+        packet: &Packet<'a>,
+        depth: u8,
+    ) -> &'a [u8] {
         let (sport, dport, one_way, request) = ports(ip);
         let vlan = if self.vlan_in_key { layer.vlans().first().copied() } else { None };
         let no_ports = ip.ports.is_none() && has_ports(ip.proto);
@@ -184,6 +211,7 @@ impl Reader {
         facts.ttl = ip.ttl;
         facts.request = request;
         facts.place = packet.place;
+        (facts.stored, facts.innermost) = (packet.stored, false);
         facts.origin.macs = layer.macs;
         let vlans = layer.vlans();
         facts.origin.vlans = [vlans.first().copied(), vlans.get(1).copied()];
@@ -191,7 +219,7 @@ impl Reader {
         facts.origin.tunnel = layer.tunnel;
         facts.origin.tunnel_id = layer.tunnel_id;
         facts.transport = Transport::Other;
-        transport(facts, ip, packet.bytes);
+        transport(facts, ip, packet.bytes)
     }
 }
 
@@ -221,9 +249,9 @@ pub(crate) fn has_ports(number: u8) -> bool {
     matches!(number, proto::TCP | proto::UDP | proto::ICMP | proto::ICMPV6 | 33 | 132 | 136)
 }
 
-/// Reads the transport header and where the payload lies.
+/// Reads the transport header; returns the payload.
 #[inline]
-fn transport<'a>(facts: &mut Facts<'a>, ip: &Ip, bytes: &'a [u8]) {
+fn transport<'a>(facts: &mut Facts, ip: &Ip, bytes: &'a [u8]) -> &'a [u8] {
     let at = usize::try_from(ip.transport).unwrap_or(usize::MAX);
     let content = bytes.get(at..).unwrap_or_default();
     let content_bytes = facts.ip_bytes.saturating_sub(ip.transport.saturating_sub(ip.start));
@@ -258,7 +286,7 @@ fn transport<'a>(facts: &mut Facts<'a>, ip: &Ip, bytes: &'a [u8]) {
     facts.header_bytes = header_bytes;
     let payload = content.get(usize::try_from(header_bytes).unwrap_or(usize::MAX)..).unwrap_or_default();
     let within = usize::try_from(content_bytes.saturating_sub(header_bytes)).unwrap_or(usize::MAX);
-    facts.payload = payload.get(..within).unwrap_or(payload);
+    payload.get(..within).unwrap_or(payload)
 }
 
 #[inline]

@@ -18,9 +18,11 @@ use crate::table::{Sink, Table};
 use std::collections::HashMap;
 use tapedeck_packet::Timestamp;
 
+mod open;
 mod steps;
 
 pub(crate) use crate::table::log::Run;
+use open::States;
 use steps::Steps;
 
 const SECOND: u64 = 1_000_000_000;
@@ -65,6 +67,10 @@ struct Extra {
     refs_incomplete: bool,
     queue: u32,
     queue_known: bool,
+    /// Packets of the halves that are not in the store; not yet said.
+    unstored: u64,
+    loss_during: bool,
+    counted: bool,
     /// A record has been written since `refs` were set.
     used: bool,
 }
@@ -81,6 +87,8 @@ pub struct Merger {
     long_wait: u64,
     /// What belongs to the records of joined sessions, until the last is written.
     extras: HashMap<Key, Extra>,
+    /// What was told last of halves that go on.
+    open: HashMap<Key, States>,
     /// Sessions all of whose halves have ended: written as soon as their own time is over.
     ending: Vec<Key>,
     now: u64,
@@ -99,6 +107,7 @@ impl Merger {
             waiting: HashMap::new(),
             pieces: 0,
             extras: HashMap::new(),
+            open: HashMap::new(),
             ending: Vec::new(),
             now: 0,
         }
@@ -110,6 +119,10 @@ impl Merger {
             sink(record);
             return;
         };
+        if record.kind == RecordKind::Open {
+            self.tell(record, &half, sink);
+            return;
+        }
         let last = record.ts_last.nanos();
         let wait = if only_syn(&half) { SHORT_WAIT } else { self.long_wait };
         let key = half.key;
@@ -205,6 +218,7 @@ impl Merger {
     fn replay(&mut self, key: &Key, sink: Sink<'_>) {
         let Some(waiting) = self.waiting.remove(key) else { return };
         self.pieces -= waiting.pieces.len();
+        let mut reserved = self.open.remove(key).and_then(|states| states.number);
         let extra = self.extras.entry(*key).or_default();
         if std::mem::take(&mut extra.used) {
             extra.refs.clear();
@@ -215,7 +229,7 @@ impl Merger {
         let (table, extras) = (&mut self.table, &mut self.extras);
         for step in Steps::new(&waiting.pieces) {
             let parent = step.piece.record.parent;
-            table.replay(step.facts(), parent, &mut |record| sink(finish(record, extras)));
+            table.replay(step.facts(), parent, &mut reserved, &mut |record| sink(finish(record, extras)));
         }
     }
 }
@@ -232,6 +246,10 @@ impl Extra {
         self.refs.sort_unstable();
         self.refs.dedup();
         self.refs_incomplete |= record.refs_incomplete;
+        let packets = record.orig.volume.packets + record.resp.volume.packets;
+        self.unstored += packets.saturating_sub(record.stored_packets);
+        self.loss_during |= record.loss_during;
+        self.counted |= record.counted;
         let from_orig = record.orig.volume.packets > 0;
         if !self.queue_known || from_orig {
             (self.queue, self.queue_known) = (record.queue, true);
@@ -249,6 +267,12 @@ fn finish(mut record: Record, extras: &mut HashMap<Key, Extra>) -> Record {
     record.refs.clone_from(&extra.refs);
     record.refs_incomplete = extra.refs_incomplete;
     record.queue = extra.queue;
+    record.counted = extra.counted;
+    // What a record has no room for goes on to the next.
+    let unstored = extra.unstored.min(record.stored_packets);
+    record.stored_packets -= unstored;
+    extra.unstored -= unstored;
+    record.loss_during |= std::mem::take(&mut extra.loss_during);
     if record.kind == RecordKind::Final {
         extra.service = Service::default();
     }

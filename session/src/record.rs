@@ -293,6 +293,9 @@ pub struct Record {
     pub stored_packets: u64,
     /// The ledger shows loss on its queue while it lived.
     pub loss_during: bool,
+    /// Statistics count packets under this session: not all of them carry a further IP packet. Only known to
+    /// tables with statistics.
+    pub counted: bool,
     /// Where its packets are, since the last record; in order.
     pub refs: Vec<PacketRef>,
     /// With `Config::split`, of a session of which this table has seen one direction only: what the merger

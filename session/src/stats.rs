@@ -1,7 +1,7 @@
 //! Statistics: the network's habits, counted per minute and interface.
 //!
 //! The way of a number: a worker gives each packet's [`Packet`] facts to its [`Collector`], and the packets
-//! of a session to the session's [`Tally`], twenty bytes that live in the session's own slot. What a minute
+//! of a session to the session's [`Tally`], sixteen bytes that live in the session's own slot. What a minute
 //! adds up to goes into tables (exact) and sketches (bounded error, [`hosts`], [`top`], [`recurring`]) when the
 //! session is next touched in another minute, when it ends, or when [`Collector::tick`] sweeps it up. A closed
 //! [`Minute`] leaves the worker, [`Merger`] joins the minutes of an interface's queues, [`row`] makes rows of them.
@@ -22,7 +22,7 @@ pub mod row;
 pub mod tables;
 pub mod top;
 
-pub use collector::{Closed, Collector, Config, Sessions};
+pub use collector::{Closed, Collector, Config, Sessions, failed_handshake};
 pub use facts::{Flow, Packet, Reach, Sender, Tally};
 pub use hosts::Hosts;
 pub use merge::{Merged, Merger};

@@ -19,7 +19,9 @@ use crate::inspect::Inspector;
 use crate::key::Key;
 use crate::pair::Pair;
 use crate::record::{EndReason, Record, Uid};
+use crate::stats::{self, Closed, Collector};
 use crate::tcp::stream::Holes;
+use std::collections::VecDeque;
 use tapedeck_packet::{Timestamp, Walk};
 
 mod coarse;
@@ -28,6 +30,8 @@ mod emit;
 mod index;
 mod inspectors;
 pub(crate) mod log;
+mod losses;
+mod news;
 mod refs;
 mod slots;
 mod update;
@@ -38,6 +42,7 @@ use datagrams::Datagrams;
 use index::{Index, NONE};
 use inspectors::Inspectors;
 use log::Logs;
+use losses::Losses;
 use slots::Slots;
 use wheel::Wheel;
 
@@ -87,9 +92,19 @@ pub struct Table<P = ()> {
     logs: Logs,
     /// Each record says its key, for the merger.
     keyed: bool,
+    /// Counts packets and sessions by the minute.
+    statistics: Option<Box<Collector>>,
+    losses: Losses,
+    /// Sessions begun, for [`Table::news`].
+    fresh: VecDeque<u32>,
+    round: news::Round,
+    /// Facts of the packets of a stage; nothing is in them between two stages.
+    staged: Vec<Facts>,
     counters: Counters,
     /// Number of the next session.
     next_number: u64,
+    /// Number that was promised to the session that begins next.
+    reserved: Option<u64>,
     /// Latest packet or `expire`, ns.
     now: u64,
     /// The second that `evictions` counts, and how many.
@@ -99,7 +114,7 @@ pub struct Table<P = ()> {
 }
 
 impl Config {
-    /// Bytes a table of this configuration takes at most, without what its inspectors allocate.
+    /// Bytes a table of this configuration takes at most, without statistics and what its inspectors allocate.
     #[must_use]
     pub fn memory_bytes(&self) -> u64 {
         let sessions = u64::from(self.max_sessions.clamp(1, 1 << 30));
@@ -129,13 +144,50 @@ impl<P: Inspector> Table<P> {
             coarse: Coarse::default(),
             logs: Logs::new(if config.split { config.max_log_blocks } else { 0 }),
             keyed: false,
+            statistics: None,
+            losses: Losses::default(),
+            fresh: VecDeque::with_capacity(news::FRESH),
+            round: news::Round::default(),
+            staged: vec![Facts::default(); STAGE],
             counters: Counters::default(),
             next_number: 0,
+            reserved: None,
             now: 0,
             evictions: (0, 0),
             touched: 0,
             config,
         }
+    }
+
+    /// An empty table that also counts for statistics; see [`stats::Config::fill_minutes`]. With
+    /// `Config::split` it leaves the sessions to those who see the joined records ([`Collector::record`]).
+    #[must_use]
+    pub fn with_statistics(config: Config, fill_minutes: u32) -> Self {
+        let table = Self::new(config);
+        let (sessions, seed) = (table.config.max_sessions, table.config.hash_seed);
+        let collector = Collector::new(stats::Config { sessions, fill_minutes, seed });
+        Self { statistics: Some(Box::new(collector)), ..table }
+    }
+
+    /// Packets were lost before they reached the table, from `from` to `until`: the records of sessions that
+    /// lived then say so.
+    pub fn lost(&mut self, from: Timestamp, until: Timestamp) {
+        self.losses.note(from.nanos(), until.nanos());
+    }
+
+    /// Time passes for the statistics: after each batch, and some times a second when none comes. `now` is the
+    /// clock's time for a live source, the last packet's for a file. Returns the minutes that are over.
+    pub fn close_minutes(&mut self, now: Timestamp) -> Vec<Closed> {
+        let Some(statistics) = &mut self.statistics else { return Vec::new() };
+        statistics.tick(now, &mut self.slots);
+        statistics.take_closed()
+    }
+
+    /// Closes all minutes: the recorder ends. Comes after [`Table::finish`].
+    pub fn close_all_minutes(&mut self) -> Vec<Closed> {
+        let Some(statistics) = &mut self.statistics else { return Vec::new() };
+        statistics.finish(&mut self.slots);
+        statistics.take_closed()
     }
 
     /// A table for the merger.
@@ -144,11 +196,21 @@ impl<P: Inspector> Table<P> {
     }
 
     /// Takes the packets of a run.
-    pub(crate) fn replay(&mut self, mut facts: Facts<'_>, parent: Option<Uid>, sink: Sink<'_>) {
+    ///
+    /// A session that begins with it gets the number in `reserved`, if there is one.
+    pub(crate) fn replay(
+        &mut self,
+        mut facts: Facts,
+        parent: Option<Uid>,
+        reserved: &mut Option<u64>,
+        sink: Sink<'_>,
+    ) {
+        self.reserved = reserved.take();
         facts.hash = facts.key.hash(self.config.hash_seed);
         facts.likely_slot = NONE;
         self.now = self.now.max(facts.ts);
-        self.packet(&mut facts, parent, sink);
+        self.packet(&mut facts, &[], parent, sink);
+        *reserved = self.reserved.take();
     }
 
     /// It is at least `time` (ns).
@@ -178,7 +240,7 @@ impl<P: Inspector> Table<P> {
 
     /// Begins a batch. Records go to `sink`.
     pub fn stage<'t, 's, 'p>(&'t mut self, sink: Sink<'s>) -> Stage<'t, 's, 'p, P> {
-        Stage { table: self, sink, facts: [Facts::default(); STAGE], used: 0 }
+        Stage { table: self, sink, payloads: [&[]; STAGE], used: 0 }
     }
 
     /// Ends what has ended by `now`, and writes the interim records that are due: at most `limit` sessions
@@ -209,14 +271,13 @@ impl<P: Inspector> Table<P> {
         self.emit_coarse(u64::MAX, sink);
     }
 
-    /// The sessions that are open and have had a packet at `since` or later, as records of what came since
-    /// their last one; nothing is changed. For the session journal.
-    pub fn open(&self, since: Timestamp) -> impl Iterator<Item = Record> + '_ {
-        let since = since.nanos();
-        self.slots
-            .used()
-            .filter(move |slot| self.slots.hot(*slot).is_some_and(|hot| hot.last >= since))
-            .filter_map(|slot| self.snapshot(slot))
+    /// Forgets the time, after [`Table::finish`]: what comes next may be of any time, and continues nothing.
+    pub fn restart(&mut self) {
+        self.wheel = Wheel::new(usize::try_from(self.config.max_sessions).unwrap_or(0));
+        self.datagrams = Datagrams::new(self.config.max_datagrams, self.config.timeouts.fragment);
+        (self.now, self.evictions, self.round) = (0, (0, 0), news::Round::default());
+        self.losses = Losses::default();
+        self.fresh.clear();
     }
 
     /// Sessions open.
@@ -248,11 +309,17 @@ impl<P: Inspector> Table<P> {
         Counters { forced_gaps: self.holes.forced, ..self.counters }
     }
 
-    fn uid(&self, number: u64) -> Uid {
+    /// The session with this key: its uid, and the records that were written of it.
+    pub(crate) fn identity(&self, key: &Key) -> Option<(Uid, u32)> {
+        let cold = self.slots.cold(self.find(key))?;
+        Some((self.uid(cold.number), cold.records))
+    }
+
+    pub(crate) fn uid(&self, number: u64) -> Uid {
         Uid { run: self.config.run, chain: self.config.chain, number }
     }
 
-    fn number(&mut self) -> u64 {
+    pub(crate) fn number(&mut self) -> u64 {
         let number = self.next_number;
         self.next_number += 1;
         number
@@ -260,7 +327,10 @@ impl<P: Inspector> Table<P> {
 
     /// Applies the packets of a stage. What the caches must fetch is asked for in three waves, each of which
     /// needs what the one before has brought: index entries, hot parts, and cold parts that will be written.
-    fn apply(&mut self, facts: &mut [Facts<'_>], sink: Sink<'_>) {
+    fn apply(&mut self, used: usize, payloads: &[&[u8]], sink: Sink<'_>) {
+        // Taken out, so that the table can be borrowed beside them.
+        let mut staged = std::mem::take(&mut self.staged);
+        let facts = staged.get_mut(..used).unwrap_or_default();
         let mut touched = 0;
         for one in facts.iter() {
             touched ^= self.index.touch(one.hash);
@@ -275,13 +345,14 @@ impl<P: Inspector> Table<P> {
         }
         self.touched ^= touched;
         let mut outer = None;
-        for one in facts {
+        for (one, payload) in facts.iter_mut().zip(payloads) {
             if one.depth == 0 {
                 outer = None;
                 self.now = self.now.max(one.ts);
             }
-            outer = self.packet(one, outer, sink);
+            outer = self.packet(one, payload, outer, sink);
         }
+        self.staged = staged;
     }
 }
 
@@ -289,7 +360,7 @@ impl<P: Inspector> Table<P> {
 pub struct Stage<'t, 's, 'p, P: Inspector = ()> {
     table: &'t mut Table<P>,
     sink: Sink<'s>,
-    facts: [Facts<'p>; STAGE],
+    payloads: [&'p [u8]; STAGE],
     used: usize,
 }
 
@@ -300,6 +371,11 @@ impl<P: Inspector> std::fmt::Debug for Stage<'_, '_, '_, P> {
 }
 
 impl<'p, P: Inspector> Stage<'_, '_, 'p, P> {
+    /// As [`Table::lost`].
+    pub fn lost(&mut self, from: Timestamp, until: Timestamp) {
+        self.table.lost(from, until);
+    }
+
     /// Takes a packet; `walk` is the walk of its bytes.
     #[inline]
     pub fn push(&mut self, walk: &Walk, packet: &Packet<'p>) {
@@ -310,19 +386,27 @@ impl<'p, P: Inspector> Stage<'_, '_, 'p, P> {
         let table = &mut *self.table;
         table.counters.packets += 1;
         table.counters.wire_bytes += u64::from(packet.original_bytes);
-        let free = self.facts.get_mut(self.used..).unwrap_or_default();
-        let layers = table.reader.read(walk, packet, free);
+        let free = table.staged.get_mut(self.used..).unwrap_or_default();
+        let payloads = self.payloads.get_mut(self.used..).unwrap_or_default();
+        let layers = table.reader.read(walk, packet, free, payloads);
         if layers == 0 {
             table.counters.non_ip_packets += 1;
             table.counters.non_ip_bytes += u64::from(packet.original_bytes);
             table.now = table.now.max(packet.ts.nanos());
+        }
+        if let Some(statistics) = &mut table.statistics {
+            let counted = stats::Packet::new(walk, packet.ts, packet.original_bytes);
+            match layers.checked_sub(1).and_then(|last| free.get_mut(last)) {
+                Some(innermost) => (innermost.innermost, innermost.counted) = (true, counted),
+                None => statistics.packet(&counted, None),
+            }
         }
         self.used += layers;
     }
 
     fn apply(&mut self) {
         let used = std::mem::take(&mut self.used);
-        self.table.apply(self.facts.get_mut(..used).unwrap_or_default(), self.sink);
+        self.table.apply(used, &self.payloads, self.sink);
     }
 }
 

@@ -237,6 +237,14 @@ impl Chain {
         }
     }
 
+    /// Where the packet stands that was taken last: number of the segment in the run, of the frame in the
+    /// segment.
+    #[must_use]
+    pub fn position(&self) -> (u32, u32) {
+        let segment = self.open.last().map_or(u32::MAX, |segment| segment.seq);
+        (segment, self.frame.as_ref().map_or(u32::MAX, |frame| frame.number))
+    }
+
     /// Copies a packet into the open frame, after a statistics block if one is due.
     fn put(&mut self, packet: &PacketRecord<'_>, walk: &Walk) {
         self.delivered += 1;

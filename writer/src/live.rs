@@ -8,7 +8,7 @@ use crate::config::ChainConfig;
 use crate::disk;
 use crate::error::FileError;
 use std::fs::File;
-use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tapedeck_index::live::{self, LIVE_SUFFIX, RUN_FOLDER};
@@ -61,7 +61,7 @@ impl LiveFile {
         let now = Instant::now();
         if now >= self.next_look || self.failing {
             self.next_look = now + LOOK;
-            if !is_at(&self.file, &self.path) {
+            if !disk::is_at(&self.file, &self.path) {
                 // The store itself is not made again: whoever removed it meant it.
                 let _ = self.path.parent().map(std::fs::create_dir);
                 self.file = make(&self.path, until)?;
@@ -73,7 +73,7 @@ impl LiveFile {
 
 impl Drop for LiveFile {
     fn drop(&mut self) {
-        if is_at(&self.file, &self.path) {
+        if disk::is_at(&self.file, &self.path) {
             let _ = disk::remove(&self.path);
         }
     }
@@ -90,12 +90,6 @@ fn make(path: &Path, until: Timestamp) -> Result<File, FileError> {
         let _ = disk::remove(&new);
     }
     made.map(|()| file)
-}
-
-/// Whether `path` still means `file`.
-fn is_at(file: &File, path: &Path) -> bool {
-    let (Ok(held), Ok(there)) = (file.metadata(), std::fs::symlink_metadata(path)) else { return false };
-    (held.dev(), held.ino()) == (there.dev(), there.ino())
 }
 
 /// Removes the live files of recorders that are gone.

@@ -66,6 +66,7 @@ fn record(number: u64) -> Record {
         split: true,
         stored_packets: 6,
         loss_during: true,
+        counted: false,
         refs: vec![
             PacketRef { segment: 1, first_frame: 2, last_frame: 3 },
             PacketRef { segment: 4, first_frame: 0, last_frame: 9 },

@@ -186,14 +186,14 @@ fn clear(folder: &Path, now: Timestamp) {
 mod tests {
     use super::super::running;
     use super::*;
-    use crate::ledger::Ledger;
+    use crate::ledger::{Ledger, SessionEntry};
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::from_nanos_saturating(seconds * NANOS_PER_SEC)
     }
 
     fn status(run: u32, seconds: u64, stores: &[PathBuf]) -> Status {
-        let ledger = Ledger::close(run, at(1), at(seconds), Vec::new(), Vec::new());
+        let ledger = Ledger::close(run, at(1), at(seconds), Vec::new(), Vec::new(), SessionEntry::default());
         let stores = stores.to_vec();
         Status { version: 1, pid: 1, updated_ns: at(seconds).nanos(), stores, ledger, workers: Vec::new() }
     }

@@ -6,7 +6,7 @@ use super::{Active, Crew, RecordError, Run};
 use crate::books;
 use crate::clock::{self, Change};
 use crate::identity;
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, SessionEntry};
 use crate::status::{Status, StatusFiles, WorkerStatus};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -50,10 +50,11 @@ pub(super) fn sample_clock(run: &Run, active: &[Active], quarantined: &mut bool)
 pub(super) fn report(
     run: &Run,
     active: &[Active],
+    sessions: SessionEntry,
     stores: &[PathBuf],
     files: &mut StatusFiles,
 ) -> Result<(), RecordError> {
-    let ledger = ledger(run, active)?;
+    let ledger = ledger(run, active, sessions)?;
     let mut workers = Vec::new();
     for one in active {
         for (books, crew) in one.books.queues.iter().zip(&one.workers) {
@@ -98,11 +99,11 @@ pub(super) fn sink_name(sink: SinkKind) -> &'static str {
 }
 
 /// The books as they stand.
-pub(super) fn ledger(run: &Run, active: &[Active]) -> Result<Ledger, RecordError> {
+pub(super) fn ledger(run: &Run, active: &[Active], sessions: SessionEntry) -> Result<Ledger, RecordError> {
     let mut queues = Vec::new();
     for one in active {
         queues.extend(one.books.queues(&one.intake)?);
     }
     let interfaces = active.iter().map(|one| one.books.entry()).collect();
-    Ok(Ledger::close(run.run, run.start, identity::now(), interfaces, queues))
+    Ok(Ledger::close(run.run, run.start, identity::now(), interfaces, queues, sessions))
 }

@@ -14,6 +14,8 @@ use crate::lock::{Holder, InterfaceLock};
 use crate::maintain;
 use crate::plan::RecordPlan;
 use crate::preflight::{PreflightError, Target};
+use crate::sessions::Tracker;
+use crate::sessions::desk::{Desk, Kind};
 use crate::source::Source;
 use crate::voice::Failure as Fault;
 use crate::worker::{self, Phase, Post, Shared};
@@ -40,6 +42,13 @@ pub(super) fn stores(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Vec
         stores.push(Store { path: path.clone(), sensor });
     }
     Ok(stores)
+}
+
+/// The threads for sessions and statistics.
+pub(super) fn desk(plan: &RecordPlan, run: &Run, stores: &[Store]) -> Result<Desk, Fault> {
+    let folders: Vec<_> = stores.iter().map(|store| (store.path.as_path(), store.sensor.as_str())).collect();
+    Desk::start(&folders, run.run, Kind::Live, plan.sessions.clone(), identity::secret()?)
+        .map_err(|error| Fault::of(&error))
 }
 
 /// Seals what is left open, and says so. What cannot be recovered stays as it is: a recorder that did
@@ -72,10 +81,11 @@ pub(super) fn interfaces(
     run: &Run,
     stores: &[Store],
     locked: Vec<(Target, InterfaceLock)>,
+    desk: &mut Desk,
     active: &mut Vec<Active>,
 ) -> Result<(), RecordError> {
     let seq = Arc::new(AtomicU32::new(0));
-    let mut place = Place { plan, run, stores, seq, next: 0 };
+    let mut place = Place { plan, run, stores, seq, desk, next: 0 };
     for (target, lock) in locked {
         let claim = Claim::new(&target, plan.rss.then(|| plan.rss_queues()))?;
         active.push(down_the_ladder(&target, &mut place, claim, lock)?);
@@ -89,6 +99,7 @@ struct Place<'a> {
     run: &'a Run,
     stores: &'a [Store],
     seq: Arc<AtomicU32>,
+    desk: &'a mut Desk,
     /// Workers placed so far.
     next: usize,
 }
@@ -197,14 +208,16 @@ fn try_mode(target: &Target, place: &mut Place<'_>, rung: &Rung, mode: Mode) -> 
     let mut crew = Gang { target, mode, books, workers: Vec::new() };
     let first = place.next;
     let hired = match sources {
-        Sources::Xsk(sockets) => {
+        Sources::Xsk(sockets) => crew.trackers(place, sockets.len()).and_then(|trackers| {
             let gauges = gauges.into_iter().map(Some);
-            (0..)
-                .zip(sockets)
-                .zip(gauges)
-                .try_for_each(|((queue, socket), gauge)| crew.hire(place, queue, socket, gauge))
-        }
-        Sources::Packet(source) => crew.hire(place, 0, source, None),
+            (0..).zip(sockets).zip(gauges).zip(trackers).try_for_each(
+                |(((queue, socket), gauge), tracker)| crew.hire(place, queue, socket, gauge, tracker),
+            )
+        }),
+        Sources::Packet(source) => crew.trackers(place, 1).and_then(|mut trackers| match trackers.pop() {
+            Some(tracker) => crew.hire(place, 0, source, None, tracker),
+            None => Ok(()),
+        }),
     };
     let opened = hired.map_err(Failure::Fatal).and_then(|()| intake.open().map_err(Failure::Step));
     let Gang { books, workers, .. } = crew;
@@ -232,6 +245,17 @@ struct Gang<'a> {
 }
 
 impl Gang<'_> {
+    /// A tracker for each of so many queues.
+    fn trackers(&self, place: &mut Place<'_>, queues: usize) -> Result<Vec<Tracker>, RecordError> {
+        let stores: Vec<usize> = (0..queues).map(|queue| queue % place.stores.len().max(1)).collect();
+        let interface = self.target.name.clone();
+        place.desk.trackers(&interface, &stores).map_err(|source| RecordError::Writer {
+            interface,
+            queue: 0,
+            source,
+        })
+    }
+
     /// Starts chain and worker for one queue.
     fn hire<S: Source + 'static>(
         &mut self,
@@ -239,6 +263,7 @@ impl Gang<'_> {
         queue: u32,
         source: S,
         gauge: Option<Gauge>,
+        tracker: Tracker,
     ) -> Result<(), RecordError> {
         let interface = self.target.name.clone();
         let spread = usize::try_from(queue).unwrap_or(usize::MAX) % place.stores.len().max(1);
@@ -263,9 +288,10 @@ impl Gang<'_> {
         let counters = chain.counters();
         let post =
             Post { interface, queue, cpu, clock: Arc::clone(&place.run.clock), shared: Arc::clone(&shared) };
-        let thread = worker::spawn(post, source, chain)
+        let sessions = tracker.books();
+        let thread = worker::spawn(post, source, chain, tracker)
             .map_err(|source| RecordError::System { act: "start a worker", source })?;
-        self.books.queues.push(QueueBooks { queue, shared, gauge, chain: counters });
+        self.books.queues.push(QueueBooks { queue, shared, gauge, chain: counters, sessions });
         self.workers.push(Crew { queue, cpu, store: store.path.clone(), thread });
         Ok(())
     }

@@ -1,9 +1,10 @@
 //! The socket: set up, bind, receive, statistics.
 //!
-//! Receiving: [`XskSocket::peek`] borrows what the RX ring holds as a [`Batch`]; [`Batch::next`] gives
-//! packet after packet and queues the chunk of each for the fill ring; dropping the batch publishes
-//! those chunks and releases the RX entries. Packets not taken stay in the ring. A packet in several
-//! pieces is put together in a scratch buffer, also when its pieces come in different batches.
+//! Receiving: [`XskSocket::peek`] borrows what the RX ring holds as a [`Batch`]; [`Batch::packets`] gives
+//! packet after packet, which live as long as the batch, and queues the chunk of each for the fill ring;
+//! dropping the batch publishes those chunks and releases the RX entries. Packets not taken stay in the
+//! ring. A packet in several pieces is put together in a buffer, also when its pieces come in different
+//! batches.
 //!
 //! It must never bind without naming the mode, for the kernel would fall back to copying in silence.
 
@@ -88,6 +89,10 @@ pub struct XskSocket {
     umem: Umem,
     config: XskConfig,
     assembly: Assembly,
+    /// Packets of the batch in hand that were put together.
+    joined: Vec<Vec<u8>>,
+    /// Empty buffers for such packets; at most as many bytes as a batch has.
+    spare: Vec<Vec<u8>>,
     misfits: u64,
     bound: bool,
 }
@@ -119,8 +124,19 @@ impl XskSocket {
         let offsets = mmap_offsets(&fd).map_err(fail("learn the ring offsets"))?;
         let (rx, fill, completion) = map_rings(&fd, config, &offsets).map_err(fail("map the rings"))?;
         let assembly = Assembly { bytes: Vec::with_capacity(ASSEMBLY_BYTES), meta: None, open: false };
-        let mut socket =
-            Self { fd, rx, fill, _completion: completion, umem, config, assembly, misfits: 0, bound: false };
+        let mut socket = Self {
+            fd,
+            rx,
+            fill,
+            _completion: completion,
+            umem,
+            config,
+            assembly,
+            joined: Vec::new(),
+            spare: Vec::new(),
+            misfits: 0,
+            bound: false,
+        };
         for addr in socket.umem.addresses() {
             socket.fill.push(addr);
         }
@@ -262,33 +278,46 @@ impl Batch<'_> {
         self.count == 0
     }
 
-    /// The next whole packet; `None` when the batch is used up.
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "the packet borrows the batch, which Iterator cannot say"
-    )]
-    pub fn next(&mut self) -> Option<XskPacket<'_>> {
-        while self.taken < self.count {
-            let desc = self.socket.rx.read(self.taken);
-            self.taken += 1;
+    /// The whole packets of the batch, in order of arrival. Those that are not asked for stay in the ring.
+    pub fn packets(&mut self) -> Packets<'_> {
+        Packets { socket: self.socket, count: self.count, taken: &mut self.taken }
+    }
+}
+
+/// The packets of a [`Batch`].
+#[derive(Debug)]
+pub struct Packets<'b> {
+    socket: &'b mut XskSocket,
+    count: u32,
+    taken: &'b mut u32,
+}
+
+impl<'b> Iterator for Packets<'b> {
+    type Item = XskPacket<'b>;
+
+    fn next(&mut self) -> Option<XskPacket<'b>> {
+        while *self.taken < self.count {
+            let desc = self.socket.rx.read(*self.taken);
+            *self.taken += 1;
             let Some(chunk) = self.socket.umem.chunk_of(desc.addr) else {
                 self.socket.misfits += 1;
                 continue;
             };
-            // Queued only: the kernel sees it, and may write to the chunk, after the publish in `drop`.
+            // Queued only: the kernel sees it, and may write to the chunk, after the publish in the
+            // batch's `drop`.
             self.socket.fill.push(chunk);
             let last = desc.options & libc::XDP_PKT_CONTD == 0;
             if last && !self.socket.assembly.open {
-                // SAFETY: the entry is ours until `drop` releases it, and so is its chunk, which no later
-                // entry of the ring names: each chunk was given to the kernel once.
-                return unsafe { self.socket.whole(desc.addr, desc.len) };
+                // SAFETY: the entry is ours until the batch's `drop` releases it, which `'b` does not
+                // outlive, and so is its chunk, which no later entry of the ring names: each chunk was
+                // given to the kernel once.
+                return Some(unsafe { self.socket.whole(desc.addr, desc.len) });
             }
             // SAFETY: as above.
             unsafe { self.socket.piece(desc.addr, desc.len) };
             if last {
-                self.socket.assembly.open = false;
-                let assembly = &self.socket.assembly;
-                return Some(packet(&assembly.bytes, assembly.meta));
+                // SAFETY: the batch is dropped after `'b`.
+                return Some(unsafe { self.socket.joined() });
             }
         }
         None
@@ -305,6 +334,8 @@ impl Drop for Batch<'_> {
         if self.socket.fill.needs_wakeup() {
             self.socket.wake();
         }
+        let XskSocket { joined, spare, .. } = &mut *self.socket;
+        spare.append(joined);
     }
 }
 
@@ -313,17 +344,32 @@ impl XskSocket {
     ///
     /// # Safety
     /// The chunk must be ours as long as the packet lives.
-    unsafe fn whole(&mut self, addr: u64, len: u32) -> Option<XskPacket<'_>> {
+    unsafe fn whole<'b>(&mut self, addr: u64, len: u32) -> XskPacket<'b> {
         // SAFETY: the caller's promise.
         let meta = unsafe { self.meta_before(addr) };
         // SAFETY: the caller's promise.
         match unsafe { self.umem.slice(addr, len) } {
-            Some(bytes) => Some(packet(bytes, meta)),
+            Some(bytes) => packet(bytes, meta),
             None => {
                 self.misfits += 1;
-                Some(packet(&[], meta))
+                packet(&[], meta)
             }
         }
+    }
+
+    /// The packet that was put together.
+    ///
+    /// # Safety
+    /// The batch in hand must not be dropped before the packet.
+    unsafe fn joined<'b>(&mut self) -> XskPacket<'b> {
+        self.assembly.open = false;
+        let empty = self.spare.pop().unwrap_or_default();
+        let whole = std::mem::replace(&mut self.assembly.bytes, empty);
+        // SAFETY: the bytes are a vector's, which is neither written nor freed nor grown before the batch
+        // is dropped: it stands in `joined`, which only that drop empties. Moving it moves no byte.
+        let bytes = unsafe { std::slice::from_raw_parts(whole.as_ptr(), whole.len()) };
+        self.joined.push(whole);
+        packet(bytes, self.assembly.meta)
     }
 
     /// Adds one piece to the packet being put together.

@@ -6,14 +6,15 @@ use std::io;
 use std::time::Duration;
 
 impl PacketBatch for Batch<'_> {
-    fn next(&mut self) -> Option<RawPacket<'_>> {
-        let packet = Batch::next(self)?;
-        let len = u32::try_from(packet.bytes.len()).unwrap_or(u32::MAX);
-        Some(RawPacket {
-            stamp: packet.meta.map_or(Stamp::Missing, |meta| Stamp::Monotonic(meta.ktime_ns)),
-            sequence: packet.meta.map(|meta| meta.sequence),
-            bytes: packet.bytes,
-            orig_len: packet.meta.map_or(len, |meta| meta.length),
+    fn packets(&mut self) -> impl Iterator<Item = RawPacket<'_>> {
+        Batch::packets(self).map(|packet| {
+            let len = u32::try_from(packet.bytes.len()).unwrap_or(u32::MAX);
+            RawPacket {
+                stamp: packet.meta.map_or(Stamp::Missing, |meta| Stamp::Monotonic(meta.ktime_ns)),
+                sequence: packet.meta.map(|meta| meta.sequence),
+                bytes: packet.bytes,
+                orig_len: packet.meta.map_or(len, |meta| meta.length),
+            }
         })
     }
 }

@@ -103,17 +103,17 @@ impl Umem {
     ///
     /// # Safety
     /// The chunk must be ours: taken from the RX ring and not yet given back through the fill ring,
-    /// for as long as the slice lives.
-    pub(super) unsafe fn slice(&self, addr: u64, len: u32) -> Option<&[u8]> {
+    /// for as long as the slice lives; so must the UMEM.
+    pub(super) unsafe fn slice<'b>(&self, addr: u64, len: u32) -> Option<&'b [u8]> {
         let start = self.chunk_of(addr)?;
         let end = addr.checked_add(u64::from(len))?;
         if end > start + u64::from(self.chunk) {
             return None;
         }
         let offset = usize::try_from(addr).ok()?;
-        // SAFETY: addr..end lies in one chunk of the mapping, as just checked, and the mapping lives as
-        // long as `self`. It is initialised (mmap zeroes it), and nobody writes to it: the caller owns
-        // the chunk, and the only writer of ours, `clear_word`, takes `&mut self`.
+        // SAFETY: addr..end lies in one chunk of the mapping, as just checked, which lives as long as the
+        // slice by the caller's promise. It is initialised (mmap zeroes it), and nobody writes to it: the
+        // caller owns the chunk, and the only writer of ours, `clear_word`, asks for a word of no slice.
         Some(unsafe { std::slice::from_raw_parts(self.memory.base().as_ptr().add(offset), len as usize) })
     }
 

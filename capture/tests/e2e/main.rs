@@ -18,6 +18,8 @@ mod made;
 mod reference;
 mod restart;
 mod roundtrip;
+mod sessions;
 mod standard;
+mod tables;
 mod tools;
 mod whole;

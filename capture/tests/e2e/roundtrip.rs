@@ -1,6 +1,7 @@
 //! Import, retrieve everything, compare packet by packet with the original.
 
 use crate::reference::{RefPacket, answer_order, read, read_bytes};
+use crate::tables::Packets;
 use crate::tools::{bin, captures, run, stderr, together, traces};
 use std::path::{Path, PathBuf};
 
@@ -32,7 +33,18 @@ fn round_trip(file: &Path) -> Result<usize, String> {
         return Err(format!("packets exits {:?}: {}", answer.status.code(), stderr(&answer)));
     }
     compare(&expected, &read_bytes(&answer.stdout))?;
+    counted(Path::new(store), i64::try_from(expected.len()).unwrap())?;
     Ok(expected.len())
+}
+
+/// Sessions and minutes add up to the packets.
+fn counted(store: &Path, expected: i64) -> Result<(), String> {
+    let packets = Packets::of(store);
+    let Packets { in_sessions, stored, in_minutes, not_ip } = packets;
+    if in_minutes != expected || in_sessions + not_ip != expected || stored != in_sessions {
+        return Err(format!("{expected} packets are counted as {packets:?}"));
+    }
+    Ok(())
 }
 
 /// The first difference, in words.

@@ -52,7 +52,7 @@ fn collect(sockets: &mut [XskSocket], tags: usize, expected: usize, wanted_len: 
     while arrived.iter().map(Vec::len).sum::<usize>() < expected && Instant::now() < deadline {
         for (socket, out) in sockets.iter_mut().zip(&mut arrived) {
             let mut batch = socket.peek(64);
-            while let Some(packet) = batch.next() {
+            for packet in batch.packets() {
                 let meta = packet.meta.expect("metadata");
                 assert_eq!(meta.length as usize, packet.bytes.len());
                 if let Some((flow, number)) = number_of(packet.bytes, tags) {
@@ -250,7 +250,7 @@ fn in_front(ifindex: u32, mtu: u32, len: usize, mut send: impl FnMut(&[u8])) {
     let mut arrived = Vec::new();
     while arrived.len() < 100 && Instant::now() < deadline {
         let mut batch = socket.peek(64);
-        while let Some(packet) = batch.next() {
+        for packet in batch.packets() {
             let meta = packet.meta.expect("metadata");
             assert_eq!((meta.flags, meta.length as usize), (FLAG_HEAD, packet.bytes.len()));
             if let Some((flow, number)) = number_of(packet.bytes, 0) {

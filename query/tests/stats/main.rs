@@ -13,7 +13,7 @@ mod history;
 use history::{Insert, SHAPES, START_S, Shape, closed_history};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use tapedeck_capture::statistics::{Statistics, StatisticsCounts, Watched};
+use tapedeck_capture::statistics::{Statistics, StatisticsCounts};
 use tapedeck_index::catalog::StoreFile;
 use tapedeck_packet::Timestamp;
 use tapedeck_session::stats::Closed;
@@ -40,8 +40,8 @@ fn store(shape: Shape, seed: u64, days: u32, inserts: &[Insert]) -> Store {
     let folder = TempDir::new().unwrap();
     StoreFile::read_or_create(folder.path(), "s1").unwrap();
     let config = TableConfig::new(folder.path().to_owned(), "s1".to_owned(), 7);
-    let watched = vec![Watched { interface: "eth1".to_owned(), queues: 1 }];
-    let (statistics, reporter) = Statistics::start(config, watched).unwrap();
+    let mut statistics = Statistics::start(config).unwrap();
+    let reporter = statistics.watch("eth1", 1);
     let mut sums = Sums::default();
     closed_history(shape, seed, days, inserts, |closed| {
         if let Closed::Minute(minute) = &closed {
@@ -49,7 +49,7 @@ fn store(shape: Shape, seed: u64, days: u32, inserts: &[Insert]) -> Store {
             sums.bytes += minute.totals.counts.bytes;
             sums.sessions += minute.totals.counts.new;
         }
-        reporter.report_all(0, vec![closed]);
+        reporter.report_all(vec![closed]);
     });
     drop(reporter);
     Store { folder, sums, counts: statistics.finish() }

@@ -98,7 +98,7 @@ impl Step<'_> {
 
     /// What the merger's table takes: at its beginning all packets of a run, at its end the last one's data
     /// and acknowledgement.
-    pub(crate) fn facts(&self) -> Facts<'static> {
+    pub(crate) fn facts(&self) -> Facts {
         let (record, half, run, tail) = (&self.piece.record, &self.piece.half, self.run, self.tail);
         let from_orig = record.orig.volume.packets > 0;
         let (own, peer) = if from_orig { (&record.orig, &record.resp) } else { (&record.resp, &record.orig) };
@@ -127,6 +127,7 @@ impl Step<'_> {
             more_flags: run.all_flags,
             ttl: run.ttl,
             request: is_request(half.key.proto(), *half.key.ports().of(half.from)),
+            stored: true,
             place: if tail { run.last_place } else { run.first_place },
             origin: Origin {
                 macs: own.mac.zip(peer.mac).map(|(src, dst)| Macs { src, dst }),

@@ -15,6 +15,8 @@ use super::hosts;
 use super::minute::Minute;
 use super::recurring::{self, Recurring};
 use super::tables::{Tables, pair_hash};
+use crate::input::{has_ports, proto};
+use crate::record::{Record, RecordKind};
 use tapedeck_packet::Timestamp;
 use tapedeck_packet::time::NANOS_PER_SEC;
 
@@ -24,12 +26,19 @@ const NANOS_PER_STEP: u64 = 10 * NANOS_PER_SEC;
 /// Sessions swept up in one tick; less than a millisecond.
 const SWEEP: usize = 4_096;
 /// TCP.
-const TCP: u8 = 6;
+const TCP: u8 = proto::TCP;
 
 /// The sessions a worker has at hand: its session table.
 pub trait Sessions {
     /// The session in `slot`; `None` if the slot is empty.
     fn session(&mut self, slot: u32) -> Option<(&mut Tally, Flow)>;
+}
+
+/// No sessions: for a collector that is told of sessions only by their records.
+impl Sessions for () {
+    fn session(&mut self, _slot: u32) -> Option<(&mut Tally, Flow)> {
+        None
+    }
 }
 
 /// Sizes and habits of a collector.
@@ -208,6 +217,28 @@ impl Collector {
         }
         if failed && flow.proto == TCP {
             self.minute(minute_of(now)).failed(flow);
+        }
+    }
+
+    /// Counts a session by one of its records, where its packets were counted by two collectors: as begun by
+    /// the first, as failed by the last.
+    pub fn record(&mut self, record: &Record) {
+        if !record.counted || !matches!(record.kind, RecordKind::Interim | RecordKind::Final) {
+            return;
+        }
+        let known = has_ports(record.proto) && !matches!(record.proto, proto::ICMP | proto::ICMPV6);
+        let flow = Flow {
+            orig: record.orig.address,
+            resp: record.resp.address,
+            proto: record.proto,
+            server_port: known.then_some(record.resp.port),
+            service: record.service.name,
+        };
+        if record.number == 0 {
+            self.opened(record.ts, &flow);
+        }
+        if record.kind == RecordKind::Final && record.proto == TCP && failed_handshake(record.conn_state) {
+            self.minute(minute_of(record.ts_last)).failed(&flow);
         }
     }
 

@@ -96,14 +96,14 @@ pub struct Flow {
     pub service: Option<&'static str>,
 }
 
-/// What a session sent since it was last added to a minute. Lives in the session's slot, which the session
-/// table has in the cache anyway; starts as the default, goes with the session.
+/// What a session sent since it was last added to a minute: 16 bytes. Lives in the session's slot, which the
+/// session table has in the cache anyway; starts as the default, goes with the session.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Tally {
     /// Time of its last packet in ten-second steps since the epoch; the minute of the counts below.
     pub(super) step: u32,
     /// Packets of originator and responder.
-    pub(super) packets: [u32; 2],
+    pub(super) packets: [u16; 2],
     /// Bytes of originator and responder.
     pub(super) bytes: [u32; 2],
 }
@@ -115,6 +115,18 @@ impl Tally {
     /// Minutes since the epoch of the last packet; 0 = none yet.
     pub(super) const fn minute(&self) -> u32 {
         self.step / Self::STEPS_PER_MINUTE
+    }
+
+    /// No packet has been counted for the session.
+    #[must_use]
+    pub const fn is_new(&self) -> bool {
+        self.step == 0
+    }
+
+    /// The originator turned out to be the other one.
+    pub(crate) fn flip(&mut self) {
+        self.packets.reverse();
+        self.bytes.reverse();
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -131,8 +143,8 @@ impl Tally {
     /// Has it room for a packet of so many bytes?
     #[inline]
     pub(super) fn has_room(&self, bytes: u32) -> bool {
-        let [a, b] = self.bytes;
-        (a | b | bytes) >> 31 == 0
+        let ([a, b], [packets_a, packets_b]) = (self.bytes, self.packets);
+        (a | b | bytes) >> 31 == 0 && (packets_a | packets_b) >> 15 == 0
     }
 
     /// Adds a packet for which it [has room](Self::has_room).

@@ -12,6 +12,8 @@ pub(crate) struct Heap {
     pub(crate) first: u64,
     pub(crate) last: u64,
     pub(crate) volume: Volume,
+    /// Packets that are not in the store.
+    pub(crate) unstored: u64,
     pub(crate) refs: Refs,
     place: Option<Place>,
 }
@@ -23,7 +25,7 @@ pub(crate) struct Coarse {
 }
 
 /// Number of the heap, and its protocol.
-fn class(facts: &Facts<'_>) -> (usize, u8) {
+fn class(facts: &Facts) -> (usize, u8) {
     let (class, number) = match facts.key.proto() {
         proto::TCP => (0, proto::TCP),
         proto::UDP => (1, proto::UDP),
@@ -35,12 +37,12 @@ fn class(facts: &Facts<'_>) -> (usize, u8) {
 
 impl Coarse {
     /// The record of what is there must be written before this packet is added.
-    pub(crate) fn is_due(&self, facts: &Facts<'_>, interim: u64) -> bool {
+    pub(crate) fn is_due(&self, facts: &Facts, interim: u64) -> bool {
         let heap = self.heaps.get(class(facts).0).filter(|heap| heap.volume.packets > 0);
         heap.is_some_and(|heap| facts.ts >= heap.first.saturating_add(interim))
     }
 
-    pub(crate) fn add(&mut self, facts: &Facts<'_>, ref_gap: u32) {
+    pub(crate) fn add(&mut self, facts: &Facts, ref_gap: u32) {
         let (class, number) = class(facts);
         let inner = facts.depth > 0;
         let Some(heap) = self.heaps.get_mut(class) else { return };
@@ -54,6 +56,10 @@ impl Coarse {
         heap.volume.payload_bytes += u64::from(facts.payload_bytes);
         heap.volume.wire_bytes += u64::from(facts.wire_bytes);
         heap.volume.cut_bytes += u64::from(facts.cut_bytes);
+        if !facts.stored {
+            heap.unstored += 1;
+            return;
+        }
         match heap.place {
             Some(last) if near(last, facts.place, ref_gap) => heap.refs.extend(facts.place),
             _ => heap.refs.open(facts.place),

@@ -4,11 +4,12 @@ use super::coarse::Heap;
 use super::slots::{Cold, Hot, Inspecting, Session};
 use super::update::{silent_at, tcp_expiry};
 use super::{Sink, Table, by_role};
-use crate::input::proto;
+use crate::input::{Place, proto};
 use crate::inspect::Inspector;
 use crate::merge::Half;
 use crate::pair::{End, Pair};
 use crate::record::{ConnState, EndReason, Record, RecordKind, Service, Side, Uid, Volume};
+use crate::stats::failed_handshake;
 use crate::tcp::Tcp;
 use std::net::{IpAddr, Ipv4Addr};
 use tapedeck_packet::{Timestamp, Tunnel};
@@ -64,8 +65,14 @@ impl<P: Inspector> Table<P> {
 
     /// Ends a session.
     pub(super) fn end(&mut self, slot: u32, reason: EndReason, sink: Sink<'_>) {
-        self.emit(slot, RecordKind::Final, reason, sink);
-        let Some(Session { hot, tcp, .. }) = self.slots.get(slot) else { return };
+        let state = self.emit(slot, RecordKind::Final, reason, sink);
+        let Some(Session { hot, tcp, cold }) = self.slots.get(slot) else { return };
+        if let Some(statistics) = self.statistics.as_mut().filter(|_| !hot.tally.is_new()) {
+            let flow = hot.flow(cold.service_name());
+            let failed = state.is_some_and(failed_handshake) && !self.config.split;
+            let now = Timestamp::from_nanos_saturating(self.now);
+            statistics.ended(now, &mut hot.tally, &flow, failed);
+        }
         let hash = hot.key.hash(self.config.hash_seed);
         if hot.is_tcp() {
             self.holes.give_back(&mut tcp.ends.a.stream);
@@ -77,8 +84,8 @@ impl<P: Inspector> Table<P> {
     }
 
     /// Writes a record of what came since the last one, and begins to count anew.
-    fn emit(&mut self, slot: u32, kind: RecordKind, reason: EndReason, sink: Sink<'_>) {
-        let Some(session) = self.slots.get(slot) else { return };
+    fn emit(&mut self, slot: u32, kind: RecordKind, reason: EndReason, sink: Sink<'_>) -> Option<ConnState> {
+        let session = self.slots.get(slot)?;
         if kind == RecordKind::Final {
             let (ends, inspector) = (session.hot.ends(), session.cold.inspector);
             let service = match session.hot.inspecting {
@@ -89,21 +96,30 @@ impl<P: Inspector> Table<P> {
             };
             if let Some(service) = service {
                 session.hot.inspecting = Inspecting::Done;
+                if let Some(name) = service.name
+                    && !self.config.split
+                    && !session.hot.tally.is_new()
+                    && let Some(statistics) = &mut self.statistics
+                {
+                    statistics.service_found(time(session.hot.last), name);
+                }
                 session.cold.service = Some(Box::new(service));
             }
         }
-        let Some(mut record) = self.record(slot, kind, reason) else { return };
+        let mut record = self.record(slot, kind, reason)?;
+        let state = record.conn_state;
         record.half = self.half(slot);
         if let Some(Session { hot, tcp, cold }) = self.slots.get(slot) {
             let totals = by_end(hot.orig, record.orig.total, record.resp.total);
             cold.base = totals;
             cold.records += 1;
             cold.cut_bytes = Pair::default();
+            (cold.unstored, cold.carry) = (0, Pair::default());
             cold.trail.retransmissions = Pair::default();
             cold.trail.roles_fixed = true;
             cold.refs = super::refs::Refs::default();
             // The next packet opens a reference of its own.
-            hot.place = crate::input::Place { segment: u32::MAX, frame: u32::MAX };
+            hot.place = Place::NOWHERE;
             (hot.packets, hot.wire_bytes) = (Pair::default(), Pair::default());
             (hot.ip_bytes, hot.refs) = (Pair::default(), 0);
             if !hot.is_tcp() {
@@ -112,6 +128,7 @@ impl<P: Inspector> Table<P> {
             }
         }
         sink(record);
+        Some(state)
     }
 
     /// What the merger needs of a one-sided session.
@@ -122,6 +139,13 @@ impl<P: Inspector> Table<P> {
         let runs = self.logs.drain(&mut cold.log);
         let one_sided = hot.met.a != hot.met.b;
         (self.keyed || (one_sided && !runs.is_empty())).then(|| Box::new(Half { key, from, runs, inexact }))
+    }
+
+    /// The same of a session that goes on: without its packets.
+    pub(super) fn open_half(&self, slot: u32) -> Option<Box<Half>> {
+        let hot = self.slots.hot(slot).filter(|hot| self.config.split && hot.met.a != hot.met.b)?;
+        let from = if hot.met.a { End::A } else { End::B };
+        Some(Box::new(Half { key: hot.key, from, runs: Vec::new(), inexact: false }))
     }
 
     /// What a record of an open session would say.
@@ -141,6 +165,8 @@ impl<P: Inspector> Table<P> {
         // Packets out of order may come from before the record, or from before the session.
         let interval = if hot.packets() == 0 { hot.last } else { hot.interval.min(hot.last) };
         let interval = interval.max(hot.last.saturating_sub(self.config.timeouts.interim));
+        // A session that nothing has closed may have had more.
+        let until = if end_reason == EndReason::EndOfFlow { hot.last } else { self.now.max(hot.last) };
         Some(Record {
             kind,
             number: cold.records,
@@ -166,8 +192,9 @@ impl<P: Inspector> Table<P> {
             tunnel_id: cold.origin.tunnel_id,
             queue: self.config.queue,
             split: false,
-            stored_packets: hot.packets(),
-            loss_during: false,
+            stored_packets: hot.packets().saturating_sub(cold.unstored),
+            loss_during: self.losses.any(interval, until),
+            counted: !hot.tally.is_new(),
             refs: refs.to_vec(),
             half: None,
             refs_incomplete: refs.incomplete,
@@ -179,7 +206,9 @@ impl<P: Inspector> Table<P> {
         let heaps: Vec<Heap> = self.coarse.take(before).collect();
         for heap in heaps {
             let number = self.number();
-            sink(coarse(&heap, self.uid(number), self.config.queue, self.config.timeouts.interim));
+            let mut record = coarse(&heap, self.uid(number), self.config.queue, self.config.timeouts.interim);
+            record.loss_during = self.losses.any(heap.first, heap.last);
+            sink(record);
         }
     }
 }
@@ -201,9 +230,9 @@ fn volume(hot: &Hot, tcp: &Tcp, cold: &Cold, end: End) -> (Volume, Volume) {
     };
     let delta = Volume {
         packets: u64::from(*hot.packets.of(end)),
-        ip_bytes: *hot.ip_bytes.of(end),
+        ip_bytes: u64::from(*hot.ip_bytes.of(end)) + cold.carry.of(end).ip_bytes,
         payload_bytes,
-        wire_bytes: *hot.wire_bytes.of(end),
+        wire_bytes: u64::from(*hot.wire_bytes.of(end)) + cold.carry.of(end).wire_bytes,
         retransmissions: *cold.trail.retransmissions.of(end),
         cut_bytes: *cold.cut_bytes.of(end),
     };
@@ -275,8 +304,9 @@ fn coarse(heap: &Heap, uid: Uid, queue: u32, interim: u64) -> Record {
         tunnel_id: None,
         queue,
         split: false,
-        stored_packets: heap.volume.packets,
+        stored_packets: heap.volume.packets.saturating_sub(heap.unstored),
         loss_during: false,
+        counted: false,
         refs: heap.refs.to_vec(),
         half: None,
         refs_incomplete: heap.refs.incomplete,

@@ -52,7 +52,7 @@ pub(crate) struct Run {
 impl Run {
     /// A run of one packet. `again`: its data had been sent before. `mixed`: the side had shown both data and
     /// bare ACKs before it.
-    pub(crate) fn new(facts: &Facts<'_>, again: bool, mixed: bool) -> Self {
+    pub(crate) fn new(facts: &Facts, again: bool, mixed: bool) -> Self {
         let tcp = match facts.transport {
             Transport::Tcp(header) => Some(header),
             _ => None,

@@ -7,11 +7,12 @@ use super::log::Log;
 use super::refs::{Refs, near, wider};
 use super::vec_bytes;
 use crate::history::Trail;
-use crate::input::{Origin, Place, proto};
+use crate::input::{Origin, Place, has_ports, proto};
 use crate::inspect::Ends;
 use crate::key::Key;
 use crate::pair::{End, Pair};
 use crate::record::{Service, Uid, Volume};
+use crate::stats::{Flow, Sessions, Tally};
 use crate::tcp::Tcp;
 
 /// What every packet touches, in two cache lines.
@@ -27,8 +28,11 @@ pub(crate) struct Hot {
     pub(crate) interval: u64,
     /// Since the last record.
     pub(crate) packets: Pair<u32>,
-    pub(crate) wire_bytes: Pair<u64>,
-    pub(crate) ip_bytes: Pair<u64>,
+    /// Since the last record, less what `Cold::carry` has.
+    pub(crate) wire_bytes: Pair<u32>,
+    pub(crate) ip_bytes: Pair<u32>,
+    /// For statistics.
+    pub(crate) tally: Tally,
     /// Where the open packet reference ends.
     pub(crate) place: Place,
     pub(crate) tcp_flags: Pair<u8>,
@@ -73,9 +77,28 @@ impl Hot {
         }
     }
 
+    /// The session, for statistics; `service` as far as it is known.
+    pub(crate) fn flow(&self, service: Option<&'static str>) -> Flow {
+        flow(&self.key, self.orig, service)
+    }
+
     /// Packets since the last record.
     pub(crate) fn packets(&self) -> u64 {
         u64::from(self.packets.a) + u64::from(self.packets.b)
+    }
+}
+
+/// A session as statistics see it.
+pub(crate) fn flow(key: &Key, orig: End, service: Option<&'static str>) -> Flow {
+    let (addresses, ports, number) = (key.addresses(), key.ports(), key.proto());
+    let known = has_ports(number) && !key.no_ports() && !matches!(number, proto::ICMP | proto::ICMPV6);
+    let (orig_end, resp_end) = (orig, orig.other());
+    Flow {
+        orig: *addresses.of(orig_end),
+        resp: *addresses.of(resp_end),
+        proto: number,
+        server_port: known.then(|| *ports.of(resp_end)),
+        service,
     }
 }
 
@@ -97,6 +120,10 @@ pub(crate) struct Cold {
     pub(crate) base: Pair<Volume>,
     /// Since the last record.
     pub(crate) cut_bytes: Pair<u64>,
+    /// Packets since the last record that are not in the store.
+    pub(crate) unstored: u64,
+    /// What found no room in `Hot::wire_bytes` and `Hot::ip_bytes`.
+    pub(crate) carry: Pair<Carry>,
     pub(crate) refs: Refs,
     pub(crate) trail: Trail,
     /// Packets since the last record, while only one side has been seen and that matters.
@@ -104,6 +131,13 @@ pub(crate) struct Cold {
     /// Number of its inspector while `Hot::inspecting` says yes.
     pub(crate) inspector: u32,
     pub(crate) service: Option<Box<Service>>,
+}
+
+/// Whole turns of the counters in [`Hot`].
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Carry {
+    pub(crate) wire_bytes: u64,
+    pub(crate) ip_bytes: u64,
 }
 
 /// Four cache lines.
@@ -201,6 +235,11 @@ impl Slots {
         Some(Session { hot, tcp, cold: self.cold.get_mut(at)? })
     }
 
+    /// One past the highest slot that has been in use.
+    pub(crate) fn end(&self) -> u32 {
+        u32::try_from(self.warm.len()).unwrap_or(u32::MAX)
+    }
+
     /// Slots in use.
     pub(crate) fn used(&self) -> impl Iterator<Item = u32> + '_ {
         let used = self.warm.iter().enumerate().filter(|(_, warm)| warm.hot.deadline != 0);
@@ -212,7 +251,7 @@ impl Slots {
     pub(crate) fn touch(&self, slot: u32) -> u64 {
         let Ok(at) = usize::try_from(slot) else { return 0 };
         let Some(Warm { hot, tcp }) = self.warm.get(at) else { return 0 };
-        hot.deadline ^ hot.wire_bytes.b ^ tcp.touch()
+        hot.deadline ^ u64::from(hot.wire_bytes.b) ^ tcp.touch()
     }
 
     /// The same for the cold part, if a packet at `place` will write there.
@@ -224,5 +263,20 @@ impl Slots {
             return 0;
         }
         self.cold.get(at).map_or(0, |cold| cold.refs.touch())
+    }
+}
+
+impl Sessions for Slots {
+    fn session(&mut self, slot: u32) -> Option<(&mut Tally, Flow)> {
+        let Session { hot, cold, .. } = self.get(slot)?;
+        let flow = hot.flow(cold.service_name());
+        (hot.deadline != 0).then_some((&mut hot.tally, flow))
+    }
+}
+
+impl Cold {
+    /// Name of the service, as far as known.
+    pub(crate) fn service_name(&self) -> Option<&'static str> {
+        self.service.as_deref().and_then(|service| service.name)
     }
 }

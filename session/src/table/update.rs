@@ -3,17 +3,19 @@
 use super::datagrams::Datagram;
 use super::index::NONE;
 use super::log::Run;
+use super::news::FRESH;
 use super::refs::{near, wider};
 use super::slots::{Cold, Hot, Inspecting, Session};
 use super::{Sink, Table};
 use crate::config::Timeouts;
 use crate::history::seen;
-use crate::input::{Facts, TcpHeader, Transport, flag, is_broadcast, proto};
+use crate::input::{Facts, Place, TcpHeader, Transport, flag, is_broadcast, proto};
 use crate::inspect::{Inspector, WINDOW};
 use crate::key::{Key, Parts};
 use crate::pair::{End, Pair};
 use crate::ports::is_dns;
 use crate::record::{EndReason, Uid};
+use crate::stats::Sender;
 use crate::tcp::{Conversation, Segment, Tcp, Timers};
 
 /// A record is due before a counter of packets can overflow.
@@ -23,7 +25,8 @@ impl<P: Inspector> Table<P> {
     /// Takes one layer of a packet. `outer` is the session of the layer around it; returns this layer's.
     pub(super) fn packet(
         &mut self,
-        facts: &mut Facts<'_>,
+        facts: &mut Facts,
+        payload: &[u8],
         outer: Option<Uid>,
         sink: Sink<'_>,
     ) -> Option<Uid> {
@@ -45,6 +48,7 @@ impl<P: Inspector> Table<P> {
             }
             self.coarse.add(facts, self.config.ref_gap);
             self.counters.coarse_packets += u64::from(facts.depth == 0);
+            self.count_homeless(facts);
             return None;
         };
         self.count(slot, facts);
@@ -52,7 +56,10 @@ impl<P: Inspector> Table<P> {
         if self.config.split {
             self.log(slot, facts);
         }
-        self.show(slot, facts, offset);
+        self.show(slot, facts, payload, offset);
+        if facts.innermost {
+            self.count_minute(slot, facts);
+        }
         if facts.first_fragment.is_some() {
             self.note_datagram(facts);
         }
@@ -61,7 +68,7 @@ impl<P: Inspector> Table<P> {
     }
 
     /// The slot of a packet's session, old or new; `None` when there is no room.
-    fn session(&mut self, facts: &Facts<'_>, outer: Option<Uid>, sink: Sink<'_>) -> Option<u32> {
+    fn session(&mut self, facts: &Facts, outer: Option<Uid>, sink: Sink<'_>) -> Option<u32> {
         let slots = &self.slots;
         let is = |slot| slots.hot(slot).is_some_and(|hot| hot.key == facts.key && hot.deadline != 0);
         let likely = facts.likely_slot;
@@ -84,7 +91,7 @@ impl<P: Inspector> Table<P> {
         self.begin(facts, outer, sink)
     }
 
-    fn begin(&mut self, facts: &Facts<'_>, outer: Option<Uid>, sink: Sink<'_>) -> Option<u32> {
+    fn begin(&mut self, facts: &Facts, outer: Option<Uid>, sink: Sink<'_>) -> Option<u32> {
         let slot = match self.slots.take() {
             Some(slot) => slot,
             None => {
@@ -92,7 +99,7 @@ impl<P: Inspector> Table<P> {
                 self.slots.take()?
             }
         };
-        let number = self.number();
+        let number = self.reserved.take().unwrap_or_else(|| self.number());
         self.counters.sessions += 1;
         let (flip, known) = self.roles(facts);
         let times = self.config.timeouts;
@@ -104,8 +111,8 @@ impl<P: Inspector> Table<P> {
             last: facts.ts,
             deadline: first_look,
             interval: facts.ts,
-            place: facts.place,
-            refs: 1,
+            place: if facts.stored { facts.place } else { Place::NOWHERE },
+            refs: u8::from(facts.stored),
             orig: if flip { facts.from.other() } else { facts.from },
             ..Hot::default()
         };
@@ -119,7 +126,9 @@ impl<P: Inspector> Table<P> {
         };
         let server = *facts.key.ports().of(session.hot.orig.other());
         session.hot.is_dns = facts.key.proto() == proto::UDP && is_dns(server);
-        session.cold.refs.open(facts.place);
+        if facts.stored {
+            session.cold.refs.open(facts.place);
+        }
         if flip {
             session.cold.trail.history.flip();
         }
@@ -131,12 +140,15 @@ impl<P: Inspector> Table<P> {
         }
         self.index.insert(facts.hash, slot);
         self.wheel.put(slot, first_look, self.now);
+        if self.fresh.len() < FRESH {
+            self.fresh.push_back(slot);
+        }
         Some(slot)
     }
 
     /// Whether the first packet comes from the responder, and whether that is known or only supposed: Zeek's
     /// `WantConnection`.
-    fn roles(&self, facts: &Facts<'_>) -> (bool, bool) {
+    fn roles(&self, facts: &Facts) -> (bool, bool) {
         let (ports, to) = (facts.key.ports(), facts.from.other());
         let (sport, dport) = (*ports.of(facts.from), *ports.of(to));
         let servers = &self.config.server_ports;
@@ -193,7 +205,7 @@ impl<P: Inspector> Table<P> {
         Some(())
     }
 
-    fn count(&mut self, slot: u32, facts: &Facts<'_>) {
+    fn count(&mut self, slot: u32, facts: &Facts) {
         let ref_gap = self.config.ref_gap;
         let Some(Session { hot, tcp, cold }) = self.slots.get(slot) else { return };
         if hot.packets() == 0 || facts.ts < hot.interval {
@@ -201,20 +213,26 @@ impl<P: Inspector> Table<P> {
         }
         hot.last = hot.last.max(facts.ts);
         *hot.packets.of_mut(facts.from) += facts.packets;
-        *hot.wire_bytes.of_mut(facts.from) += u64::from(facts.wire_bytes);
-        *hot.ip_bytes.of_mut(facts.from) += u64::from(facts.ip_bytes);
+        add(hot.wire_bytes.of_mut(facts.from), facts.wire_bytes, || {
+            &mut cold.carry.of_mut(facts.from).wire_bytes
+        });
+        add(hot.ip_bytes.of_mut(facts.from), facts.ip_bytes, || &mut cold.carry.of_mut(facts.from).ip_bytes);
         if !hot.is_tcp() {
             *tcp.other_payload(facts.from) += u64::from(facts.payload_bytes);
         }
         if facts.cut_bytes > 0 {
             *cold.cut_bytes.of_mut(facts.from) += u64::from(facts.cut_bytes);
         }
-        if !near(hot.place, facts.place, wider(ref_gap, hot.refs)) {
-            cold.refs.extend(hot.place);
-            cold.refs.open(facts.place);
-            hot.refs = cold.refs.count();
+        if facts.stored {
+            if !near(hot.place, facts.place, wider(ref_gap, hot.refs)) {
+                cold.refs.extend(hot.place);
+                cold.refs.open(facts.place);
+                hot.refs = cold.refs.count();
+            }
+            hot.place = facts.place;
+        } else {
+            cold.unstored += 1;
         }
-        hot.place = facts.place;
         if !*hot.met.of(facts.from) {
             *hot.met.of_mut(facts.from) = true;
             *cold.ttl.of_mut(facts.from) = Some(facts.ttl);
@@ -228,10 +246,10 @@ impl<P: Inspector> Table<P> {
     }
 
     /// Follows the protocol; returns where the payload stands in the stream of its direction.
-    fn follow(&mut self, slot: u32, facts: &Facts<'_>, datagram: Option<&Datagram>) -> Option<u64> {
+    fn follow(&mut self, slot: u32, facts: &Facts, datagram: Option<&Datagram>) -> Option<u64> {
         let times = &self.config.timeouts;
         let Session { hot, tcp, cold } = self.slots.get(slot)?;
-        let from = facts.from;
+        let (from, orig) = (facts.from, hot.orig);
         let (offset, expiry) = if hot.is_tcp() {
             if let Transport::Tcp(header) = &facts.transport {
                 *hot.tcp_flags.of_mut(from) |= header.flags | facts.more_flags;
@@ -273,6 +291,9 @@ impl<P: Inspector> Table<P> {
                 if hot.inspecting == Inspecting::Done { 0 } else { cold.base.of(from).payload_bytes };
             (Some(before + sent), silent_at(hot, cold, times))
         };
+        if hot.orig != orig {
+            hot.tally.flip();
+        }
         let full = hot.packets.a >= MAX_PACKETS || hot.packets.b >= MAX_PACKETS;
         let interim = if full { hot.last } else { hot.interval.saturating_add(times.interim) };
         let deadline = expiry.min(interim);
@@ -285,7 +306,7 @@ impl<P: Inspector> Table<P> {
     }
 
     /// Notes a packet for the merger, while only one side is here.
-    fn log(&mut self, slot: u32, facts: &Facts<'_>) {
+    fn log(&mut self, slot: u32, facts: &Facts) {
         let Some(Session { hot, cold, .. }) = self.slots.get(slot) else { return };
         if hot.met.a && hot.met.b {
             if !cold.log.is_empty() {
@@ -314,9 +335,9 @@ impl<P: Inspector> Table<P> {
     }
 
     /// Shows the payload to the session's inspector.
-    fn show(&mut self, slot: u32, facts: &Facts<'_>, offset: Option<u64>) {
+    fn show(&mut self, slot: u32, facts: &Facts, payload: &[u8], offset: Option<u64>) {
         let Some(Session { hot, cold, .. }) = self.slots.get(slot) else { return };
-        let wanted = hot.inspecting != Inspecting::Done && !facts.payload.is_empty();
+        let wanted = hot.inspecting != Inspecting::Done && !payload.is_empty();
         let Some(offset) = offset.filter(|offset| wanted && *offset < WINDOW) else { return };
         if hot.inspecting == Inspecting::NotYet {
             let Some(inspector) = self.inspectors.take() else {
@@ -328,14 +349,44 @@ impl<P: Inspector> Table<P> {
         }
         let Some(inspector) = self.inspectors.get(cold.inspector) else { return };
         let ends = hot.ends();
-        if !inspector.feed(ends, facts.from == hot.orig, offset, facts.payload) {
+        if !inspector.feed(ends, facts.from == hot.orig, offset, payload) {
             hot.inspecting = Inspecting::Done;
-            cold.service = Some(Box::new(self.inspectors.finish(cold.inspector, ends)));
+            let service = self.inspectors.finish(cold.inspector, ends);
+            // The first packet of a session is counted behind this, with its service.
+            if let Some(name) = service.name
+                && !self.config.split
+                && !hot.tally.is_new()
+                && let Some(statistics) = &mut self.statistics
+            {
+                statistics.service_found(facts.counted.ts, name);
+            }
+            cold.service = Some(Box::new(service));
+        }
+    }
+
+    /// Counts a packet and its session's part in the minute.
+    fn count_minute(&mut self, slot: u32, facts: &Facts) {
+        let Some(statistics) = &mut self.statistics else { return };
+        let Some(Session { hot, cold, .. }) = self.slots.get(slot) else { return };
+        let sender = if facts.from == hot.orig { Sender::Orig } else { Sender::Resp };
+        if hot.tally.is_new() && !self.config.split {
+            statistics.opened(facts.counted.ts, &hot.flow(cold.service_name()));
+        }
+        let Hot { key, orig, tally, .. } = hot;
+        let flow = || super::slots::flow(key, *orig, cold.service_name());
+        statistics.session_packet(&facts.counted, sender, slot, tally, flow);
+    }
+
+    /// Counts a packet that found no room for its session.
+    fn count_homeless(&mut self, facts: &Facts) {
+        if let Some(statistics) = self.statistics.as_mut().filter(|_| facts.innermost) {
+            let flow = super::slots::flow(&facts.key, facts.from, None);
+            statistics.packet(&facts.counted, Some((&flow, Sender::Orig)));
         }
     }
 
     /// Notes the datagram that a first fragment begins.
-    fn note_datagram(&mut self, facts: &Facts<'_>) {
+    fn note_datagram(&mut self, facts: &Facts) {
         let Some(id) = facts.first_fragment else { return };
         let (key, hash) = fragment_key(&facts.key, facts.from, self.config.hash_seed);
         let seq = match &facts.transport {
@@ -352,6 +403,17 @@ impl<P: Inspector> Table<P> {
             seq,
         };
         self.datagrams.add(hash, datagram);
+    }
+}
+
+/// Adds to a small counter; when it is full, it is emptied into its `carry`.
+fn add<'c>(counter: &mut u32, bytes: u32, carry: impl FnOnce() -> &'c mut u64) {
+    match counter.checked_add(bytes) {
+        Some(sum) => *counter = sum,
+        None => {
+            *carry() += u64::from(*counter);
+            *counter = bytes;
+        }
     }
 }
 

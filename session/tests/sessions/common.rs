@@ -72,7 +72,10 @@ pub(crate) fn run(table: &mut Table, packets: &[Captured]) -> Vec<Record> {
             walk.run(packet.link, &packet.bytes);
             let place = place(*number);
             let original_bytes = packet.original_bytes;
-            stage.push(&walk, &Packet { ts: packet.ts, bytes: &packet.bytes, original_bytes, place });
+            stage.push(
+                &walk,
+                &Packet { ts: packet.ts, bytes: &packet.bytes, original_bytes, place, stored: true },
+            );
         }
         drop(stage);
         let now = batch.iter().map(|(_, packet)| packet.ts).max().unwrap();
@@ -91,7 +94,13 @@ pub(crate) fn push(table: &mut Table, packets: &[Captured], sink: &mut dyn FnMut
         let original_bytes = packet.original_bytes;
         stage.push(
             &walk,
-            &Packet { ts: packet.ts, bytes: &packet.bytes, original_bytes, place: place(number) },
+            &Packet {
+                ts: packet.ts,
+                bytes: &packet.bytes,
+                original_bytes,
+                place: place(number),
+                stored: true,
+            },
         );
     }
 }

@@ -45,7 +45,7 @@ fn a_flood_stays_inside_the_bound_and_loses_no_count() {
             walk.run(LinkType::ETHERNET, bytes);
             let place = Place { segment: 0, frame: batch };
             let ts = Timestamp::from_nanos(ts).unwrap();
-            stage.push(&walk, &Packet { ts, bytes, original_bytes: 60, place });
+            stage.push(&walk, &Packet { ts, bytes, original_bytes: 60, place, stored: true });
         }
         drop(stage);
         table.expire(Timestamp::from_nanos(ts).unwrap(), 64, &mut sink);

@@ -34,7 +34,13 @@ fn split(packets: &[Captured]) -> Vec<Record> {
         walk.run(packet.link, &packet.bytes);
         let mut halves = Vec::new();
         let original_bytes = packet.original_bytes;
-        let one = Packet { ts: packet.ts, bytes: &packet.bytes, original_bytes, place: place(number) };
+        let one = Packet {
+            ts: packet.ts,
+            bytes: &packet.bytes,
+            original_bytes,
+            place: place(number),
+            stored: true,
+        };
         tables[queue(&walk)].stage(&mut |record| halves.push(record)).push(&walk, &one);
         // All workers have passed a time before the merger does.
         for table in &mut tables {

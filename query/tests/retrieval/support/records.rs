@@ -60,6 +60,7 @@ pub(crate) fn record(number: u64, from: u64, src: u8, dst: u8) -> Record {
         split: false,
         stored_packets: 5,
         loss_during: false,
+        counted: false,
         refs: Vec::new(),
         refs_incomplete: false,
         inner: false,

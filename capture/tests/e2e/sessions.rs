@@ -1,0 +1,141 @@
+//! Sessions and statistics, written by `record` and `import`, asked with `taperead`.
+
+use crate::reference::{read, read_bytes};
+use crate::tables::Packets;
+use crate::tools::{alone, bin, need_root, run, stderr, stdout, traces};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tapedeck_bench::link::Link;
+use tapedeck_bench::recorder::Recorder;
+
+/// What an answer of `taperead sessions` says: one object a line.
+fn sessions(store: &Path, filter: &[&str]) -> Vec<Value> {
+    let mut args = vec!["sessions", "--format", "json", "--store", store.to_str().unwrap()];
+    args.extend(filter);
+    let answer = run(bin("taperead"), &args);
+    assert!(matches!(answer.status.code(), Some(0 | 1)), "{}", stderr(&answer));
+    stdout(&answer).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+/// Zeek's columns that say what a session was: not when, and not under which uid. With the number of each.
+fn as_zeek(store: &Path) -> BTreeMap<String, usize> {
+    let answer = run(bin("taperead"), &["sessions", "--format", "zeek", "--store", store.to_str().unwrap()]);
+    assert_eq!(answer.status.code(), Some(0), "{}", stderr(&answer));
+    let all = stdout(&answer);
+    let fields: Vec<&str> =
+        all.lines().find_map(|l| l.strip_prefix("#fields\t")).unwrap().split('\t').collect();
+    let mut lines = BTreeMap::new();
+    for line in all.lines().filter(|line| !line.starts_with('#')) {
+        let kept: Vec<&str> = fields
+            .iter()
+            .zip(line.split('\t'))
+            .filter(|(field, _)| !matches!(**field, "ts" | "uid" | "duration" | "tunnel_parents"))
+            .map(|(_, value)| value)
+            .collect();
+        *lines.entry(kept.join(" ")).or_default() += 1;
+    }
+    lines
+}
+
+fn import(store: &Path, files: &[&Path]) -> Value {
+    let mut command = std::process::Command::new(bin("tapedeck"));
+    let answer = command.args(["import", "--store"]).arg(store).args(files).output().unwrap();
+    assert_eq!(answer.status.code(), Some(0), "{}", stderr(&answer));
+    serde_json::from_slice(&answer.stdout).unwrap()
+}
+
+/// Replays a capture onto a link that is being recorded, as fast as it goes.
+fn replay(link: &Link, file: &Path) {
+    let mut command = link.command("tcpreplay".as_ref());
+    command.args(["--intf1=tx0", "--quiet", "--topspeed"]).arg(file);
+    assert!(command.stdout(std::process::Stdio::null()).status().unwrap().success());
+}
+
+/// The first half of the packets of a capture, and the second.
+fn halves(file: &Path, folder: &Path) -> (PathBuf, PathBuf) {
+    let half = read(file).len() / 2;
+    let (begin, end) = (folder.join("begin.pcap"), folder.join("end.pcap"));
+    let [range, rest] = [format!("1-{half}"), format!("{}-1000000", half + 1)];
+    for (part, range) in [(&begin, range), (&end, rest)] {
+        let args = ["-r".as_ref(), file.as_os_str(), part.as_os_str(), range.as_ref()];
+        let answer = run("editcap", &args);
+        assert!(answer.status.success(), "{}", stderr(&answer));
+    }
+    (begin, end)
+}
+
+/// A recording of a capture has the sessions that its import has, and counts the same packets: on one queue, and
+/// on four over which the halves of sessions are spread.
+#[test]
+fn recorded_sessions_are_those_of_the_import() {
+    let _turn = alone();
+    let Some(folder) = traces("recorded sessions") else { return };
+    if !need_root("recorded sessions") {
+        return;
+    }
+    // Conversations that end by themselves, or that the end of the recording ends: nothing waits for a time
+    // that a replay at full speed would not have.
+    for name in ["ftp__ftp-auth-tls.pcap", "smtp__mime-header-size-limit.pcap", "ipv6-http-atomic-frag.pcap"]
+    {
+        let file = folder.join("zeek-traces").join(name);
+        let dir = tempfile::tempdir().unwrap();
+        import(&dir.path().join("import"), &[&file]);
+        let expected = as_zeek(&dir.path().join("import"));
+        for queues in [1, 4] {
+            let store = dir.path().join(format!("record{queues}"));
+            let link = Link::make(queues, 1500).unwrap();
+            let recorder = Recorder::start(&link, &store, &[]).unwrap();
+            replay(&link, &file);
+            let ledger = recorder.stop().unwrap();
+            assert_eq!(as_zeek(&store), expected, "{name}, {queues} queues: {ledger}");
+            let counted = Packets::of(&store);
+            let stored = ledger["total"]["stored"].as_i64().unwrap();
+            assert_eq!(counted.in_minutes, stored, "{name}, {queues} queues: {counted:?} {ledger}");
+            assert_eq!(counted.in_sessions + counted.not_ip, stored, "{name}, {queues} queues: {counted:?}");
+        }
+    }
+}
+
+/// What goes on is there while it goes on, and its packets with it; in the end every session is there once.
+#[test]
+fn open_sessions_are_there_while_recording() {
+    let _turn = alone();
+    let Some(folder) = traces("open sessions") else { return };
+    if !need_root("open sessions") {
+        return;
+    }
+    let parts = tempfile::tempdir().unwrap();
+    let (begin, end) = halves(&folder.join("zeek-traces/smtp__mime-header-size-limit.pcap"), parts.path());
+    for queues in [1, 4] {
+        let dir = tempfile::tempdir().unwrap();
+        let store = dir.path().join("store");
+        let link = Link::make(queues, 1500).unwrap();
+        let recorder = Recorder::start(&link, &store, &[]).unwrap();
+        replay(&link, &begin);
+        let patience = Instant::now() + Duration::from_secs(20);
+        let mut seen = Vec::new();
+        // Both directions, wherever they came.
+        while seen.iter().all(|one: &Value| one["resp_pkts_total"] == 0) && Instant::now() < patience {
+            seen = sessions(&store, &["tcp"]);
+        }
+        assert_eq!(seen.len(), 1, "{queues} queues: {seen:?}");
+        assert_eq!(seen[0]["record_type"], "open", "{seen:?}");
+        replay(&link, &end);
+        recorder.stop().unwrap();
+        let after = sessions(&store, &["tcp"]);
+        assert_eq!(after.len(), 1, "{queues} queues: {after:?}");
+        assert_eq!(after[0]["uid"], seen[0]["uid"], "{queues} queues: {seen:?} {after:?}");
+        assert_eq!(
+            (&after[0]["record_type"], &after[0]["conn_state"]),
+            (&"final".into(), &"SF".into()),
+            "{after:?}"
+        );
+        let uid = format!("uid {}", after[0]["uid"].as_str().unwrap());
+        let args = ["sessions", &uid, "--packets", "-w", "-", "--store", store.to_str().unwrap()];
+        let answer = run(bin("taperead"), &args);
+        assert_eq!(answer.status.code(), Some(0), "{}", stderr(&answer));
+        assert_eq!(read_bytes(&answer.stdout).len(), read(&begin).len() + read(&end).len());
+    }
+}
