@@ -9,3 +9,4 @@ pub mod latency;
 pub mod link;
 pub mod probe;
 pub mod recorder;
+pub mod stages;

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tapedeck_bench::latency::{AtRate, measure};
 use tapedeck_bench::recorder::check_balance;
+use tapedeck_bench::stages;
 
 /// Measures what a box can record, with the recorder that will run on it.
 #[derive(Debug, Parser)]
@@ -27,6 +28,34 @@ enum Command {
     /// long a packet takes from the wire until it is retrieved. Fails if the recorder's ledger does not
     /// balance.
     Line(Line),
+    /// CPU time per packet of the stages of a recording, without network card and disk.
+    ///
+    /// Packets of established TCP connections, in random order over all of them: the worst order for caches.
+    /// Header walk, session table, append (copy, index, compression, into a sink that keeps nothing), and all
+    /// together with records and statistics, in one run, round by round; medians.
+    Stages(Stages),
+}
+
+#[derive(Debug, clap::Args)]
+struct Stages {
+    /// Open sessions, several separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "1000,100000,1000000", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
+    sessions: Vec<u32>,
+    /// Bytes of a packet, 60 to 1514.
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u16).range(60..=1514))]
+    bytes: u16,
+    /// Compression: `off`, `auto`, or a zstd level from -7 to 19.
+    #[arg(long, default_value = "off", value_parser = tapedeck_capture::units::level, allow_hyphen_values = true)]
+    level: tapedeck_writer::Level,
+    /// Packets of each measurement.
+    #[arg(long, default_value_t = 4_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
+    packets: u64,
+    /// Measurements of each stage; the median counts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    rounds: u32,
+    /// Print the result as JSON on stdout.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -60,7 +89,45 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<()> {
-    let Command::Line(line) = cli.command;
+    match cli.command {
+        Command::Line(line) => run_line(&line),
+        Command::Stages(stages) => run_stages(&stages),
+    }
+}
+
+fn run_stages(args: &Stages) -> Result<()> {
+    let options = stages::Options {
+        bytes: usize::from(args.bytes),
+        level: args.level,
+        packets: args.packets,
+        rounds: args.rounds,
+    };
+    let mut out = std::io::stdout();
+    if !args.json {
+        let (bytes, level) = (args.bytes, args.level);
+        writeln!(out, "packets of {bytes} bytes, level {level:?}; ns of CPU time a packet\n")?;
+        writeln!(out, "{:>9}  {:<22} {:>8} {:>12}", "sessions", "stage", "worker", "all threads")?;
+    }
+    let mut all = Vec::new();
+    for sessions in &args.sessions {
+        let figures = stages::measure(*sessions, &options)?;
+        if !args.json {
+            for row in &figures.rows {
+                let stages::Row { stage, worker_ns, all_ns } = row;
+                writeln!(out, "{sessions:>9}  {stage:<22} {worker_ns:>8.1} {all_ns:>12.1}")?;
+            }
+            let share = 100.0 * (figures.added_share - 1.0);
+            writeln!(out, "{sessions:>9}  sessions and statistics add {share:.0} %\n")?;
+        }
+        all.push(figures);
+    }
+    if args.json {
+        writeln!(out, "{}", serde_json::json!({ "version": 1, "bytes": args.bytes, "figures": all }))?;
+    }
+    Ok(())
+}
+
+fn run_line(line: &Line) -> Result<()> {
     let temporary;
     let store = match &line.store {
         Some(store) => store.clone(),

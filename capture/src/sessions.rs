@@ -160,8 +160,10 @@ impl Tracker {
     #[must_use]
     pub fn new(config: Config, fill_minutes: u32, outlet: Outlet, reporter: Reporter) -> Self {
         let split = matches!(outlet, Outlet::Merge(_));
+        let table = Table::with_statistics(Config { split, ..config }, fill_minutes);
+        tapedeck_writer::prefer_huge_pages(&table.memory());
         Self {
-            table: Table::with_statistics(Config { split, ..config }, fill_minutes),
+            table,
             records: Vec::with_capacity(HAND_ON),
             outlet,
             reporter,

@@ -22,6 +22,7 @@ use crate::record::{EndReason, Record, Uid};
 use crate::stats::{self, Closed, Collector};
 use crate::tcp::stream::Holes;
 use std::collections::VecDeque;
+use std::ops::Range;
 use tapedeck_packet::{Timestamp, Walk};
 
 mod coarse;
@@ -280,6 +281,14 @@ impl<P: Inspector> Table<P> {
         self.fresh.clear();
     }
 
+    /// Addresses of its large arrays, which are read at random.
+    #[must_use]
+    pub fn memory(&self) -> Vec<Range<usize>> {
+        let mut all = self.slots.memory().to_vec();
+        all.extend([self.index.memory(), self.wheel.memory()]);
+        all
+    }
+
     /// Sessions open.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -419,6 +428,12 @@ impl<P: Inspector> Drop for Stage<'_, '_, '_, P> {
 /// Bytes that a vector has reserved.
 pub(crate) fn vec_bytes<T>(vec: &Vec<T>) -> u64 {
     u64::try_from(vec.capacity().saturating_mul(size_of::<T>())).unwrap_or(u64::MAX)
+}
+
+/// Addresses of what a vector has reserved.
+pub(crate) fn vec_memory<T>(vec: &Vec<T>) -> Range<usize> {
+    let start = vec.as_ptr().addr();
+    start..start + vec.capacity() * size_of::<T>()
 }
 
 /// Both sides by role.

@@ -109,6 +109,13 @@ struct Threads {
     sync: JoinHandle<SyncReport>,
 }
 
+/// A table for the rows of a segment.
+fn row_table() -> RowTable {
+    let table = RowTable::new();
+    crate::sys::prefer_huge_pages(&table.memory());
+    table
+}
+
 /// Why a packet is not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Refused {
@@ -172,7 +179,7 @@ impl Chain {
         let syncer = Syncer::new(sync_queue, Arc::clone(&counters), config.sync_interval, root);
         let threads = spawn(parts, syncer, config.stage_cpu)?;
         Ok(Self {
-            spare_tables: vec![RowTable::new()],
+            spare_tables: vec![row_table()],
             config,
             counters,
             sink,

@@ -21,6 +21,8 @@ pub enum SinkChoice {
     Uring,
     /// `pwrite` through the page cache.
     Plain,
+    /// Bytes go nowhere, segments are holes: for measuring what comes before the disk.
+    Null,
 }
 
 /// What happens to a packet when every frame buffer is in use.

@@ -141,6 +141,7 @@ impl ChainCounters {
         let code = match kind {
             SinkKind::Uring => 1,
             SinkKind::Plain => 2,
+            SinkKind::Null => 3,
         };
         self.sink.store(code, Ordering::Relaxed);
     }
@@ -193,6 +194,7 @@ impl ChainCounters {
             sink: match self.sink.load(Ordering::Relaxed) {
                 1 => Some(SinkKind::Uring),
                 2 => Some(SinkKind::Plain),
+                3 => Some(SinkKind::Null),
                 _ => None,
             },
         }

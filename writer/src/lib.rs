@@ -46,6 +46,7 @@ pub use recover::{RecoverOptions, RecoverReport, recover};
 pub use reindex::{ReindexReport, reindex};
 pub use scan::FrameFault;
 pub use sink::SinkKind;
+pub use sys::prefer_huge_pages;
 pub use table::{TableConfig, TableCounts, TableWriter};
 pub use verify::{VerifyReport, verify};
 #[cfg(test)]

@@ -8,6 +8,7 @@
 
 #[cfg(test)]
 pub(crate) mod double;
+pub(crate) mod null;
 pub(crate) mod plain;
 pub(crate) mod uring;
 
@@ -28,6 +29,8 @@ pub enum SinkKind {
     Uring,
     /// `pwrite` through the page cache.
     Plain,
+    /// Nowhere.
+    Null,
 }
 
 /// A part of a buffer on its way to a file.

@@ -2,6 +2,7 @@
 
 use crate::config::SinkChoice;
 use crate::error::WriteError;
+use crate::sink::null::NullSink;
 use crate::sink::plain::PlainSink;
 use crate::sink::uring::UringSink;
 use crate::sink::{Sink, SinkKind};
@@ -47,6 +48,7 @@ impl SinkMaker for RealSinks {
         Ok(match self.kind {
             SinkKind::Uring => Box::new(UringSink::new(file, self.block, limit_bytes)?),
             SinkKind::Plain => Box::new(PlainSink::new(file, limit_bytes)),
+            SinkKind::Null => Box::new(NullSink::new(file)),
         })
     }
 }
@@ -59,6 +61,9 @@ pub(crate) fn choose(store: &Path, choice: SinkChoice) -> Result<RealSinks, Writ
     let plain = |reason| RealSinks { kind: SinkKind::Plain, block: buffer::ALIGN_BYTES, reason };
     if choice == SinkChoice::Plain {
         return Ok(plain(Some("asked for".to_owned())));
+    }
+    if choice == SinkChoice::Null {
+        return Ok(RealSinks { kind: SinkKind::Null, ..plain(None) });
     }
     match try_direct(store) {
         Ok(block) => Ok(RealSinks { kind: SinkKind::Uring, block, reason: None }),

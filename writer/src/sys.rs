@@ -1,9 +1,11 @@
-//! The one system call that neither std nor nix wraps: statx with STATX_DIOALIGN.
+//! The system calls that neither std nor nix wraps safely: statx with STATX_DIOALIGN, madvise of memory that
+//! others own.
 
-#![expect(unsafe_code, reason = "statx(2) has no safe wrapper for STATX_DIOALIGN")]
+#![expect(unsafe_code, reason = "statx(2) has no safe wrapper for STATX_DIOALIGN, madvise(2) none at all")]
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsRawFd;
 
 /// What O_DIRECT asks of memory addresses and of file offsets and lengths, bytes (statx(2),
@@ -30,4 +32,27 @@ pub(crate) fn direct_alignment(file: &File) -> io::Result<Option<(usize, usize)>
         return Ok(None);
     };
     Ok(Some((memory, offset)))
+}
+
+/// A huge page on x86-64 and arm64, bytes.
+const HUGE: usize = 2 << 20;
+
+/// Asks the kernel to back memory, given as ranges of addresses, with huge pages when it is touched: tables that are
+/// read at random cost a walk of the page tables for every packet otherwise. Ranges below a huge page
+/// are left alone. A kernel that has none for us changes nothing.
+pub fn prefer_huge_pages(memory: &[Range<usize>]) {
+    for range in memory {
+        let (start, end) = (range.start.next_multiple_of(HUGE), range.end / HUGE * HUGE);
+        if start < end {
+            // SAFETY: MADV_HUGEPAGE changes no byte and no right of any mapping, whatever the addresses: it only
+            // says of what size pages may be that are mapped later. The kernel checks the range.
+            unsafe {
+                libc::madvise(
+                    std::ptr::without_provenance_mut::<libc::c_void>(start),
+                    end - start,
+                    libc::MADV_HUGEPAGE,
+                )
+            };
+        }
+    }
 }

@@ -95,6 +95,7 @@ pub(super) fn sink_name(sink: SinkKind) -> &'static str {
     match sink {
         SinkKind::Uring => "io_uring",
         SinkKind::Plain => "plain",
+        SinkKind::Null => "null",
     }
 }
 

@@ -77,8 +77,7 @@ fn recorded_sessions_are_those_of_the_import() {
     }
     // Conversations that end by themselves, or that the end of the recording ends: nothing waits for a time
     // that a replay at full speed would not have.
-    for name in ["ftp__ftp-auth-tls.pcap", "smtp__mime-header-size-limit.pcap", "ipv6-http-atomic-frag.pcap"]
-    {
+    for name in ["ftp__ftp-auth-tls.pcap", "wikipedia.pcap", "postgresql__greenhouse-app.pcap"] {
         let file = folder.join("zeek-traces").join(name);
         let dir = tempfile::tempdir().unwrap();
         import(&dir.path().join("import"), &[&file]);
@@ -107,7 +106,7 @@ fn open_sessions_are_there_while_recording() {
         return;
     }
     let parts = tempfile::tempdir().unwrap();
-    let (begin, end) = halves(&folder.join("zeek-traces/smtp__mime-header-size-limit.pcap"), parts.path());
+    let (begin, end) = halves(&folder.join("zeek-traces/tls__imap-starttls.pcap"), parts.path());
     for queues in [1, 4] {
         let dir = tempfile::tempdir().unwrap();
         let store = dir.path().join("store");

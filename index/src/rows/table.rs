@@ -11,6 +11,7 @@ use super::pack::{PackedRow, WORDS};
 use super::{FrameRows, ROWS_MAX, Row};
 use crate::bytes::{index, len32};
 use std::hash::{BuildHasher as _, RandomState};
+use std::ops::Range;
 use tapedeck_packet::Walk;
 use tapedeck_packet::walk::MAX_LAYERS;
 
@@ -60,7 +61,19 @@ impl Default for RowTable {
     }
 }
 
+/// Addresses of what a vector has reserved.
+fn reserved<T>(vec: &Vec<T>) -> Range<usize> {
+    let start = vec.as_ptr().addr();
+    start..start + vec.capacity() * size_of::<T>()
+}
+
 impl RowTable {
+    /// Addresses of its large arrays, which are read at random.
+    #[must_use]
+    pub fn memory(&self) -> Vec<Range<usize>> {
+        vec![reserved(&self.slots), reserved(&self.entries), reserved(&self.cache)]
+    }
+
     /// An empty table. Reserves about 100 MB of address space, and touches nearly none of it.
     #[must_use]
     pub fn new() -> Self {

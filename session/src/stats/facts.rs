@@ -43,12 +43,11 @@ impl Packet {
         let mut packet = Self { ts, wire_bytes, ..Self::default() };
         if let Some(outer) = layers.first() {
             packet.reach = reach(outer);
-            if !matches!(outer.net, Net::Ip(_)) {
-                packet.non_ip = Some(outer.ethertype);
-            }
+            packet.non_ip = Some(outer.ethertype);
         }
         for layer in layers {
             if let Net::Ip(ip) = layer.net {
+                packet.non_ip = None;
                 packet.fragment |= ip.fragment != Fragment::Whole;
                 packet.reset = ip.tcp_flags.is_some_and(|flags| flags & RST != 0);
             }

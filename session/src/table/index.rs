@@ -3,6 +3,8 @@
 //! An entry is eight bytes, the low half of the hash and a slot number, so that a probe seldom leaves one
 //! cache line. It never grows: there are twice as many entries as slots.
 
+use std::ops::Range;
+
 /// No slot.
 pub(crate) const NONE: u32 = u32::MAX;
 
@@ -33,6 +35,12 @@ impl Index {
     /// Bytes reserved now.
     pub(crate) fn reserved_bytes(&self) -> u64 {
         u64::try_from(self.entries.len()).unwrap_or(0).saturating_mul(8)
+    }
+
+    /// Addresses of the entries.
+    pub(crate) fn memory(&self) -> Range<usize> {
+        let start = self.entries.as_ptr().addr();
+        start..start + size_of_val(&*self.entries)
     }
 
     fn at(&self, place: u32) -> u64 {

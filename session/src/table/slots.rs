@@ -5,7 +5,7 @@
 
 use super::log::Log;
 use super::refs::{Refs, near, wider};
-use super::vec_bytes;
+use super::{vec_bytes, vec_memory};
 use crate::history::Trail;
 use crate::input::{Origin, Place, has_ports, proto};
 use crate::inspect::Ends;
@@ -14,6 +14,7 @@ use crate::pair::{End, Pair};
 use crate::record::{Service, Uid, Volume};
 use crate::stats::{Flow, Sessions, Tally};
 use crate::tcp::Tcp;
+use std::ops::Range;
 
 /// What every packet touches, in two cache lines.
 #[derive(Clone, Copy, Debug, Default)]
@@ -184,6 +185,11 @@ impl Slots {
     /// Bytes reserved now.
     pub(crate) fn reserved_bytes(&self) -> u64 {
         vec_bytes(&self.warm) + vec_bytes(&self.cold) + vec_bytes(&self.free)
+    }
+
+    /// Addresses of the arrays.
+    pub(crate) fn memory(&self) -> [Range<usize>; 2] {
+        [vec_memory(&self.warm), vec_memory(&self.cold)]
     }
 
     /// Sessions held.

@@ -5,7 +5,8 @@
 //! through an array, so nothing is allocated and any session can leave at once.
 
 use super::index::NONE;
-use super::vec_bytes;
+use super::{vec_bytes, vec_memory};
+use std::ops::Range;
 
 /// Length of a tick, ns.
 const TICK: u64 = 100_000_000;
@@ -40,6 +41,11 @@ impl Wheel {
     /// Bytes a wheel for `slots` sessions takes.
     pub(crate) const fn bytes(slots: u64) -> u64 {
         TICKS * 4 + slots * size_of::<Link>() as u64
+    }
+
+    /// Addresses of the links.
+    pub(crate) fn memory(&self) -> Range<usize> {
+        vec_memory(&self.links)
     }
 
     /// Bytes reserved now.

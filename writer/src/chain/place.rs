@@ -1,7 +1,7 @@
 //! Where a packet goes, when frames and segments end: the slow path of the worker, once a frame.
 
 use super::open::{OpenFrame, OpenSegment, end_bytes, fits_hour, hour_over};
-use super::{BACK_OFF, BACK_OFF_MAX, Chain, Refused};
+use super::{BACK_OFF, BACK_OFF_MAX, Chain, Refused, row_table};
 use crate::config::WhenFull;
 use crate::segment::Link;
 use crate::sink::to_u64;
@@ -128,7 +128,7 @@ impl Chain {
             seq,
             hour: ts.hour(),
             link,
-            rows: self.spare_tables.pop().unwrap_or_default(),
+            rows: self.spare_tables.pop().unwrap_or_else(row_table),
             // Frame 0 is the header, made by the stage.
             next_number: 1,
             last_statistics: ts,

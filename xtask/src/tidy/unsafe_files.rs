@@ -22,7 +22,7 @@ pub(super) const LISTED: &[(&str, &str)] = &[
     ("index/src/mapped.rs", "maps a sidecar into memory"),
     ("writer/src/buffer.rs", "aligned memory that is read while it is filled"),
     ("writer/src/sink/uring.rs", "hands buffers to io_uring"),
-    ("writer/src/sys.rs", "statx for the alignment of O_DIRECT"),
+    ("writer/src/sys.rs", "statx for the alignment of O_DIRECT, madvise of tables"),
 ];
 
 const THIS: &str = "xtask/src/tidy/unsafe_files.rs";
