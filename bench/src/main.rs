@@ -30,7 +30,7 @@ enum Command {
     Line(Line),
     /// CPU time per packet of the stages of a recording, without network card and disk.
     ///
-    /// Packets of established TCP connections, in random order over all of them: the worst order for caches.
+    /// Packets of established TCP connections, in random order over all of them unless --train says otherwise.
     /// Header walk, session table, append (copy, index, compression, into a sink that keeps nothing), and all
     /// together with records and statistics, in one run, round by round; medians.
     Stages(Stages),
@@ -50,6 +50,10 @@ struct Stages {
     /// Packets of each measurement.
     #[arg(long, default_value_t = 4_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
     packets: u64,
+    /// Packets that a session sends in a row, while 31 others send theirs. 1 is random order, the worst for
+    /// caches; links carry trains.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    train: u32,
     /// Measurements of each stage; the median counts.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
@@ -101,11 +105,15 @@ fn run_stages(args: &Stages) -> Result<()> {
         level: args.level,
         packets: args.packets,
         rounds: args.rounds,
+        train: args.train,
     };
     let mut out = std::io::stdout();
     if !args.json {
-        let (bytes, level) = (args.bytes, args.level);
-        writeln!(out, "packets of {bytes} bytes, level {level:?}; ns of CPU time a packet\n")?;
+        let (bytes, level, train) = (args.bytes, args.level, args.train);
+        writeln!(
+            out,
+            "packets of {bytes} bytes in trains of {train}, level {level:?}; ns of CPU time a packet\n"
+        )?;
         writeln!(out, "{:>9}  {:<22} {:>8} {:>12}", "sessions", "stage", "worker", "all threads")?;
     }
     let mut all = Vec::new();

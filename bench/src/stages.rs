@@ -19,6 +19,8 @@ use tapedeck_writer::{Appended, Chain, ChainConfig, Level, SinkChoice, WhenFull}
 
 /// Packets of a batch, as a worker takes them.
 const BATCH: usize = 256;
+/// Trains of packets under way at once.
+const TRAINS: usize = 32;
 /// Room for the longest packet.
 const PACKET_BYTES: usize = 1514;
 /// Headers of Ethernet, IPv4 and TCP.
@@ -44,6 +46,9 @@ pub struct Options {
     pub packets: u64,
     /// Measurements of each stage.
     pub rounds: u32,
+    /// Packets that a session sends before another has its turn, while others send theirs; 1 is the worst
+    /// order for caches.
+    pub train: u32,
 }
 
 /// The cost of a stage.
@@ -152,7 +157,7 @@ fn one(stage: Stage, sessions: u32, options: &Options) -> Result<Cost> {
     if stage == Stage::All {
         way.tracker = desk.trackers("bench", &[0])?.pop();
     }
-    let mut traffic = Traffic::new(sessions, options.bytes);
+    let mut traffic = Traffic::new(sessions, options);
     // Opened first: that is another cost.
     while traffic.opened < sessions {
         traffic.open();
@@ -292,6 +297,10 @@ fn cpu_time(clock: ClockId) -> Result<Duration> {
 /// Packets of TCP connections.
 struct Traffic {
     bytes: usize,
+    /// Packets of a train.
+    train: u32,
+    /// Trains under way: session, and packets that are left.
+    trains: Vec<(u32, u32)>,
     /// What each side of a session sends next.
     streams: Vec<[u32; 2]>,
     /// Sessions whose handshake is done.
@@ -303,13 +312,15 @@ struct Traffic {
 }
 
 impl Traffic {
-    fn new(sessions: u32, bytes: usize) -> Self {
+    fn new(sessions: u32, options: &Options) -> Self {
         let count = usize::try_from(sessions).unwrap_or_default();
         let buffers = vec![[0; PACKET_BYTES]; BATCH];
         let lengths = Vec::with_capacity(BATCH);
         let streams = vec![[1_000, 500_000]; count];
         let random = 0x1234_5678_9abc_def1;
-        Self { bytes, streams, opened: 0, random, clock: START_NS, buffers, lengths }
+        let (bytes, train) = (options.bytes, options.train.max(1));
+        let trains = vec![(0, 0); TRAINS];
+        Self { bytes, train, trains, streams, opened: 0, random, clock: START_NS, buffers, lengths }
     }
 
     fn now(&self) -> Timestamp {
@@ -339,10 +350,15 @@ impl Traffic {
     /// A batch of data.
     fn talk(&mut self) {
         self.lengths.clear();
-        for _ in 0..BATCH {
+        for number in 0..BATCH {
             let random = next(&mut self.random);
-            let session = u32::try_from((random >> 33) % self.streams.len() as u64).unwrap_or_default();
-            let side = usize::from(random & 1 != 0);
+            let Some(train) = self.trains.get_mut(number % TRAINS) else { return };
+            if train.1 == 0 {
+                let session = (random >> 33) % self.streams.len() as u64;
+                *train = (u32::try_from(session).unwrap_or_default(), self.train);
+            }
+            train.1 -= 1;
+            let (session, side) = (train.0, usize::from(random & 1 != 0));
             self.segment(session, side, 0x10, self.bytes.saturating_sub(HEADERS));
         }
     }

@@ -8,6 +8,9 @@
 
 pub mod session;
 
+use tapedeck_index::table::journal::{BatchEncoder, encode_rows, encode_start};
+use tapedeck_index::table::stats::{StatsRow, to_batch};
+use tapedeck_index::table::{STATS, TableName};
 use tapedeck_index::journal;
 use tapedeck_index::name::SegmentName;
 use tapedeck_index::pcapng::{InterfaceInfo, SectionInfo};
@@ -203,5 +206,31 @@ pub fn journal() -> Vec<u8> {
     }
     journal::encode_tail(&mut file, 256, &[7; 44]);
     journal::encode_open_blocks(&mut file, 3, 0, &[0; 32]);
+    file
+}
+
+/// A journal of statistics with a few rows in two batches.
+pub fn table_journal() -> Vec<u8> {
+    let row = |key: &str, packets| StatsRow {
+        ts: Timestamp::from_nanos_saturating(1_700_000_000_000_000_000),
+        interface: "eth0".to_owned(),
+        sensor: "fuzz".to_owned(),
+        dimension: "protocol".to_owned(),
+        key: Some(key.to_owned()),
+        counts: [Some(packets); 13],
+        hosts: [Some(1.5), None],
+        sketches: [Some(vec![1, 12]), None],
+        activity: None,
+    };
+    let batch = |rows: &[StatsRow]| to_batch(rows).unwrap_or_else(|error| panic!("{error}"));
+    let batches = [batch(&[row("6", 3), row("17", 4)]), batch(&[row("1", 5)])];
+    let ts = Timestamp::from_nanos_saturating(1_700_000_000_000_000_000);
+    let name = TableName { t0: ts, t1: ts, sensor: "fuzz".to_owned(), run: 1, seq: 2 };
+    let (mut encoder, head) = BatchEncoder::new(&STATS.schema()).unwrap_or_else(|error| panic!("{error}"));
+    let mut file = Vec::new();
+    encode_start(&mut file, STATS.name, &name, &head);
+    for batch in &batches {
+        encode_rows(&mut file, &encoder.encode(batch).unwrap_or_else(|error| panic!("{error}")));
+    }
     file
 }

@@ -6,7 +6,10 @@ use aes_gcm::aead::{AeadInOut as _, KeyInit as _};
 use aes_gcm::{Aes128Gcm, Nonce};
 use hkdf::Hkdf;
 use sha2::Sha256;
-use tapedeck_session::{Ends, Probe, Service};
+use tapedeck_packet::{LinkType, Timestamp, Walk};
+use tapedeck_session::{
+    Config, Ends, Merger, Packet, Place, Probe, Record, RecordKind, Service, Table,
+};
 
 /// RFC 9001, 5.2.
 const SALT: [u8; 20] = [
@@ -106,4 +109,81 @@ pub fn initial(number: u8, frames: &[u8]) -> Vec<u8> {
     packet[0] ^= mask[0] & 0x0f;
     packet[number_at] ^= mask[1];
     packet
+}
+
+/// Bytes before each packet of a table: time, queue and what happens before it, length.
+const PACKET_HEAD: usize = 5;
+
+/// Feeds tables, and a merger behind them, the packets that `data` describes: seconds of time to pass, which of
+/// two queues, whether it was stored, length, bytes. What they count must be what came.
+pub fn table(data: &[u8]) {
+    let config = |chain| Config {
+        chain,
+        split: true,
+        max_sessions: 8,
+        max_evictions_per_second: 2,
+        max_inspectors: 2,
+        max_datagrams: 4,
+        max_holes: 2,
+        max_log_blocks: 8,
+        ..Config::default()
+    };
+    let mut tables: [Table<Probe>; 2] = [0, 1].map(|chain| Table::with_statistics(config(chain), 0));
+    let mut merger = Merger::new(config(2));
+    let (mut joined, mut pushed) = (Sums::default(), Sums::default());
+    let (mut walk, mut clock, mut rest) = (Walk::new(), 1_700_000_000_u64, data);
+    while let Some((head, behind)) = rest.split_first_chunk::<PACKET_HEAD>() {
+        let [seconds, way, frame, low, high] = *head;
+        let len = usize::from(u16::from_le_bytes([low, high])).min(behind.len());
+        let (bytes, next) = behind.split_at(len);
+        rest = next;
+        clock = if way & 2 == 0 { clock + u64::from(seconds) } else { clock - u64::from(seconds) };
+        let ts = Timestamp::from_nanos_saturating(clock * 1_000_000_000);
+        walk.run(LinkType::ETHERNET, bytes);
+        let original_bytes = u32::try_from(len).unwrap_or(u32::MAX);
+        let place = Place { segment: u32::from(frame >> 6), frame: u32::from(frame) };
+        let packet = Packet { ts, bytes, original_bytes, place, stored: way & 4 == 0 };
+        let mut records = Vec::new();
+        let [first, second] = &mut tables;
+        let table = if way & 1 == 0 { first } else { second };
+        table.stage(&mut |record| records.push(record)).push(&walk, &packet);
+        table.expire(ts, 4, &mut |record| records.push(record));
+        table.news(2, 2, &mut |record| records.push(record));
+        drop(table.close_minutes(ts));
+        pushed.packets += 1;
+        join(&mut merger, records, ts, &mut joined);
+    }
+    let end = Timestamp::from_nanos_saturating(clock * 1_000_000_000);
+    for table in &mut tables {
+        let mut records = Vec::new();
+        table.finish(&mut |record| records.push(record));
+        drop(table.close_all_minutes());
+        pushed.outside += table.counters().non_ip_packets;
+        assert!(table.reserved_bytes() <= config(0).memory_bytes());
+        join(&mut merger, records, end, &mut joined);
+    }
+    merger.finish(&mut |record| joined.add(&record));
+    assert_eq!(joined.packets, pushed.packets - pushed.outside);
+}
+
+/// Packets of sessions that travel in no other, and packets of none.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sums {
+    packets: u64,
+    outside: u64,
+}
+
+impl Sums {
+    fn add(&mut self, record: &Record) {
+        if !record.inner && record.kind != RecordKind::Open {
+            self.packets += record.orig.volume.packets + record.resp.volume.packets;
+        }
+    }
+}
+
+fn join(merger: &mut Merger, records: Vec<Record>, now: Timestamp, joined: &mut Sums) {
+    for record in records {
+        merger.push(record, &mut |record| joined.add(&record));
+    }
+    merger.expire(now, &mut |record| joined.add(&record));
 }

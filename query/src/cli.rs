@@ -67,8 +67,9 @@ Examples:
 Exit status: 0 = matches, whole answer; 1 = no match, whole answer; 3 = answer not whole; 2 = error.";
 
 const SQL_HELP: &str = "\
-Table: sessions, one row a record of a session; docs/schema.md has its columns. A session that lasts has
-several records: counts are those since the last one, *_total those since it began.
+Tables: sessions, one row a record of a session; stats, one row a minute, interface, dimension and key;
+docs/schema.md has the columns. A session that lasts has several records: counts are those since the
+last one, *_total those since it began.
 Times are UTC and exact to the nanosecond. A condition on ts_last or ts_interval opens only the files of
 those hours; one on a uid, Community ID or address skips row groups by Bloom filter.
 

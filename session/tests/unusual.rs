@@ -99,6 +99,12 @@ fn a_site_of_bursts() {
 }
 
 #[test]
+fn a_site_whose_hosts_come_and_go() {
+    four_are_found("churn", 111);
+    stays_quiet("churn", 112);
+}
+
+#[test]
 fn a_handful_of_hosts() {
     four_are_found("small", 109);
     stays_quiet("small", 110);

@@ -8,8 +8,9 @@ use crate::statistics::{Statistics, StatisticsCounts};
 use std::path::Path;
 use tapedeck_writer::{TableConfig, WriteError};
 
-/// Silent minutes between two packets of a file that count as watched: a day's.
-const FILE_FILL_MINUTES: u32 = 1_440;
+/// Silent minutes between two packets of a file that count as watched. What lies in a longer gap, the file
+/// does not say.
+const FILE_FILL_MINUTES: u32 = 60;
 
 /// What the packets come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,10 +1,11 @@
 //! Sessions and statistics, written by `record` and `import`, asked with `taperead`.
 
 use crate::reference::{read, read_bytes};
-use crate::tables::Packets;
-use crate::tools::{alone, bin, need_root, run, stderr, stdout, traces};
+use crate::tables::{Packets, number, rows, text};
+use crate::tools::{alone, bin, need_root, run, stderr, stdout, together, traces};
 use serde_json::Value;
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tapedeck_bench::link::Link;
@@ -137,4 +138,57 @@ fn open_sessions_are_there_while_recording() {
         assert_eq!(answer.status.code(), Some(0), "{}", stderr(&answer));
         assert_eq!(read_bytes(&answer.stdout).len(), read(&begin).len() + read(&end).len());
     }
+}
+
+/// SYN packets of so many (address, port) pairs that never come again, as a capture; a thousandth of a second
+/// apart.
+fn flood(file: &Path, packets: u32) {
+    let mut out = std::io::BufWriter::new(std::fs::File::create(file).unwrap());
+    // pcap with microseconds, Ethernet.
+    let header: [u32; 6] = [0xa1b2_c3d4, 0x0004_0002, 0, 0, 65_535, 1];
+    header.iter().for_each(|word| out.write_all(&word.to_le_bytes()).unwrap());
+    let mut frame = [0_u8; 60];
+    frame[12..14].copy_from_slice(&[8, 0]);
+    frame[14..24].copy_from_slice(&[0x45, 0, 0, 40, 0, 0, 0, 0, 64, 6]);
+    frame[30..34].copy_from_slice(&[192, 0, 2, 1]);
+    frame[36..38].copy_from_slice(&80_u16.to_be_bytes());
+    frame[46..49].copy_from_slice(&[0x50, 0x02, 0xff]);
+    for number in 0..packets {
+        frame[26..30].copy_from_slice(&(0x0a00_0000 + (number >> 8)).to_be_bytes());
+        frame[34..36].copy_from_slice(&(1_024 + u16::try_from(number & 0xff).unwrap()).to_be_bytes());
+        let head = [1_700_000_000 + number / 1_000_000, number % 1_000_000, 60, 60];
+        head.iter().for_each(|word| out.write_all(&word.to_le_bytes()).unwrap());
+        out.write_all(&frame).unwrap();
+    }
+    out.flush().unwrap();
+}
+
+/// More conversations than a table holds: the ledger and the records say what was coarsened, and every packet is
+/// counted all the same.
+#[test]
+fn a_flood_is_coarsened_and_the_ledger_says_so() {
+    const PACKETS: u32 = 200_000;
+    let _turn = together();
+    let dir = tempfile::tempdir().unwrap();
+    let (file, store) = (dir.path().join("flood.pcap"), dir.path().join("store"));
+    flood(&file, PACKETS);
+    let answer = std::process::Command::new(bin("tapedeck"))
+        .args(["import", "--max-sessions", "1000", "--store"])
+        .args([&store, &file])
+        .output()
+        .unwrap();
+    assert_eq!(answer.status.code(), Some(0), "{}", stderr(&answer));
+    let ledger: Value = serde_json::from_slice(&answer.stdout).unwrap();
+    let said = |key: &str| ledger["sessions"][key].as_i64().unwrap();
+    assert!(said("evicted") > 0 && said("coarse_packets") > 0, "{ledger}");
+    assert_eq!((said("records_lost"), said("minutes_lost"), said("open")), (0, 0, 0), "{ledger}");
+    // Each packet begins a session, or finds no room for it.
+    assert_eq!(said("sessions") + said("coarse_packets"), i64::from(PACKETS), "{ledger}");
+    let coarse = rows(&store, "sessions").iter().flat_map(|batch| {
+        let coarse = |row: &usize| text(batch, "record_type", *row) == Some("coarse");
+        (0..batch.num_rows()).filter(coarse).map(|row| number(batch, "orig_pkts", row)).collect::<Vec<_>>()
+    });
+    assert_eq!(coarse.sum::<i64>(), said("coarse_packets"), "{ledger}");
+    let counted = Packets::of(&store);
+    assert_eq!((counted.in_sessions, counted.in_minutes), (i64::from(PACKETS), i64::from(PACKETS)));
 }

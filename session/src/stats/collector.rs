@@ -47,7 +47,7 @@ pub struct Config {
     /// Slots of the session table.
     pub sessions: u32,
     /// A gap of at most so many minutes between two packets was silence: 0 where [`Collector::tick`] tells of
-    /// the time that passes (a live source); a day for a capture file.
+    /// the time that passes (a live source); an hour for a capture file.
     pub fill_minutes: u32,
     /// Chosen at random once in a run, the same for all its collectors.
     pub seed: u64,
