@@ -153,6 +153,12 @@ fn status_text(status: &Status) -> String {
         total.dropped.nic + total.dropped.queues.sum(),
         total.unaccounted
     );
+    let sessions = &ledger.sessions;
+    let _ = writeln!(
+        text,
+        "sessions {} open, {} begun  records {}  packets in coarse records {}  records lost {}",
+        sessions.open, sessions.sessions, sessions.records, sessions.coarse_packets, sessions.records_lost
+    );
     for queue in &ledger.queues {
         let _ = writeln!(
             text,

@@ -184,7 +184,8 @@ fn a_flood_is_coarsened_and_the_ledger_says_so() {
     assert_eq!((said("records_lost"), said("minutes_lost"), said("open")), (0, 0, 0), "{ledger}");
     // Each packet begins a session, or finds no room for it.
     assert_eq!(said("sessions") + said("coarse_packets"), i64::from(PACKETS), "{ledger}");
-    let coarse = rows(&store, "sessions").iter().flat_map(|batch| {
+    let batches = rows(&store, "sessions");
+    let coarse = batches.iter().flat_map(|batch| {
         let coarse = |row: &usize| text(batch, "record_type", *row) == Some("coarse");
         (0..batch.num_rows()).filter(coarse).map(|row| number(batch, "orig_pkts", row)).collect::<Vec<_>>()
     });

@@ -30,7 +30,7 @@ const LEAST_SESSIONS: f64 = 30.0;
 /// What stood out most in the past, and how much further one has to stand out: the second, since the greatest
 /// may itself have been unusual.
 const BAR_RANK: usize = 2;
-const BAR_MARGIN: f64 = 1.3;
+const BAR_MARGIN: f64 = 1.6;
 /// Hours that are one event.
 const EVENT_HOURS: u64 = 6;
 
