@@ -60,7 +60,8 @@ pub fn command(args: &DoctorArgs, page: Page) -> Result<(String, u8), Failure> {
         let failure = Failure::of(&error);
         error.hint().map_or(failure.clone(), |hint| failure.hint(hint))
     })?;
-    let wish = Wish { cpus: &cpus, chosen: asked.is_some(), ..Wish::default() };
+    let segment_bytes = plan::SEGMENT_BYTES;
+    let wish = Wish { cpus: &cpus, chosen: asked.is_some(), segment_bytes, ..Wish::default() };
     let mut facts = gather::before(&target, &wish);
     facts.stores = stores.iter().map(|store| disk::look(store, true)).collect();
     let findings = examine(&facts);
@@ -105,8 +106,8 @@ pub(crate) struct Checkup(Facts);
 impl Checkup {
     /// Looks at an interface that has been taken, before its sockets take memory.
     pub(crate) fn begin(target: &Target, plan: &RecordPlan, stores: &[PathBuf]) -> Self {
-        let sessions = plan.sessions.clone();
-        let wish = Wish { cpus: &plan.cpus, chosen: plan.cpus_named, sessions };
+        let (sessions, segment_bytes) = (plan.sessions.clone(), plan.segment_bytes);
+        let wish = Wish { cpus: &plan.cpus, chosen: plan.cpus_named, segment_bytes, sessions };
         let mut facts = gather::at_start(target, &wish);
         facts.stores = stores.iter().map(|store| disk::look(store, false)).collect();
         Self(facts)

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tapedeck_writer::Level;
 
 /// Stored bytes of a segment.
-const SEGMENT_BYTES: u64 = 1 << 30;
+pub(crate) const SEGMENT_BYTES: u64 = 1 << 30;
 /// Age of a segment.
 const SEGMENT_AGE: Duration = Duration::from_secs(60);
 

@@ -49,7 +49,8 @@ fn pause(interface: &str, card: &CardFacts, found: &mut Vec<Finding>) {
         found.push(Finding::warning(
             "pause",
             "the card sends pause frames",
-            "when its ring is full it asks the sender to wait: packets are lost there, where nobody counts them",
+            "when its ring is full it asks the sender to wait: packets are lost there, where nobody counts \
+             them",
             format!("ethtool -A {interface} autoneg off rx off tx off"),
         ));
     }

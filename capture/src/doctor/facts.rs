@@ -29,6 +29,8 @@ pub(crate) struct Facts {
     pub(crate) clock: ClockFacts,
     /// Kernel and privileges.
     pub(crate) kernel: KernelFacts,
+    /// Stored bytes of a segment; each queue has one open.
+    pub(crate) segment_bytes: u64,
     /// Where the packets would go.
     pub(crate) stores: Vec<StoreFacts>,
 }

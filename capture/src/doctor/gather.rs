@@ -34,6 +34,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) cpus: &'a [usize],
     /// They were named.
     pub(crate) chosen: bool,
+    /// Stored bytes of a segment.
+    pub(crate) segment_bytes: u64,
     /// Sessions.
     pub(crate) sessions: SessionOptions,
 }
@@ -98,6 +100,7 @@ fn common(target: &Target, wish: &Wish<'_>) -> Facts {
     let cores = cores(&target.name, &link.bus, wish);
     Facts {
         interface: target.name.clone(),
+        segment_bytes: wish.segment_bytes,
         offloads: offloads(ethtool),
         card: card(target),
         cores,

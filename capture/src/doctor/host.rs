@@ -86,7 +86,9 @@ fn kernel(kernel: &KernelFacts, found: &mut Vec<Finding>) {
         found.push(Finding::error(
             "kernel",
             format!("Linux {}.{}", version.0, version.1),
-            format!("tapedeck needs {major}.{minor}: jumbo frames and the books by cause of loss do not work before"),
+            format!(
+                "tapedeck needs {major}.{minor}: jumbo frames and the books by cause of loss do not work before"
+            ),
             "apt-get install linux-image-amd64 && reboot".into(),
         ));
     }

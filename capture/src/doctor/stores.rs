@@ -9,15 +9,13 @@ const IN_MEMORY: [&str; 2] = ["tmpfs", "ramfs"];
 /// File systems on the other side of a network, or of another process.
 const REMOTE: [&str; 12] =
     ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "virtiofs", "glusterfs", "lustre", "afs", "gfs2", "fuse"];
-/// Least room for each queue: an open segment of the default size.
-const SEGMENT_BYTES: u64 = 1 << 30;
 
 /// Each store.
 pub(crate) fn check(facts: &Facts, found: &mut Vec<Finding>) {
     for store in &facts.stores {
         writable(store, found);
         kind(&facts.interface, store, found);
-        space(facts.card.queues, store, found);
+        space(facts, store, found);
         if let Some(reason) = &store.sink_reason {
             let what = format!("{}: plain writes", store.store.display());
             let why = "without io_uring and O_DIRECT, the writer waits when the page cache is written back";
@@ -77,20 +75,19 @@ fn kind(interface: &str, store: &StoreFacts, found: &mut Vec<Finding>) {
     found.push(Finding::warning(id, format!("{name} is on {filesystem}"), why, mend));
 }
 
-fn space(queues: u32, store: &StoreFacts, found: &mut Vec<Finding>) {
+fn space(facts: &Facts, store: &StoreFacts, found: &mut Vec<Finding>) {
     let (Some(free), Some(size)) = (store.free_bytes, store.size_bytes) else { return };
-    let need = SEGMENT_BYTES.saturating_mul(u64::from(queues.max(1)));
-    let low = need.max(size / 20);
-    if free >= low {
+    let need = facts.segment_bytes.saturating_mul(u64::from(facts.card.queues.max(1)));
+    if free >= need.max(size / 20) {
         return;
     }
     let what = format!("{}: {} free of {}", store.store.display(), mib(free), mib(size));
     let mend = format!("du -xh --max-depth=3 {} | sort -h | tail -20", path_word(&store.mount));
+    let then = "what finds no room counts as `write_error`. The command shows what takes the room";
     found.push(if free < need {
-        let why = format!("an open segment per queue needs {}: what finds no room counts as `write_error`. The command shows what takes the room", mib(need));
+        let why = format!("the open segments of all queues take up to {}: {then}", mib(need));
         Finding::error("store-space", what, why, mend)
     } else {
-        let why = "less than a twentieth is left; what finds no room counts as `write_error`. The command shows what takes the room";
-        Finding::warning("store-space", what, why, mend)
+        Finding::warning("store-space", what, format!("less than a twentieth is left; {then}"), mend)
     });
 }

@@ -29,6 +29,7 @@ fn healthy() -> Facts {
             ..LinkFacts::default()
         },
         card: card(),
+        segment_bytes: 1 << 30,
         ladder: Ladder { mode: Some("zerocopy"), ..Ladder::default() },
         cores: CoreFacts {
             workers: vec![4, 5, 6, 7],
