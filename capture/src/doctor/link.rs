@@ -59,7 +59,8 @@ fn routes(interface: &str, link: &LinkFacts, found: &mut Vec<Finding>) {
                 id,
                 format!("the default route of {family} leaves through {interface}"),
                 "a recording takes every packet, so this host would be cut off; `record` refuses it \
-                 without --force",
+                 without --force. Record a port that only listens: the command cuts off whoever came in \
+                 through this one",
                 format!("ip {option}route del default dev {interface}"),
             ));
         }
