@@ -31,6 +31,12 @@ pub enum Command {
     /// without sealing. Exit code 0: ended as asked, also with drops; 2: could not start or go on, or ended by
     /// a second signal.
     Record(Box<RecordArgs>),
+    /// Find what would cost packets or fidelity, each with the command that mends it.
+    ///
+    /// Looks at an interface and its host, and changes nothing. Exit code 0: clean, or nothing but notes;
+    /// 1: something to mend (errors: a recording would not start or keep nothing; warnings: packets or
+    /// fidelity are at risk); 2: cannot look.
+    Doctor(DoctorArgs),
     /// Show what running recorders do: packets, losses by cause, workers. Exit code 0: one runs; 2: none.
     Status(StatusArgs),
     /// Store the packets of capture files: pcap, pcapng, snoop; plain, .gz, .zst or .lz4.
@@ -235,6 +241,23 @@ pub struct RecordArgs {
     /// How sessions are kept.
     #[command(flatten)]
     pub sessions: SessionArgs,
+}
+
+/// Arguments of `doctor`.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct DoctorArgs {
+    /// Interface to look at
+    #[arg(long, value_name = "IF")]
+    pub interface: String,
+    /// Folder that would be written to; may be repeated or a glob
+    #[arg(long, value_name = "DIR")]
+    pub store: Vec<PathBuf>,
+    /// CPUs for the workers, such as 2-5,8 [default: all this process may use]
+    #[arg(long, value_name = "LIST", value_parser = cpus)]
+    pub cpus: Option<CpuList>,
+    /// Print findings and facts as one JSON object
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// Options of `status`.

@@ -16,6 +16,18 @@ const RX_ENTRIES: u32 = 8192;
 /// Chunks per queue; twice the RX ring, so that a full ring never starves the NIC's own.
 const CHUNKS: u32 = 2 * RX_ENTRIES;
 
+/// Memory that packets of a queue arrive in, bytes, at this MTU.
+#[must_use]
+pub(crate) fn packet_memory_bytes(mode: Mode, mtu: u32) -> u64 {
+    match mode {
+        Mode::Packet => crate::packet_mmap::RING_BYTES,
+        _ => u64::from(CHUNKS) * u64::from(ChunkSize::for_mtu(mtu).0.bytes()),
+    }
+}
+
+/// Largest receive ring of a card that the chunks of a queue fill, beside its RX ring.
+pub(crate) const CARD_RING_MAX: u32 = CHUNKS - RX_ENTRIES;
+
 /// How packets come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {

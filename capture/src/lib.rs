@@ -9,6 +9,7 @@ mod claim;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod doctor;
 mod hints;
 pub mod identity;
 pub mod import;

@@ -108,6 +108,12 @@ impl Drop for InterfaceLock {
     }
 }
 
+/// Who holds interface `ifindex` of the caller's network namespace, if anybody does.
+pub(crate) fn holder_of(ifindex: u32) -> Option<Holder> {
+    let name = format!("{}-{ifindex}.lock", namespace());
+    folders().iter().find_map(|folder| alive(&folder.join(&name)))
+}
+
 /// Number of the caller's network namespace.
 pub(crate) fn namespace() -> u64 {
     fs::metadata("/proc/thread-self/ns/net").map_or(0, |meta| meta.ino())
@@ -208,10 +214,11 @@ mod tests {
         };
         let lock = InterfaceLock::take(ifindex, &holder).unwrap();
         assert!(holders().contains(&holder));
+        assert_eq!(holder_of(ifindex).as_ref(), Some(&holder));
         let refused = InterfaceLock::take(ifindex, &holder).unwrap_err();
         assert_eq!(refused.to_string(), format!("eth7 is being recorded by process {}", holder.pid));
         drop(lock);
-        assert!(!holders().contains(&holder));
+        assert!(!holders().contains(&holder) && holder_of(ifindex).is_none());
         drop(InterfaceLock::take(ifindex, &holder).unwrap());
     }
 }

@@ -15,7 +15,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use tapedeck_capture::cli::{Cli, Command};
 use tapedeck_capture::voice::Failure;
-use tapedeck_capture::{import, maintain, status, supervisor};
+use tapedeck_capture::{doctor, import, maintain, status, supervisor};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -45,12 +45,20 @@ fn run(cli: Cli) -> Result<(String, u8), Failure> {
     let mut say = |line: &str| speak(&format!("{line}\n"));
     match cli.command {
         Command::Record(args) => supervisor::command(*args, &mut say),
+        Command::Doctor(args) => doctor::command(&args, page()),
         Command::Status(args) => status::command(&args),
         Command::Import(args) => import::command(args, &mut say),
         Command::Recover(args) => maintain::recover(&args.store, &mut say),
         Command::Reindex(args) => maintain::reindex(&args.store, &args.segments, &mut say),
         Command::Verify(args) => maintain::verify(&args.store, &mut say),
     }
+}
+
+/// What stdout is printed on.
+fn page() -> doctor::Page {
+    let terminal = terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| width.0.into());
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.is_empty());
+    doctor::Page::new(terminal, variable("COLUMNS").as_deref(), variable("NO_COLOR").is_some())
 }
 
 /// Says something on stderr. Nobody listening (a closed pipe) is no reason to end a recording.

@@ -22,6 +22,9 @@ use tapedeck_packet::time::NANOS_PER_SEC;
 const BLOCK_BYTES: usize = 1 << 20;
 /// Blocks: 64 MiB to ride out a stall.
 const BLOCKS: usize = 64;
+/// Bytes of the whole ring.
+pub(crate) const RING_BYTES: u64 = 64 << 20;
+const _: () = assert!(RING_BYTES == (BLOCKS * BLOCK_BYTES) as u64);
 /// A block that is not full is handed over after this time.
 const RETIRE_MS: u32 = 20;
 /// `frame_size` means nothing in V3 beyond these limits.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tapedeck_writer::Level;
 
 /// Stored bytes of a segment.
-const SEGMENT_BYTES: u64 = 1 << 30;
+pub(crate) const SEGMENT_BYTES: u64 = 1 << 30;
 /// Age of a segment.
 const SEGMENT_AGE: Duration = Duration::from_secs(60);
 
@@ -81,6 +81,8 @@ pub struct RecordPlan {
     pub packets: Option<u64>,
     /// CPUs for the workers, worker i on CPU i mod n; empty = not pinned.
     pub cpus: Vec<usize>,
+    /// They were named, not chosen here.
+    pub cpus_named: bool,
     /// Set queue count and symmetric hashing.
     pub rss: bool,
     /// Also interfaces that carry the default route.
@@ -116,6 +118,7 @@ impl RecordPlan {
             duration: args.duration,
             packets: args.packets,
             cpus: choose_cpus(args.cpus.as_ref().map(|list| list.0.as_slice()))?,
+            cpus_named: args.cpus.is_some(),
             rss: args.rss,
             force: args.force,
             sessions: args.sessions.options(),
@@ -132,7 +135,7 @@ impl RecordPlan {
 }
 
 /// Folders as they are, globs as what they match. Each folder once.
-fn expand(stores: &[PathBuf]) -> Result<Vec<PathBuf>, PlanError> {
+pub(crate) fn expand(stores: &[PathBuf]) -> Result<Vec<PathBuf>, PlanError> {
     let mut found: Vec<PathBuf> = Vec::new();
     for store in stores {
         if store.as_os_str().is_empty() {
@@ -166,7 +169,7 @@ fn matches_of(pattern: &Path) -> Result<Vec<PathBuf>, PlanError> {
 }
 
 /// CPUs this process may use, cut to those asked for. A single one is not worth pinning to.
-fn choose_cpus(asked: Option<&[usize]>) -> Result<Vec<usize>, PlanError> {
+pub(crate) fn choose_cpus(asked: Option<&[usize]>) -> Result<Vec<usize>, PlanError> {
     let allowed = sched_getaffinity(Pid::from_raw(0)).unwrap_or_else(|_| CpuSet::new());
     let may = |cpu: usize| allowed.is_set(cpu).unwrap_or(false);
     match asked {

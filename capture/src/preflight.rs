@@ -101,6 +101,21 @@ impl Target {
     /// # Errors
     /// [`PreflightError`].
     pub(crate) fn find(name: &str, force: bool) -> Result<Self, PreflightError> {
+        let target = Self::look(name)?;
+        if !target.state.up {
+            return Err(PreflightError::Down(name.to_owned()));
+        }
+        if !force && default_routes(name).any() {
+            return Err(PreflightError::DefaultRoute(name.to_owned()));
+        }
+        Ok(target)
+    }
+
+    /// Finds the interface, whatever state it is in.
+    ///
+    /// # Errors
+    /// [`PreflightError`]: there is none of this name, or it is of a kind that is never recorded.
+    pub(crate) fn look(name: &str) -> Result<Self, PreflightError> {
         let io = |act| {
             let interface = name.to_owned();
             move |source| PreflightError::Io { interface, act, source }
@@ -110,27 +125,44 @@ impl Target {
         if !ETHERNET.contains(&state.hardware) {
             return Err(PreflightError::NotEthernet(name.to_owned()));
         }
-        if !state.up {
-            return Err(PreflightError::Down(name.to_owned()));
-        }
-        if !force && carries_default_route(name) {
-            return Err(PreflightError::DefaultRoute(name.to_owned()));
-        }
         let ethtool = Ethtool::open(name).map_err(io("open an ethtool socket for"))?;
         Ok(Self { name: name.to_owned(), ifindex, state, ethtool })
+    }
+
+    /// The interface's ethtool conversation.
+    pub(crate) fn ethtool(&self) -> &Ethtool {
+        &self.ethtool
     }
 
     /// Queues packets arrive on now.
     pub(crate) fn queues(&self) -> u32 {
         // Drivers without channels have the queues they were made with.
-        self.ethtool.channels().map_or(self.state.rx_queues, Channels::rx).max(1)
+        self.ethtool().channels().map_or(self.state.rx_queues, Channels::rx).max(1)
     }
 }
 
-/// Whether a default route of the caller's namespace leaves through `interface`.
-fn carries_default_route(interface: &str) -> bool {
+/// Default routes of the caller's namespace that leave through an interface.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DefaultRoutes {
+    /// Of IPv4.
+    pub(crate) v4: bool,
+    /// Of IPv6.
+    pub(crate) v6: bool,
+}
+
+impl DefaultRoutes {
+    fn any(self) -> bool {
+        self.v4 || self.v6
+    }
+}
+
+/// The default routes through `interface`.
+pub(crate) fn default_routes(interface: &str) -> DefaultRoutes {
     let read = |name: &str| fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
-    default_in_v4(&read("route"), interface) || default_in_v6(&read("ipv6_route"), interface)
+    DefaultRoutes {
+        v4: default_in_v4(&read("route"), interface),
+        v6: default_in_v6(&read("ipv6_route"), interface),
+    }
 }
 
 /// /proc/net/route: interface, destination, gateway, flags, use counts, metric, mask.

@@ -1,7 +1,8 @@
 //! Runs a recording from start to end.
 //!
 //! Start: interfaces checked and locked, stores recovered, offloads off; then per interface down the
-//! ladder ([`start`]): sockets bound, chains and workers running, and only then the program attached.
+//! ladder ([`start`]): sockets bound, chains and workers running, and only then the program attached; what
+//! the [doctor](crate::doctor) still finds is said.
 //! When all are in, the ready line. Run: each second the clock is sampled, the books are looked at and
 //! the status file is written ([`report`]). Stop, by signal, time, packet count or because no interface is
 //! left: each interface ends in steps ([`ending`]), while status and signals are looked after as before;

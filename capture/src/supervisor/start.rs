@@ -8,6 +8,7 @@ use super::{Active, Crew, RecordError, Run};
 use crate::books::{InterfaceBooks, QueueBooks};
 use crate::claim::Claim;
 use crate::cli::ModeWish;
+use crate::doctor::Checkup;
 use crate::identity;
 use crate::ladder::{Mode, Prepared, Rung, RungError, Sources};
 use crate::lock::{Holder, InterfaceLock};
@@ -88,7 +89,11 @@ pub(super) fn interfaces(
     let mut place = Place { plan, run, stores, seq, desk, next: 0 };
     for (target, lock) in locked {
         let claim = Claim::new(&target, plan.rss.then(|| plan.rss_queues()))?;
-        active.push(down_the_ladder(&target, &mut place, claim, lock)?);
+        // Before the sockets take the huge pages that are free.
+        let checkup = Checkup::begin(&target, plan, &plan.stores);
+        let (started, pages) = down_the_ladder(&target, &mut place, claim, lock)?;
+        checkup.end(&target, started.books.mode, pages);
+        active.push(started);
     }
     Ok(())
 }
@@ -127,7 +132,7 @@ fn down_the_ladder(
     place: &mut Place<'_>,
     mut claim: Claim,
     lock: InterfaceLock,
-) -> Result<Active, RecordError> {
+) -> Result<(Active, Option<Pages>), RecordError> {
     let modes: &[Mode] = match &place.plan.mode {
         ModeWish::Auto => &Mode::ALL,
         ModeWish::Only(mode) => std::slice::from_ref(mode),
@@ -149,10 +154,10 @@ fn down_the_ladder(
         }
         match try_mode(target, place, &rung, *mode) {
             Ok(started) => {
-                let Started { intake, books, workers } = started;
+                let Started { intake, books, workers, pages } = started;
                 let (stage, gone) = (Stage::Running, None);
                 let (claim, lock) = (Some(claim), Some(lock));
-                return Ok(Active { intake, books, workers, stage, gone, claim, lock });
+                return Ok((Active { intake, books, workers, stage, gone, claim, lock }, pages));
             }
             Err(Failure::Step(source)) => match next {
                 Some(next) => step_down(interface, *mode, *next, &source),
@@ -181,14 +186,11 @@ struct Started {
     intake: crate::ladder::Intake,
     books: InterfaceBooks,
     workers: Vec<Crew>,
+    pages: Option<Pages>,
 }
 
 fn try_mode(target: &Target, place: &mut Place<'_>, rung: &Rung, mode: Mode) -> Result<Started, Failure> {
     let Prepared { sources, mut intake, gauges, pages } = rung.prepare(mode)?;
-    if pages == Some(Pages::Small) {
-        let interface = &target.name;
-        tracing::warn!(interface, "no 2 MiB pages free (vm.nr_hugepages): packet memory uses 4 KiB pages");
-    }
     if let Some(why) = intake.program().and_then(|program| program.without_refusals()) {
         let interface = &target.name;
         tracing::warn!(
@@ -222,7 +224,7 @@ fn try_mode(target: &Target, place: &mut Place<'_>, rung: &Rung, mode: Mode) -> 
     let opened = hired.map_err(Failure::Fatal).and_then(|()| intake.open().map_err(Failure::Step));
     let Gang { books, workers, .. } = crew;
     match opened {
-        Ok(()) => Ok(Started { intake, books, workers }),
+        Ok(()) => Ok(Started { intake, books, workers, pages }),
         Err(failure) => {
             place.next = first;
             for queue in &books.queues {

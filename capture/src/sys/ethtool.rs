@@ -2,6 +2,10 @@
 //!
 //! The older of the two ethtool interfaces: it needs no generic netlink and every driver answers it.
 
+mod look;
+
+pub(crate) use look::Feature;
+
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -74,6 +78,12 @@ impl Hashing {
 }
 
 impl Channels {
+    /// Whether the device counts receiving and sending queues together: `ethtool -L IF combined N`.
+    pub(crate) fn are_combined(self) -> bool {
+        let [.., combined] = self.0;
+        combined > 0
+    }
+
     /// Queues packets arrive on.
     pub(crate) fn rx(self) -> u32 {
         let [.., rx, _, _, combined] = self.0;
@@ -117,6 +127,16 @@ impl Hashing {
             table: (0..queues.max(1)).cycle().take(self.table.len()).collect(),
             key: [0x6d, 0x5a].into_iter().cycle().take(self.key.len()).collect(),
         }
+    }
+
+    /// Length of the key, bytes.
+    pub(crate) fn key_len(&self) -> usize {
+        self.key.len()
+    }
+
+    /// Queues that the table names, each once.
+    pub(crate) fn queues_named(&self) -> usize {
+        self.table.iter().collect::<std::collections::BTreeSet<_>>().len()
     }
 
     /// A device without a table or a key cannot be told how to hash.
@@ -219,7 +239,10 @@ impl Ethtool {
         request.ifr_ifru.ifru_data = words.as_mut_ptr().cast();
         // SAFETY: the kernel reads and writes as many bytes behind `ifru_data` as the command in the
         // first word has: two words for flags and GRO, nine for channels, and for hashing six and what
-        // the third and fourth word say, for which the callers above have made room.
+        // the third and fourth word say, for which the callers above have made room. So have those in
+        // `look`: nine words for rings, four for pause frames and hashed fields, 23 for coalescing, 49
+        // for the driver; five for one set's size; three and eight a name for names, whose number is
+        // fixed for features; two and four a block for features, of which the second word counts room.
         let ret = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
         if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }

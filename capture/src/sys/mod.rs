@@ -8,9 +8,10 @@ pub(crate) mod ethtool;
 pub(crate) mod link_watch;
 #[expect(unsafe_code, reason = "mmap and munmap")]
 pub(crate) mod mapping;
+pub(crate) mod netdev;
 pub(crate) mod netlink;
 #[expect(unsafe_code, reason = "packet sockets: socket, bind, filter")]
 pub(crate) mod packet;
 pub(crate) mod poll;
-#[expect(unsafe_code, reason = "setsockopt and getsockopt")]
+#[expect(unsafe_code, reason = "setsockopt, getsockopt and adjtimex")]
 pub(crate) mod sockopt;

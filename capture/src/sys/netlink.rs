@@ -20,9 +20,12 @@ const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_STATS64: u16 = 23;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
+const IFLA_CARRIER: u16 = 33;
 const IFLA_XDP: u16 = 43;
 const IFLA_XDP_ATTACHED: u16 = 2;
 
+/// Position of rx_length_errors in `struct rtnl_link_stats64`.
+const RX_LENGTH_ERRORS: usize = 10;
 /// Position of rx_missed_errors in `struct rtnl_link_stats64`.
 const RX_MISSED_ERRORS: usize = 15;
 
@@ -45,6 +48,10 @@ pub(crate) struct LinkState {
     pub(crate) xdp_attached: bool,
     /// Packets the host missed for want of buffers, before any program or socket (rx_missed_errors).
     pub(crate) rx_missed: u64,
+    /// Frames the card refused for their length (rx_length_errors).
+    pub(crate) rx_length_errors: u64,
+    /// Something answers at the other end of the wire.
+    pub(crate) carrier: bool,
 }
 
 /// Asks for one interface.
@@ -92,8 +99,11 @@ fn parse(answer: &[u8]) -> io::Result<LinkState> {
             IFLA_MTU => state.mtu = word().ok_or_else(misfit)?,
             IFLA_NUM_RX_QUEUES => state.rx_queues = word().ok_or_else(misfit)?,
             IFLA_STATS64 => {
-                state.rx_missed = number::<8>(value, 8 * RX_MISSED_ERRORS).map_or(0, u64::from_ne_bytes);
+                let count = |place: usize| number::<8>(value, 8 * place).map_or(0, u64::from_ne_bytes);
+                state.rx_missed = count(RX_MISSED_ERRORS);
+                state.rx_length_errors = count(RX_LENGTH_ERRORS);
             }
+            IFLA_CARRIER => state.carrier = value.first().is_some_and(|up| *up != 0),
             IFLA_LINKINFO => {
                 state.kind = Attributes(value)
                     .find(|(name, _)| *name == IFLA_INFO_KIND)

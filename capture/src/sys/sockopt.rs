@@ -1,4 +1,4 @@
-//! Socket options with records that nix does not know.
+//! Calls with records that nix does not know: socket options, and the state of the clock.
 
 use std::io;
 use std::mem::size_of;
@@ -75,4 +75,42 @@ pub(crate) fn get<T: Plain>(
         return Err(io::Error::last_os_error());
     }
     if (len as usize) < least { Err(io::Error::from_raw_os_error(libc::EPROTO)) } else { Ok(value) }
+}
+
+/// What keeps the system clock right, and how well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ClockState {
+    /// A daemon holds the clock to a source of time.
+    pub(crate) synchronised: bool,
+    /// TAI minus UTC, seconds; 0 = nobody has told the kernel.
+    pub(crate) tai_offset_s: i32,
+    /// Largest error the daemon vouches for, microseconds.
+    pub(crate) error_max_us: i64,
+}
+
+/// Reads the state of the system clock.
+pub(crate) fn clock_state() -> io::Result<ClockState> {
+    // SAFETY: a record of integers, for which all zeroes is a value.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel reads and writes the whole of `state`; no mode is set, so it changes no clock.
+    let ret = unsafe { libc::adjtimex(&raw mut state) };
+    if ret < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(ClockState {
+        synchronised: state.status & libc::STA_UNSYNC == 0,
+        tai_offset_s: state.tai,
+        error_max_us: state.maxerror,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clock_has_a_state() {
+        let state = clock_state().unwrap();
+        assert!(state.error_max_us >= 0 && (0..100).contains(&state.tai_offset_s), "{state:?}");
+    }
 }
