@@ -33,6 +33,18 @@ pub enum SinkKind {
     Null,
 }
 
+impl SinkKind {
+    /// As status and messages call it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Uring => "io_uring",
+            Self::Plain => "plain",
+            Self::Null => "null",
+        }
+    }
+}
+
 /// A part of a buffer on its way to a file.
 #[derive(Clone, Debug)]
 pub(crate) struct Piece {

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tapedeck_index::pcapng::InterfaceInfo;
 use tapedeck_packet::LinkType;
-use tapedeck_writer::{Chain, ChainConfig, SinkKind};
+use tapedeck_writer::{Chain, ChainConfig};
 
 /// All about a store. `try_writes`: also what works there.
 pub(crate) fn look(store: &Path, try_writes: bool) -> StoreFacts {
@@ -73,10 +73,7 @@ fn sink(folder: &Path) -> Result<(&'static str, Option<String>), String> {
     let chain = Chain::start(ChainConfig { frame_buffers: 4, open_segments: 1, ..defaults });
     let chain = chain.map_err(|error| error.to_string())?;
     let (kind, reason) = chain.sink();
-    let name = match kind {
-        SinkKind::Uring => "io_uring",
-        SinkKind::Plain => "plain",
-    };
+    let name = kind.name();
     let reason = reason.map(str::to_owned);
     // Its threads are gone when the folder goes.
     let _ = chain.finish();

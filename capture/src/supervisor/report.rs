@@ -11,7 +11,6 @@ use crate::status::{Status, StatusFiles, WorkerStatus};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tapedeck_writer::SinkKind;
 
 /// Samples the clock and says when it jumps.
 pub(super) fn sample_clock(run: &Run, active: &[Active], quarantined: &mut bool) {
@@ -81,21 +80,12 @@ fn worker_status(interface: &str, books: &books::QueueBooks, crew: &Crew) -> Wor
         queue: crew.queue,
         cpu: crew.cpu,
         store: crew.store.clone(),
-        sink: chain.sink.map(|sink| sink_name(sink).to_owned()),
+        sink: chain.sink.map(|sink| sink.name().to_owned()),
         level: chain.level,
         regressions: read(&shared.regressions),
         oddities: read(&shared.unstamped) + read(&shared.misfits),
         missing: read(&shared.missing),
         segments: chain.segments_sealed,
-    }
-}
-
-/// Its name in messages and status.
-pub(super) fn sink_name(sink: SinkKind) -> &'static str {
-    match sink {
-        SinkKind::Uring => "io_uring",
-        SinkKind::Plain => "plain",
-        SinkKind::Null => "null",
     }
 }
 

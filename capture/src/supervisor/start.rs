@@ -283,7 +283,7 @@ impl Gang<'_> {
         let shared = Arc::new(Shared::default());
         let (sink, why_plain) = chain.sink();
         let on = cpu.map_or_else(|| "any".to_owned(), |cpu| cpu.to_string());
-        tracing::info!(interface, queue, cpu = on, store = %store.path.display(), sink = super::report::sink_name(sink), "worker");
+        tracing::info!(interface, queue, cpu = on, store = %store.path.display(), sink = sink.name(), "worker");
         if let Some(reason) = why_plain {
             tracing::warn!(interface, queue, reason, "no io_uring with O_DIRECT here: plain writes");
         }

@@ -30,7 +30,10 @@ const LEAST_SESSIONS: f64 = 30.0;
 /// What stood out most in the past, and how much further one has to stand out: the second, since the greatest
 /// may itself have been unusual.
 const BAR_RANK: usize = 2;
-const BAR_MARGIN: f64 = 1.6;
+const BAR_MARGIN: f64 = 1.3;
+/// Findings of a day that only have to stand out, and how far, as a multiple of that, further ones have to.
+const FREE_FINDINGS: usize = 2;
+const FURTHER_SEVERITY: f64 = 2.0;
 /// Hours that are one event.
 const EVENT_HOURS: u64 = 6;
 
@@ -115,10 +118,24 @@ pub fn unusual(hours: &Hours, from: UtcHour, to: UtcHour) -> Unusual {
             }
             found.extend(fold(hours, interface, hour, candidates));
         }
-        answer.findings.extend(join(found));
+        answer.findings.extend(spare(join(found)));
     }
     answer.findings.sort_by(|a, b| b.severity.total_cmp(&a.severity).then_with(|| a.from.cmp(&b.from)));
     answer
+}
+
+/// Leaves out what hardly stands out on a day on which other things do: the more numbers are looked at, the
+/// more of them stand out by chance, and who gets ten rows a day reads none.
+fn spare(mut findings: Vec<Finding>) -> Vec<Finding> {
+    findings.sort_by(|a, b| b.severity.total_cmp(&a.severity).then_with(|| a.from.cmp(&b.from)));
+    let mut of_day: HashMap<u64, usize> = HashMap::new();
+    findings.retain(|finding| {
+        let earlier = of_day.entry(day(finding.from)).or_default();
+        let kept = *earlier < FREE_FINDINGS || finding.severity >= FURTHER_SEVERITY;
+        *earlier += usize::from(kept);
+        kept
+    });
+    findings
 }
 
 fn judgeable(own: &BTreeMap<UtcHour, Hour>, hour: UtcHour) -> Result<&Hour, Reason> {
