@@ -193,3 +193,42 @@ fn a_flood_is_coarsened_and_the_ledger_says_so() {
     let counted = Packets::of(&store);
     assert_eq!((counted.in_sessions, counted.in_minutes), (i64::from(PACKETS), i64::from(PACKETS)));
 }
+
+/// What `taperead sessions` shows of a recording is there after a kill, before a recovery and after it, and its
+/// files are whole then.
+#[test]
+fn sessions_survive_a_kill() {
+    let _turn = alone();
+    let Some(folder) = traces("sessions after a kill") else { return };
+    if !need_root("sessions after a kill") {
+        return;
+    }
+    let file = folder.join("zeek-traces/wikipedia.pcap");
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let link = Link::make(1, 1500).unwrap();
+    let recorder = Recorder::start(&link, &store, &[]).unwrap();
+    replay(&link, &file);
+    let name = |session: &Value| (session["uid"].to_string(), session["orig_pkts_total"].to_string());
+    let ask = || sessions(&store, &[]).iter().map(name).collect::<BTreeMap<_, _>>();
+    let patience = Instant::now() + Duration::from_secs(20);
+    let mut before = ask();
+    // Until two answers are the same and hold all packets that were replayed.
+    while Instant::now() < patience {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = ask();
+        if now == before && now.len() > 20 {
+            break;
+        }
+        before = now;
+    }
+    assert!(before.len() > 20, "{before:?}");
+    recorder.kill().unwrap();
+    assert_eq!(ask(), before, "before the recovery");
+    let store_text = store.to_str().unwrap();
+    let recovery = run(bin("tapedeck"), &["recover", "--store", store_text]);
+    assert_eq!(recovery.status.code(), Some(0), "{}", stderr(&recovery));
+    assert_eq!(ask(), before, "after the recovery");
+    let check = run(bin("tapedeck"), &["verify", "--store", store_text]);
+    assert_eq!(check.status.code(), Some(0), "{}", stderr(&check));
+}
