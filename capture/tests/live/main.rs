@@ -6,6 +6,7 @@
 
 mod departure;
 mod disk;
+mod guest;
 mod operator;
 mod record;
 #[path = "../support/mod.rs"]
