@@ -20,8 +20,8 @@ use crate::demo::process::{self, Interrupt};
 use crate::packages;
 
 const QEMU: &str = "qemu-system-x86_64";
-/// Queue pairs of each card: virtio-net takes one more per CPU for XDP.
-const QUEUES: usize = 4;
+/// Queue pairs of each card, one for each CPU.
+const QUEUES: usize = 2;
 const CPUS: &str = "2";
 const MEMORY_MIB: &str = "2048";
 const POLL: Duration = Duration::from_millis(100);
