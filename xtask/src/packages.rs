@@ -67,7 +67,12 @@ const PACKAGES: &[Package] = &[
     header("libelf-dev", "libelf.h", "libbpf reads ELF objects"),
     header("zlib1g-dev", "zlib.h", "libbpf reads compressed ELF sections"),
     program("iproute2", "tc", &[For::Test, For::Demo, For::Guest], "namespaces, veth links, the mirror"),
-    program("ethtool", "ethtool", &[For::Test, For::Demo, For::Guest], "turns offloads off: frames as on the wire"),
+    program(
+        "ethtool",
+        "ethtool",
+        &[For::Test, For::Demo, For::Guest],
+        "turns offloads off: frames as on the wire",
+    ),
     program("iputils-ping", "ping", &[For::Test, For::Demo], "ICMP traffic"),
     program("tcpdump", "tcpdump", &[For::Test, For::Demo], "reads what we wrote: oracle for filters"),
     Package {

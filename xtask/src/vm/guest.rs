@@ -2,7 +2,7 @@
 //! other, says how each ended, and powers off.
 //!
 //! Its words go over the serial line to [`machine`](super::machine). It must never run on a real machine:
-//! it refuses unless it is process 1.
+//! it refuses unless it is process 1 and finds the list of checks.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,8 @@ use nix::kmod::{ModuleInitFlags, finit_module};
 use nix::mount::{MsFlags, mount};
 use nix::sys::reboot::{RebootMode, reboot};
 
-use super::machine::{RX_MAC, TX_MAC};
+use super::machine::{QUEUES, RX_MAC, TX_MAC};
+use super::output_of;
 
 /// Begins each line that is for the host.
 pub(crate) const WORD: &str = "tapedeck-vm: ";
@@ -27,13 +28,14 @@ pub(crate) const CHECKS: &str = "/vm/checks";
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// Longest time for one check.
 const LIMIT: Duration = Duration::from_secs(120);
-/// Lines of a failed check's output that are passed on.
+/// Lines of a failed check's output that are passed on, and what is shown of each, in characters.
 const LINES: usize = 40;
+const WIDTH: usize = 2000;
 const OUTPUT: &str = "/tmp/output";
 
 /// The life of the guest. Returns only when it cannot power off.
 pub(crate) fn run() -> Result<()> {
-    if std::process::id() != 1 {
+    if std::process::id() != 1 || !Path::new(CHECKS).exists() {
         bail!("this is for guests of `cargo xtask vm`");
     }
     match prepare().and_then(|cards| checks(&cards)) {
@@ -75,12 +77,15 @@ fn prepare() -> Result<Cards> {
     println!("{WORD}kernel {}", release.trim());
     let cards = Cards { tx: card(TX_MAC)?, rx: card(RX_MAC)? };
     for name in ["lo", &cards.tx, &cards.rx] {
-        let up = Command::new("ip").env("PATH", PATH).args(["link", "set", "dev", name, "up"]).status();
-        if !up.context("ip")?.success() {
-            bail!("{name} does not come up");
-        }
+        tool("ip", &["link", "set", "dev", name, "up"])?;
     }
+    // All of its queues: the driver takes those that are to spare for XDP, and packets come there, too.
+    tool("ethtool", &["-L", &cards.rx, "combined", &QUEUES.to_string()])?;
     Ok(cards)
+}
+
+fn tool(name: &str, arguments: &[&str]) -> Result<()> {
+    output_of(Command::new(name).env("PATH", PATH).args(arguments)).map(drop)
 }
 
 /// The interface with this address.
@@ -152,7 +157,7 @@ fn pass_on() {
     let said = String::from_utf8_lossy(&said);
     let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();
     for line in lines.iter().skip(lines.len().saturating_sub(LINES)) {
-        println!("{WORD}said {line}");
+        println!("{WORD}said {}", line.chars().take(WIDTH).collect::<String>());
     }
 }
 
@@ -163,7 +168,10 @@ mod tests {
     #[test]
     fn a_check_passes_only_if_its_one_test_ran() {
         assert_eq!(verdict("test result: ok. 1 passed; 0 failed; 0 ignored"), "passed");
-        assert_eq!(verdict("SKIPPED 1: not root\ntest result: ok. 1 passed; 0 failed; 0"), "skipped 1: not root");
+        assert_eq!(
+            verdict("SKIPPED 1: not root\ntest result: ok. 1 passed; 0 failed; 0"),
+            "skipped 1: not root"
+        );
         assert_eq!(verdict("test result: ok. 0 passed; 0 failed; 0 ignored; 3 filtered out"), "failed");
         assert_eq!(verdict("test result: FAILED. 0 passed; 1 failed"), "failed");
         assert_eq!(verdict(""), "failed");

@@ -147,8 +147,7 @@ mod tests {
         archive.add(Path::new("/a/b"), b"other").unwrap();
         assert_eq!(archive.names.iter().map(String::as_str).collect::<Vec<_>>(), ["a", "a/b", "a/c"]);
         let bytes = archive.finish().unwrap();
-        let starts: Vec<usize> =
-            (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"070701")).collect();
+        let starts: Vec<usize> = (0..bytes.len()).filter(|at| bytes[*at..].starts_with(b"070701")).collect();
         assert_eq!((starts.len(), bytes.len() % 4), (4, 0));
         assert!(starts.iter().all(|at| at % 4 == 0), "{starts:?}");
     }

@@ -53,10 +53,9 @@ impl Version {
         (number(0), number(1))
     }
 
-    /// For people: without Debian's suffixes.
+    /// For people: without the flavour.
     pub(crate) fn short(&self) -> &str {
-        let end = self.name.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(self.name.len());
-        self.name.get(..end).unwrap_or(&self.name)
+        self.name.split_once("-cloud").map_or(&self.name, |(short, _)| short)
     }
 }
 
@@ -129,14 +128,17 @@ fn unpack(version: &Version, packages: &[PathBuf], work: &Path) -> Result<()> {
         std::os::unix::fs::symlink("usr/lib", tree.join("lib")).context("lib")?;
     }
     let image = format!("vmlinuz-{}", version.name());
-    let places = [tree.join("boot").join(&image), tree.join("lib/modules").join(version.name()).join("vmlinuz")];
-    let image = places.iter().find(|path| path.is_file()).with_context(|| format!("no {image} in the packages"))?;
+    let places =
+        [tree.join("boot").join(&image), tree.join("lib/modules").join(version.name()).join("vmlinuz")];
+    let image =
+        places.iter().find(|path| path.is_file()).with_context(|| format!("no {image} in the packages"))?;
     fs::copy(image, work.join("kept/vmlinuz")).context("vmlinuz")?;
     output_of(packages::tool("depmod").arg("-b").arg(&tree).arg(version.name()))?;
     for (number, module) in load_order(version, &tree)?.iter().enumerate() {
         let name = module.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let stem = name.split('.').next().unwrap_or_default();
-        fs::write(work.join(format!("kept/{number:02}-{stem}.ko")), plain(module)?).context(stem.to_owned())?;
+        fs::write(work.join(format!("kept/{number:02}-{stem}.ko")), plain(module)?)
+            .context(stem.to_owned())?;
     }
     Ok(())
 }
@@ -193,7 +195,7 @@ mod tests {
         let versions: Vec<Version> = names.iter().map(|name| Version::named(name).unwrap()).collect();
         assert!(versions.is_sorted(), "{versions:?}");
         assert_eq!(versions[0].series(), (6, 1));
-        assert_eq!(versions[3].short(), "6.12.117");
+        assert_eq!(versions[3].short(), "6.12.117+deb13");
         assert_eq!(Version::named("cloud-amd64"), None);
     }
 }

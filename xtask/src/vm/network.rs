@@ -4,7 +4,7 @@
 //! guest: sender  ---> tap tx --- tc redirect ---> tap rx ---> recorder :guest
 //! ```
 //!
-//! Taps and not QEMU's own hub, because only they have several queues. The namespace carries the process id
+//! Taps and not QEMU's own hub, because only they have several queues; the one that is recorded does. The namespace carries the process id
 //! and a number in its name. This must never touch an interface that was there before.
 
 use std::path::Path;
@@ -52,7 +52,9 @@ impl Network {
         let network = Self { namespace: format!("tapedeck-vm-{}-{number}", std::process::id()) };
         output_of(packages::tool("ip").args(["netns", "add", &network.namespace]))?;
         for tap in [TX, RX] {
-            network.inside(&["ip", "tuntap", "add", "dev", tap, "mode", "tap", "multi_queue"]).context("a tap")?;
+            let mut add = vec!["ip", "tuntap", "add", "dev", tap, "mode", "tap"];
+            add.extend((tap == RX).then_some("multi_queue"));
+            network.inside(&add).context("a tap")?;
             // No address, no neighbour discovery: only the guest's packets travel here.
             let settings = ["addrgenmode", "none", "mtu", MTU, "txqueuelen", WAITING, "up"];
             network.inside(&[&["ip", "link", "set", "dev", tap], &settings[..]].concat())?;
