@@ -45,12 +45,13 @@ impl Archive {
             fs::write(&sources, &entry.text).with_context(|| format!("{}", sources.display()))?;
             fs::write(folder.join("apt/status"), "").context("apt/status")?;
             fs::write(folder.join("apt/entry"), entry.kind).context("apt/entry")?;
-            match output_of(archive.apt("apt-get")?.args(["update", "-q"])) {
-                Ok(_) => fs::write(&stamp, "").context("apt/updated")?,
+            let updated = output_of(archive.apt("apt-get")?.args(["update", "-q"]));
+            let known = archive.kernels().is_ok_and(|kernels| !kernels.is_empty());
+            match updated {
+                Ok(_) if known => fs::write(&stamp, "").context("apt/updated")?,
+                Ok(_) => bail!("the archive holds no kernel for guests"),
                 // A suite may be gone, or the network; what is known may do.
-                Err(error) if archive.kernels().is_ok_and(|kernels| !kernels.is_empty()) => {
-                    eprintln!("    the package lists are not those of today: {error:#}");
-                }
+                Err(error) if known => eprintln!("    the package lists are not those of today: {error:#}"),
                 Err(error) => return Err(error.context("the package lists cannot be had")),
             }
         }
@@ -114,6 +115,8 @@ impl Archive {
         }
         for option in [
             "APT::Sandbox::User=root",
+            // Also what can be had another time is an error now.
+            "APT::Update::Error-Mode=any",
             "Acquire::Languages=none",
             "Acquire::IndexTargets::deb::DEP-11::DefaultEnabled=false",
         ] {
