@@ -6,7 +6,7 @@
 //! step down that was not asked for (`--mode`), nor take one in silence.
 
 use crate::packet_mmap::{PacketError, PacketIntake, PacketSource};
-use crate::xsk::{BindMode, ChunkSize, Gauge, Pages, XskConfig, XskError, XskSocket};
+use crate::xsk::{BindMode, ChunkSize, Gauge, Pages, XskConfig, XskError, XskSocket, takes_pieces};
 use std::fmt;
 use std::os::fd::{AsFd as _, OwnedFd};
 use tapedeck_ebpf::{Mode as AttachMode, Program, ProgramError, QUEUES_MAX};
@@ -181,8 +181,14 @@ impl Rung {
         if self.queues > QUEUES_MAX {
             return Err(RungError::Queues(self.queues));
         }
-        let mut program = Program::load(self.utc_offset_ns)?;
-        let mut sockets = (0..self.queues).map(|queue| self.socket(queue)).collect::<Result<Vec<_>, _>>()?;
+        let pieces = takes_pieces();
+        let mut program = if pieces {
+            Program::load(self.utc_offset_ns)?
+        } else {
+            Program::load_for_one_piece(self.utc_offset_ns)?
+        };
+        let sockets = (0..self.queues).map(|queue| self.socket(queue, pieces));
+        let mut sockets = sockets.collect::<Result<Vec<_>, _>>()?;
         let mut late = Vec::new();
         let mut pending = Some(attach);
         if let Err(refused) = bind_all(&mut sockets, bind) {
@@ -214,8 +220,16 @@ impl Rung {
         Ok(Prepared { sources: Sources::Packet(source), intake, gauges: Vec::new(), pages: None })
     }
 
-    fn socket(&self, queue: u32) -> Result<XskSocket, XskError> {
+    fn socket(&self, queue: u32, pieces: bool) -> Result<XskSocket, XskError> {
         let (chunk, fragments) = ChunkSize::for_mtu(self.mtu);
+        if fragments && !pieces && queue == 0 {
+            tracing::warn!(
+                mtu = self.mtu,
+                "AF_XDP of this kernel takes no packet in several pieces (Linux 6.6 does): packets that do not \
+                 fit one page count as oversize; --mode packet takes them whole"
+            );
+        }
+        let fragments = fragments && pieces;
         let ifindex = self.ifindex;
         XskSocket::open(XskConfig {
             ifindex,

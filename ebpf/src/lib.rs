@@ -133,6 +133,13 @@ pub struct Program {
     attached: Option<OwnedFd>,
 }
 
+/// What is decided before the load.
+#[derive(Clone, Copy, Debug, Default)]
+struct Choice {
+    in_front_only: bool,
+    one_piece_only: bool,
+}
+
 impl Program {
     /// Loads the programs and creates their maps. `utc_offset_ns` is UTC minus CLOCK_MONOTONIC; it
     /// decides which second a packet is counted in.
@@ -141,7 +148,16 @@ impl Program {
     /// [`ProgramError::Load`] and [`ProgramError::Map`]. A kernel without the error tracepoint is not
     /// an error: see [`Program::without_refusals`].
     pub fn load(utc_offset_ns: u64) -> Result<Self, ProgramError> {
-        Self::load_choosing(utc_offset_ns, false)
+        Self::load_choosing(utc_offset_ns, Choice::default())
+    }
+
+    /// As [`Program::load`], for a kernel whose AF_XDP takes no packet in several pieces: such packets count
+    /// as [`Refusal::Oversize`] and are passed on.
+    ///
+    /// # Errors
+    /// As [`Program::load`].
+    pub fn load_for_one_piece(utc_offset_ns: u64) -> Result<Self, ProgramError> {
+        Self::load_choosing(utc_offset_ns, Choice { one_piece_only: true, ..Choice::default() })
     }
 
     /// As [`Program::load`], as if the driver had no metadata area: the metadata goes in front of the
@@ -151,16 +167,16 @@ impl Program {
     /// As [`Program::load`].
     #[doc(hidden)]
     pub fn load_in_front(utc_offset_ns: u64) -> Result<Self, ProgramError> {
-        Self::load_choosing(utc_offset_ns, true)
+        Self::load_choosing(utc_offset_ns, Choice { in_front_only: true, ..Choice::default() })
     }
 
-    fn load_choosing(utc_offset_ns: u64, in_front: bool) -> Result<Self, ProgramError> {
+    fn load_choosing(utc_offset_ns: u64, choice: Choice) -> Result<Self, ProgramError> {
         libbpf_rs::set_print(Some((PrintLevel::Info, print)));
-        match Self::load_with(utc_offset_ns, in_front, true) {
+        match Self::load_with(utc_offset_ns, choice, true) {
             Ok(program) => Ok(program),
             Err(ProgramError::Load { source, .. }) => {
                 // The tracing program needs the kernel's BTF; the XDP program does not.
-                let mut program = Self::load_with(utc_offset_ns, in_front, false)?;
+                let mut program = Self::load_with(utc_offset_ns, choice, false)?;
                 program.refusals = Err(format!("{source:#}"));
                 Ok(program)
             }
@@ -168,13 +184,14 @@ impl Program {
         }
     }
 
-    fn load_with(utc_offset_ns: u64, in_front: bool, with_refusals: bool) -> Result<Self, ProgramError> {
+    fn load_with(utc_offset_ns: u64, choice: Choice, with_refusals: bool) -> Result<Self, ProgramError> {
         LOG.take();
         let mut storage = MaybeUninit::uninit();
         let mut open = skel::TapedeckSkelBuilder::default().open(&mut storage).map_err(refused)?;
         open.progs.tapedeck_redirect_err.set_autoload(with_refusals);
         if let Some(chosen) = open.maps.rodata_data.as_deref_mut() {
-            chosen.in_front_only = u32::from(in_front);
+            chosen.in_front_only = u32::from(choice.in_front_only);
+            chosen.one_piece_only = u32::from(choice.one_piece_only);
         }
         let skel = open.load().map_err(refused)?;
         let handle = |map: &libbpf_rs::MapMut<'_>| MapHandle::try_from(map).map_err(refused);

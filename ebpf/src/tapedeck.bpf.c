@@ -48,6 +48,10 @@ struct {
 /* Set before the load: put the metadata in front although the driver has an area for it. */
 const volatile __u32 in_front_only = 0;
 
+/* Set before the load: this kernel refuses to redirect a packet in several pieces to a socket, and tells
+ * nobody (before Linux 6.6; xdp_do_redirect in net/core/filter.c). */
+const volatile __u32 one_piece_only = 0;
+
 /* The row of a queue on this CPU. */
 static __always_inline struct td_queue *row_of(__u32 queue)
 {
@@ -94,6 +98,15 @@ static __always_inline int write_meta(void *at, void *end, __u16 flags, const st
 	return 1;
 }
 
+/* True if the packet goes on beyond its first piece. No subtraction of pointers: that needs CAP_PERFMON. */
+static __always_inline int in_pieces(struct xdp_md *ctx, __u64 length)
+{
+	void *data = (void *)(long)ctx->data;
+	void *data_end = (void *)(long)ctx->data_end;
+
+	return length > 0xffff || data + length > data_end;
+}
+
 /* The loads of the packet's bounds stay where they are written: clang would otherwise fold those of
  * two branches into one with a computed offset, which the verifier refuses. */
 #define KEEP_APART() asm volatile("" ::: "memory")
@@ -125,6 +138,11 @@ int tapedeck_rx(struct xdp_md *ctx)
 	stamp.sequence = bpf_map_lookup_elem(&sequences, &queue);
 	if (!stamp.sequence || !bpf_map_lookup_elem(&xsks, &queue))
 		goto slot_empty;
+	if (one_piece_only && in_pieces(ctx, length)) {
+		row->total.refused[TD_OVERSIZE]++;
+		slot->refused[TD_OVERSIZE]++;
+		return XDP_PASS;
+	}
 	stamp.ktime_ns = now;
 	stamp.second = row->second;
 	stamp.length = length;

@@ -10,7 +10,7 @@ mod answer;
 mod lab;
 mod ledger;
 mod pcap;
-mod process;
+pub(crate) mod process;
 mod store;
 pub(crate) mod talk;
 mod traffic;

@@ -15,6 +15,7 @@ mod repo;
 mod steps;
 mod tidy;
 mod tiers;
+mod vm;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -37,6 +38,8 @@ enum Task {
     Test,
     /// The long tests: those with `soak` in their path, one after the other
     Soak,
+    /// The recorder on other kernels: guests in QEMU
+    Vm(vm::Options),
     /// House rules: which crate uses which, unsafe, sizes, leftovers, decision records
     Tidy,
     /// Pages that are made from the code: docs/schema.md
@@ -54,6 +57,9 @@ enum Task {
         /// Folder for the transcripts
         folder: PathBuf,
     },
+    /// The first process of a guest
+    #[command(hide = true)]
+    VmGuest,
 }
 
 fn main() -> ExitCode {
@@ -69,6 +75,10 @@ fn main() -> ExitCode {
 
 /// True if all is well.
 fn run(task: &Task) -> Result<bool> {
+    if matches!(task, Task::VmGuest) {
+        // There is no repository in a guest.
+        return vm::guest::run().map(|()| true);
+    }
     let root = repo::root()?;
     match task {
         Task::Demo(options) => demo::run(&root, options),
@@ -79,6 +89,8 @@ fn run(task: &Task) -> Result<bool> {
             Ok(true)
         }
         Task::Test => Ok(tiers::test(&root)),
+        Task::Vm(options) => vm::run(&root, options),
+        Task::VmGuest => Ok(false),
         Task::Soak => Ok(tiers::soak(&root)),
         Task::Tidy => clean(&tidy::run(&root)?),
         Task::Docs => docs::run(&root).map(|()| true),

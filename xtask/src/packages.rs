@@ -22,6 +22,8 @@ pub(crate) enum For {
     Demo,
     /// The demo with a trace of the user's.
     Replay,
+    /// Guests with other kernels.
+    Guest,
 }
 
 /// What shows that a package is there.
@@ -64,8 +66,13 @@ const PACKAGES: &[Package] = &[
     program("pkg-config", "pkg-config", &[For::Build], "finds the libraries that libbpf links"),
     header("libelf-dev", "libelf.h", "libbpf reads ELF objects"),
     header("zlib1g-dev", "zlib.h", "libbpf reads compressed ELF sections"),
-    program("iproute2", "tc", &[For::Test, For::Demo], "namespaces, veth links, the mirror"),
-    program("ethtool", "ethtool", &[For::Test, For::Demo], "turns offloads off: frames as on the wire"),
+    program("iproute2", "tc", &[For::Test, For::Demo, For::Guest], "namespaces, veth links, the mirror"),
+    program(
+        "ethtool",
+        "ethtool",
+        &[For::Test, For::Demo, For::Guest],
+        "turns offloads off: frames as on the wire",
+    ),
     program("iputils-ping", "ping", &[For::Test, For::Demo], "ICMP traffic"),
     program("tcpdump", "tcpdump", &[For::Test, For::Demo], "reads what we wrote: oracle for filters"),
     Package {
@@ -74,11 +81,15 @@ const PACKAGES: &[Package] = &[
         needed: &[For::Test, For::Demo],
         reason: "names of ports and protocols, which tcpdump looks up",
     },
-    program("zstd", "zstd", &[For::Test, For::Demo], "reads what we wrote: oracle for segments"),
+    program("zstd", "zstd", &[For::Test, For::Demo, For::Guest], "reads what we wrote: oracle for segments"),
     program("tshark", "tshark", &[For::Test], "reads what we wrote: oracle for pcapng and dissection"),
     program("wireshark-common", "capinfos", &[For::Test], "reads what we wrote: oracle for counts and times"),
     program("tcpreplay", "tcpreplay", &[For::Test, For::Replay], "plays captures onto a link"),
     program("python3", "python3", &[For::Test], "a conversation partner that is not ours"),
+    program("qemu-system-x86", "qemu-system-x86_64", &[For::Guest], "guests with other kernels"),
+    program("kmod", "modprobe", &[For::Guest], "which modules a guest loads, in which order"),
+    program("xz-utils", "xz", &[For::Guest], "unpacks modules"),
+    program("binutils", "strip", &[For::Guest], "makes programs small for a guest's memory"),
     Package {
         name: "python3-venv",
         sign: Sign::Module("ensurepip"),

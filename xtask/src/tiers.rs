@@ -1,7 +1,8 @@
 //! The tiers of checking: `test` for every change, `soak` for what takes long.
 //!
-//! The pipeline of `test`: packages -> tidy, licences, formatting -> clippy -> build -> tests -> doc tests. It
-//! must never skip in silence: what is left out stands in the summary with its reason.
+//! The pipeline of `test`: packages -> tidy, licences, formatting -> clippy -> build -> tests -> doc tests -> a
+//! guest with the newest kernel. It must never skip in silence: what is left out stands in the summary with
+//! its reason.
 
 use std::env;
 use std::path::Path;
@@ -11,7 +12,7 @@ use anyhow::{Result, bail};
 use crate::outcome::{Outcome, Runner};
 use crate::packages::{self, For};
 use crate::steps::{self, Steps};
-use crate::{licences, repo, tidy};
+use crate::{licences, repo, tidy, vm};
 
 /// Folder of real captures; without it the tests use their own fixtures only.
 const TRACES: &str = "TAPEDECK_TRACES";
@@ -39,12 +40,27 @@ pub(crate) fn test(root: &Path) -> bool {
             command.args(["test", "--locked", "--workspace", "--doc", "--no-fail-fast"]);
             steps::tests(command, Runner::Libtest, &mut tests)
         });
+        guest(root, &mut steps, &mut tests);
     } else {
         steps.not_run("tests", "the build failed");
         steps.not_run("doc tests", "the build failed");
+        steps.not_run("guest", "the build failed");
     }
     tests.skip("SKIPPED the long tests: `cargo xtask soak` runs them");
     steps.sum_up(&tests)
+}
+
+/// The newest kernel in a guest, where QEMU and a kernel can be had.
+fn guest(root: &Path, steps: &mut Steps, tests: &mut Outcome) {
+    match vm::obtain(root) {
+        Ok(kernel) => {
+            steps.run("guest", || vm::one_guest(root, &kernel));
+        }
+        Err(error) => {
+            let why = format!("{error:#}").replace('\n', " ");
+            tests.skip(&format!("SKIPPED the guest with the newest kernel: {why}"));
+        }
+    }
 }
 
 /// The long tier. True if all is well.

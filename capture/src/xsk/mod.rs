@@ -22,5 +22,5 @@ mod source;
 mod umem;
 
 pub use ring::Gauge;
-pub use socket::{Batch, BindMode, Stats, XskConfig, XskError, XskSocket};
+pub use socket::{Batch, BindMode, Stats, XskConfig, XskError, XskSocket, takes_pieces};
 pub use umem::{ChunkSize, Pages};

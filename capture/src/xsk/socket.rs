@@ -424,6 +424,17 @@ fn packet(bytes: &[u8], meta: Option<Meta>) -> XskPacket<'_> {
 
 const COMPLETION_ENTRIES: u32 = 2;
 
+/// True if this kernel's AF_XDP takes packets in several pieces (Linux 6.6 and later).
+#[must_use]
+pub fn takes_pieces() -> bool {
+    // Unknown flags are refused with EINVAL before the interface, which does not exist, is looked for
+    // (`xsk_bind`, net/xdp/xsk.c).
+    const NO_INTERFACE: u32 = i32::MAX.unsigned_abs();
+    let flags = libc::XDP_COPY | libc::XDP_USE_SG;
+    let refused = socket().and_then(|fd| bind(&fd, NO_INTERFACE, 0, flags));
+    !refused.is_err_and(|error| error.raw_os_error() == Some(libc::EINVAL))
+}
+
 fn socket() -> io::Result<OwnedFd> {
     // SAFETY: plain arguments; the result is checked.
     let fd = unsafe { libc::socket(libc::AF_XDP, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0) };

@@ -7,6 +7,7 @@
 mod departure;
 mod disk;
 mod doctor;
+mod guest;
 mod operator;
 mod record;
 #[path = "../support/mod.rs"]

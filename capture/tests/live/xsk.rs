@@ -194,6 +194,27 @@ fn tags_and_jumbo_packets_come_back_whole() {
     }
 }
 
+/// The program for kernels whose sockets take no packet in several pieces, on one that does.
+#[test]
+fn pieces_that_a_kernel_cannot_take_are_counted() {
+    live!();
+    let net = Net::new(1, 9000);
+    let mut program = Program::load_for_one_piece(0).unwrap();
+    let mut socket = open(&net, 0, 1500, 512);
+    socket.bind(BindMode::Copy).unwrap();
+    program.set_socket(0, socket.as_fd()).unwrap();
+    program.attach(net.rx_index(), Mode::Native).unwrap();
+    let sender = net.sender();
+    for number in 0..100 {
+        assert!(sender.send(&numbered(0, number, if number % 2 == 0 { 9014 } else { 1514 }, &[])));
+        std::thread::sleep(Duration::from_micros(100));
+    }
+    let totals = settled(&program, 1, 100)[0];
+    let arrived = collect(&mut [socket], 0, 50, 1514);
+    assert_eq!((totals.packets, totals.refused(Refusal::Oversize), totals.delivered()), (100, 50, 50));
+    assert!(arrived[0].iter().map(|packet| packet.1).eq((0..100).filter(|number| number % 2 == 1)));
+}
+
 #[test]
 fn detaching_leaves_what_arrived_readable() {
     live!();

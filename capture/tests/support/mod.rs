@@ -149,6 +149,18 @@ pub(crate) fn run(program: &str, args: &[&str]) -> String {
     String::from_utf8(out.stdout).expect("text")
 }
 
+/// Tells the kernel how far TAI is from UTC, in seconds.
+pub(crate) fn set_tai_offset(seconds: i64) {
+    // SAFETY: a record of integers, for which all zeroes is a value.
+    let mut request: libc::timex = unsafe { std::mem::zeroed() };
+    request.modes = libc::ADJ_TAI;
+    request.constant = seconds;
+    // SAFETY: the kernel reads and writes the record, which lives through the call.
+    let ret = unsafe { libc::adjtimex(&raw mut request) };
+    assert!(ret >= 0, "adjtimex: {}", std::io::Error::last_os_error());
+    assert_eq!(i64::from(request.tai), seconds, "the kernel's TAI offset");
+}
+
 /// A raw packet socket bound to one interface.
 pub(crate) struct Sender {
     fd: OwnedFd,

@@ -102,8 +102,13 @@ impl Ended {
 
 /// `tapedeck record` on the receiving end of `net`.
 pub(crate) fn record_command(net: &Net, store: &Path, args: &[&str]) -> Command {
+    record_on(&net.rx, store, args)
+}
+
+/// `tapedeck record` on an interface.
+pub(crate) fn record_on(interface: &str, store: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tapedeck"));
-    command.args(["record", "--interface", &net.rx, "--store"]).arg(store).args(args);
+    command.args(["record", "--interface", interface, "--store"]).arg(store).args(args);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
 }
