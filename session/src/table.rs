@@ -404,10 +404,12 @@ impl<'p, P: Inspector> Stage<'_, '_, 'p, P> {
             table.now = table.now.max(packet.ts.nanos());
         }
         if let Some(statistics) = &mut table.statistics {
-            let counted = stats::Packet::new(walk, packet.ts, packet.original_bytes);
             match layers.checked_sub(1).and_then(|last| free.get_mut(last)) {
-                Some(innermost) => (innermost.innermost, innermost.counted) = (true, counted),
-                None => statistics.packet(&counted, None),
+                Some(layer) => {
+                    layer.innermost = true;
+                    layer.counted.read(walk, packet.ts, packet.original_bytes);
+                }
+                None => statistics.packet(&stats::Packet::new(walk, packet.ts, packet.original_bytes), None),
             }
         }
         self.used += layers;

@@ -39,25 +39,32 @@ impl Packet {
     /// The facts of a packet that was walked.
     #[must_use]
     pub fn new(walk: &Walk, ts: Timestamp, wire_bytes: u32) -> Self {
+        let mut packet = Self::default();
+        packet.read(walk, ts, wire_bytes);
+        packet
+    }
+
+    /// The same in its place, field by field: what is built elsewhere and copied, the copy has to wait for.
+    #[inline]
+    pub(crate) fn read(&mut self, walk: &Walk, ts: Timestamp, wire_bytes: u32) {
         let layers = walk.layers();
-        let mut packet = Self { ts, wire_bytes, ..Self::default() };
-        if let Some(outer) = layers.first() {
-            packet.reach = reach(outer);
-            packet.non_ip = Some(outer.ethertype);
-        }
+        (self.ts, self.wire_bytes) = (ts, wire_bytes);
+        (self.fragment, self.reset) = (false, false);
+        self.reach = layers.first().map(reach).unwrap_or_default();
+        self.non_ip = layers.first().map(|outer| outer.ethertype);
         for layer in layers {
-            if let Net::Ip(ip) = layer.net {
-                packet.non_ip = None;
-                packet.fragment |= ip.fragment != Fragment::Whole;
-                packet.reset = ip.tcp_flags.is_some_and(|flags| flags & RST != 0);
+            if let Net::Ip(ip) = &layer.net {
+                self.non_ip = None;
+                self.fragment |= ip.fragment != Fragment::Whole;
+                self.reset = ip.tcp_flags.is_some_and(|flags| flags & RST != 0);
             }
         }
-        packet
     }
 }
 
+#[inline]
 fn reach(layer: &Layer) -> Reach {
-    match (layer.macs, layer.net) {
+    match (&layer.macs, &layer.net) {
         (Some(macs), _) if macs.dst == [0xff; 6] => Reach::Broadcast,
         (Some(macs), _) if macs.dst[0] & 1 != 0 => Reach::Multicast,
         (Some(_), _) => Reach::Unicast,
