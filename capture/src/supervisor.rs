@@ -37,6 +37,7 @@ use crate::voice::Failure;
 use crate::worker::{Ended, Phase};
 use ending::Stage;
 use signals::Signals;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -146,6 +147,7 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
         began: Instant::now(),
         next_second: Instant::now() + SECOND,
         quarantined: false,
+        unheard: BTreeSet::new(),
         stopping: false,
         trouble: None,
     };
@@ -173,6 +175,8 @@ struct Session<'p> {
     next_second: Instant,
     /// The operator knows that the clock is not believed.
     quarantined: bool,
+    /// Interfaces of which the operator knows that packets come where nobody listens.
+    unheard: BTreeSet<String>,
     stopping: bool,
     trouble: Option<RecordError>,
 }
@@ -273,7 +277,14 @@ impl Session<'_> {
         self.next_second += SECOND;
         report::sample_clock(&self.run, &self.active, &mut self.quarantined);
         let sessions = self.desk.entry(&sessions(&self.active));
-        let reported = report::report(&self.run, &self.active, sessions, &self.plan.stores, &mut self.files);
+        let reported = report::report(
+            &self.run,
+            &self.active,
+            sessions,
+            &self.plan.stores,
+            &mut self.files,
+            &mut self.unheard,
+        );
         if let Err(error) = reported {
             self.trouble.get_or_insert(error);
             self.stop();

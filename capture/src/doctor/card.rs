@@ -19,6 +19,7 @@ pub(crate) fn check(facts: &Facts, found: &mut Vec<Finding>) {
     pause(interface, card, found);
     moderation(interface, card, found);
     queues(interface, facts, found);
+    spare_queues(interface, &facts.link.driver, card, found);
     if let Some(hash) = &card.hash
         && card.queues > 1
     {
@@ -93,6 +94,21 @@ fn queues(interface: &str, facts: &Facts, found: &mut Vec<Finding>) {
         }
         None => Finding::note("queues", what, why),
     });
+}
+
+/// virtio-net takes spare queues into use once a program is attached, and spreads packets over them: workers
+/// listen on those that were there before.
+fn spare_queues(interface: &str, driver: &str, card: &CardFacts, found: &mut Vec<Finding>) {
+    let Some(most) = card.queues_max.filter(|most| driver == "virtio_net" && *most > card.queues) else {
+        return;
+    };
+    let word = card.queue_word.unwrap_or("combined");
+    found.push(Finding::error(
+        "spare-queues",
+        format!("{} queues of {most} are in use", card.queues),
+        "the card takes others into use when the recording begins, and what comes on them counts as `unbound`",
+        format!("ethtool -L {interface} {word} {most}"),
+    ));
 }
 
 fn symmetry(interface: &str, driver: &str, card: &CardFacts, hash: &HashFacts, found: &mut Vec<Finding>) {

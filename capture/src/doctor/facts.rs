@@ -74,6 +74,8 @@ pub(crate) struct OffloadFacts {
 pub(crate) struct CardFacts {
     /// Queues packets arrive on.
     pub(crate) queues: u32,
+    /// Most it can have, where the driver tells.
+    pub(crate) queues_max: Option<u32>,
     /// Word of `ethtool -L` for them, where the driver can be told.
     pub(crate) queue_word: Option<&'static str>,
     /// Entries of the receive ring.

@@ -13,8 +13,9 @@ use crate::ladder::{self, Mode};
 use crate::lock;
 use crate::preflight::{self, Target};
 use crate::sessions::SessionOptions;
+use crate::sys::ethtool::{Channels, Ethtool};
+use crate::sys::netdev;
 use crate::sys::sockopt;
-use crate::sys::{ethtool::Ethtool, netdev};
 use std::fs;
 use std::path::Path;
 use tapedeck_ebpf::Program;
@@ -129,6 +130,7 @@ fn card(target: &Target) -> CardFacts {
     let word = |combined: bool| if combined { "combined" } else { "rx" };
     CardFacts {
         queues: target.queues(),
+        queues_max: ethtool.channels().ok().map(Channels::rx_max),
         queue_word: ethtool.channels().ok().map(|channels| word(channels.are_combined())),
         ring: ring.map(|ring| ring.entries),
         ring_max: ring.map(|ring| ring.max),

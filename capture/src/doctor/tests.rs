@@ -79,6 +79,7 @@ fn healthy() -> Facts {
 fn card() -> CardFacts {
     CardFacts {
         queues: 4,
+        queues_max: Some(16),
         queue_word: Some("combined"),
         ring: Some(8160),
         ring_max: Some(8160),
@@ -118,6 +119,10 @@ const WRONG: &[(&str, Severity, &str, Spoil)] = &[
     ("interrupt-wait", Severity::Warning, "rx-usecs 50", |f| f.card.interrupt_wait_us = Some(1000)),
     ("interrupt-wait", Severity::Note, "adaptive-rx off", |f| f.card.interrupt_wait_adaptive = Some(true)),
     ("queues", Severity::Warning, "ethtool -L eth1 combined 2", |f| f.cores.workers = vec![4, 5]),
+    ("spare-queues", Severity::Error, "ethtool -L eth1 combined 8", |f| {
+        f.link.driver = "virtio_net".into();
+        f.card.queues_max = Some(8);
+    }),
     ("rss-asymmetric", Severity::Warning, "hkey 6d:5a:6d:5a equal 4", |f| {
         f.card.hash = Some(HashFacts { symmetric: false, key_bytes: 4, ..HashFacts::default() });
     }),

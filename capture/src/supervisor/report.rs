@@ -8,6 +8,7 @@ use crate::clock::{self, Change};
 use crate::identity;
 use crate::ledger::{Ledger, SessionEntry};
 use crate::status::{Status, StatusFiles, WorkerStatus};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -52,8 +53,10 @@ pub(super) fn report(
     sessions: SessionEntry,
     stores: &[PathBuf],
     files: &mut StatusFiles,
+    unheard: &mut BTreeSet<String>,
 ) -> Result<(), RecordError> {
     let ledger = ledger(run, active, sessions)?;
+    complain_of_unheard(active, &ledger, unheard);
     let mut workers = Vec::new();
     for one in active {
         for (books, crew) in one.books.queues.iter().zip(&one.workers) {
@@ -69,6 +72,26 @@ pub(super) fn report(
         tracing::debug!(%error, "cannot write the status anywhere");
     }
     Ok(())
+}
+
+/// Says once of each interface that packets arrive on queues that nobody listens on.
+fn complain_of_unheard(active: &[Active], ledger: &Ledger, told: &mut BTreeSet<String>) {
+    for books in active.iter().map(|one| &one.books) {
+        let interface = &books.interface;
+        let heard = |queue: u32| books.queues.iter().any(|ours| ours.queue == queue);
+        let unheard = ledger
+            .queues
+            .iter()
+            .any(|entry| entry.interface == *interface && entry.counts.seen > 0 && !heard(entry.queue));
+        if unheard && told.insert(interface.clone()) {
+            tracing::error!(
+                interface,
+                "packets arrive on queues that the card opened after the recording began; they count as \
+                 `unbound`. Mend: end the recording, `ethtool -L {interface} combined N` with the largest N that \
+                 `ethtool -l {interface}` shows, begin again"
+            );
+        }
+    }
 }
 
 fn worker_status(interface: &str, books: &books::QueueBooks, crew: &Crew) -> WorkerStatus {
