@@ -156,6 +156,15 @@ fn timeout_of<'t>(times: &'t mut Timeouts, name: &str) -> Option<&'t mut u64> {
     })
 }
 
+/// Reads a number of bytes to keep.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn snaplen(text: &str) -> Result<u32, String> {
+    let fits = |number: &u32| (64..=262_144).contains(number);
+    text.parse().ok().filter(fits).ok_or_else(|| format!("`{text}` is not a number from 64 to 262144"))
+}
+
 /// Reads a number of sessions.
 ///
 /// # Errors
@@ -222,6 +231,10 @@ pub struct RecordArgs {
     /// Compression: auto, off, or a zstd level from -7 to 19 [default: auto]
     #[arg(long, value_name = "LEVEL", value_parser = units::level, allow_hyphen_values = true)]
     pub level: Option<Level>,
+    /// Keep only the first N bytes of each packet, 64 to 262144; its length on the wire is kept, and what was cut
+    /// is counted [default: all]
+    #[arg(long, value_name = "N", value_parser = snaplen)]
+    pub snaplen: Option<u32>,
     /// Stop after this time, counted from the ready line
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub duration: Option<Duration>,

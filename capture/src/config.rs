@@ -50,6 +50,7 @@ struct RecordFile {
     segment_size: Option<Scalar>,
     segment_age: Option<Scalar>,
     level: Option<Scalar>,
+    snaplen: Option<Scalar>,
     duration: Option<Scalar>,
     packets: Option<u64>,
     cpus: Option<Scalar>,
@@ -157,6 +158,7 @@ fn merge(typed: RecordArgs, path: &Path, text: &str) -> Result<RecordArgs, Confi
         )?),
         segment_age: typed.segment_age.or(value(path, "segment-age", file.segment_age, units::duration)?),
         level: typed.level.or(value(path, "level", file.level, units::level)?),
+        snaplen: typed.snaplen.or(value(path, "snaplen", file.snaplen, cli::snaplen)?),
         duration: typed.duration.or(value(path, "duration", file.duration, units::duration)?),
         packets: typed.packets.or(file.packets),
         cpus: typed.cpus.or(value(path, "cpus", file.cpus, cli::cpus)?),
@@ -191,7 +193,7 @@ mod tests {
     fn every_key_means_what_its_option_means() {
         let text = "interface = ['eth1', 'eth2']\nstore = '/data'\nmode = 'skb'\nsegment-size = '2MiB'\n\
                     segment-age = 30\nlevel = -3\nduration = '1h'\npackets = 9\ncpus = '2-3'\nrss = true\n\
-                    force = true\nmax-sessions = 5000\ntimeout = ['fragment=2s', 'dns-session=3s']\n\
+                    force = true\nmax-sessions = 5000\nsnaplen = 128\ntimeout = ['fragment=2s', 'dns-session=3s']\n\
                     separate-vlans = true\n";
         let args = merged(RecordArgs::default(), text).unwrap();
         assert_eq!(args.interface, ["eth1", "eth2"]);
@@ -203,7 +205,7 @@ mod tests {
         assert!(args.rss && args.force && args.sessions.separate_vlans);
         let options = args.sessions.options();
         assert_eq!((options.max_sessions, options.timeouts.fragment), (5_000, 2_000_000_000));
-        assert_eq!(options.timeouts.dns_session, 3_000_000_000);
+        assert_eq!((options.timeouts.dns_session, args.snaplen), (3_000_000_000, Some(128)));
     }
 
     #[test]

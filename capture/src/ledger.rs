@@ -167,6 +167,8 @@ pub struct SessionEntry {
     pub sessions: u64,
     /// Sessions open now.
     pub open: u64,
+    /// Sessions that have ended whose directions came to two queues and were joined.
+    pub split: u64,
     /// Records written, without the states of open sessions.
     pub records: u64,
     /// Sessions that were ended early because their table was full.

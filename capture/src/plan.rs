@@ -75,6 +75,8 @@ pub struct RecordPlan {
     pub segment_age: Duration,
     /// Compression.
     pub level: Level,
+    /// Bytes kept of a packet; `None` = all.
+    pub snaplen: Option<u32>,
     /// Ends so long after the ready line.
     pub duration: Option<Duration>,
     /// Ends when so many packets are stored.
@@ -115,6 +117,7 @@ impl RecordPlan {
             segment_bytes: args.segment_size.unwrap_or(SEGMENT_BYTES),
             segment_age: args.segment_age.unwrap_or(SEGMENT_AGE),
             level: args.level.unwrap_or_default(),
+            snaplen: args.snaplen,
             duration: args.duration,
             packets: args.packets,
             cpus: choose_cpus(args.cpus.as_ref().map(|list| list.0.as_slice()))?,

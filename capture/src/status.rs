@@ -156,8 +156,14 @@ fn status_text(status: &Status) -> String {
     let sessions = &ledger.sessions;
     let _ = writeln!(
         text,
-        "sessions {} open, {} begun  records {}  packets in coarse records {}  records lost {}",
-        sessions.open, sessions.sessions, sessions.records, sessions.coarse_packets, sessions.records_lost
+        "sessions {} open, {} begun, {} joined of two queues  records {}  packets in coarse records {}  \
+         records lost {}",
+        sessions.open,
+        sessions.sessions,
+        sessions.split,
+        sessions.records,
+        sessions.coarse_packets,
+        sessions.records_lost
     );
     for queue in &ledger.queues {
         let _ = writeln!(

@@ -119,6 +119,8 @@ pub struct Post {
     pub queue: u32,
     /// CPU it is pinned to; `None` = where the scheduler likes.
     pub cpu: Option<usize>,
+    /// Bytes kept of a packet.
+    pub snaplen: usize,
     /// UTC.
     pub clock: Arc<Clock>,
     /// Its talk with the supervisor.
@@ -213,15 +215,15 @@ impl<S: Source> Worker<S> {
 
     /// Takes what is in the ring, up to [`BATCH`] entries. Returns the number of packets.
     fn batch(&mut self) -> u64 {
-        let conversion = self.post.clock.conversion();
-        let Self { source, chain, tracker, walk, shared, last, next_sequence, .. } = self;
-        let shared = &**shared;
+        let Self { post, source, chain, tracker, walk, shared, last, next_sequence, .. } = self;
+        let (shared, snaplen, conversion) = (&**shared, post.snaplen, post.clock.conversion());
         let mut batch = source.peek(BATCH);
         let packets = batch.packets();
         let mut got = 0;
         tracker.batch(|sessions| {
-            for packet in packets {
+            for mut packet in packets {
                 got += 1;
+                packet.bytes = packet.bytes.get(..snaplen).unwrap_or(packet.bytes);
                 let before = *last;
                 let ts = match packet.stamp {
                     Stamp::Monotonic(ns) => conversion.utc(ns),

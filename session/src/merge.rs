@@ -160,6 +160,11 @@ impl Merger {
         let horizon = Timestamp::from_nanos_saturating(self.now.saturating_sub(self.long_wait));
         let (table, extras) = (&mut self.table, &mut self.extras);
         while table.expire(horizon, 1_000, &mut |record| sink(finish(record, extras))) {}
+        if self.open.len() > self.max_pieces / 2 {
+            // Halves whose records were lost on the way: nothing will end them.
+            let oldest = self.now.saturating_sub(self.long_wait);
+            self.open.retain(|_, states| states.last() >= oldest);
+        }
         if self.extras.len() > self.max_pieces {
             let (table, waiting) = (&self.table, &self.waiting);
             self.extras.retain(|key, _| table.holds(key) || waiting.contains_key(key));

@@ -108,15 +108,14 @@ impl Desk {
     pub fn entry(&self, tables: &SessionCounts) -> SessionEntry {
         let records = self.records.iter().map(RecordThread::counts);
         let lost = self.statistics.reports_lost();
-        entry(tables, records, lost)
+        let split = self.mergers.iter().map(MergeThread::split).sum();
+        SessionEntry { split, ..entry(tables, records, lost) }
     }
 
     /// Writes everything; all trackers must be gone. The last word on the books.
     #[must_use]
     pub fn finish(self, tables: &SessionCounts) -> SessionEntry {
-        for merger in self.mergers {
-            merger.finish();
-        }
+        let split = self.mergers.into_iter().map(MergeThread::finish).sum();
         let counts = self.records.into_iter().map(|thread| {
             thread.finish().unwrap_or_else(|error| {
                 tracing::error!(%error, "session records may be missing; those in a journal are recovered");
@@ -137,7 +136,7 @@ impl Desk {
                 );
             }
         }
-        entry(tables, counts.into_iter(), reports_lost + table.rows_lost)
+        SessionEntry { split, ..entry(tables, counts.into_iter(), reports_lost + table.rows_lost) }
     }
 }
 

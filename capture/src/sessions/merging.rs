@@ -8,11 +8,13 @@ use crate::records::RecordSink;
 use crate::statistics::Reporter;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tapedeck_packet::Timestamp;
 use tapedeck_session::stats::{self, Collector};
-use tapedeck_session::{Config, Merger, Record};
+use tapedeck_session::{Config, Merger, Record, RecordKind};
 
 /// Lists of records that may wait.
 const QUEUE_LISTS: usize = 1_024;
@@ -58,6 +60,8 @@ impl MergeSink {
 #[derive(Debug)]
 pub struct MergeThread {
     thread: JoinHandle<()>,
+    /// Sessions joined that have ended. Written by the thread, on its own: Relaxed.
+    split: Arc<AtomicU64>,
 }
 
 impl MergeThread {
@@ -78,24 +82,47 @@ impl MergeThread {
             .map(|(_, queue)| MergeSink { queue, to: to.clone(), sink: sink.clone() })
             .collect();
         let seed = config.hash_seed;
+        let split = Arc::new(AtomicU64::new(0));
         let work = Work {
             from,
             times: vec![Timestamp::ZERO; sinks.len()],
             merger: Merger::new(config),
             collector: Collector::new(stats::Config { sessions: 0, fill_minutes: 0, seed }),
-            joined: Vec::new(),
+            joined: Joined { records: Vec::new(), split: Arc::clone(&split) },
             sink,
             reporter,
         };
         let thread = std::thread::Builder::new().name("merger".to_owned()).spawn(move || work.run())?;
-        Ok((Self { thread }, sinks))
+        Ok((Self { thread, split }, sinks))
+    }
+
+    /// Sessions joined so far that have ended.
+    #[must_use]
+    pub fn split(&self) -> u64 {
+        self.split.load(Ordering::Relaxed)
     }
 
     /// Waits until all is joined. All sinks have to be gone.
-    pub fn finish(self) {
+    pub fn finish(self) -> u64 {
         if self.thread.join().is_err() {
             tracing::error!("the thread that joins sessions has panicked; records of halves are missing");
         }
+        self.split.load(Ordering::Relaxed)
+    }
+}
+
+/// Records on their way to the table.
+struct Joined {
+    records: Vec<Record>,
+    split: Arc<AtomicU64>,
+}
+
+impl Joined {
+    fn push(&mut self, record: Record) {
+        if record.split && record.kind == RecordKind::Final {
+            self.split.fetch_add(1, Ordering::Relaxed);
+        }
+        self.records.push(record);
     }
 }
 
@@ -105,7 +132,7 @@ struct Work {
     times: Vec<Timestamp>,
     merger: Merger,
     collector: Collector,
-    joined: Vec<Record>,
+    joined: Joined,
     sink: RecordSink,
     reporter: Reporter,
 }
@@ -130,7 +157,7 @@ impl Work {
             joined.push(record);
         });
         let now = self.now();
-        self.sink.send_waiting(std::mem::take(&mut self.joined), now);
+        self.sink.send_waiting(std::mem::take(&mut self.joined.records), now);
         self.collector.finish(&mut ());
         self.reporter.report_all(self.collector.take_closed());
     }
@@ -160,7 +187,7 @@ impl Work {
             collector.record(&record);
             joined.push(record);
         });
-        self.sink.send(std::mem::take(&mut self.joined), now);
+        self.sink.send(std::mem::take(&mut self.joined.records), now);
         // A queue that has not said anything yet.
         if now > Timestamp::ZERO {
             self.collector.tick(now, &mut ());

@@ -288,8 +288,15 @@ impl Gang<'_> {
             tracing::warn!(interface, queue, reason, "no io_uring with O_DIRECT here: plain writes");
         }
         let counters = chain.counters();
-        let post =
-            Post { interface, queue, cpu, clock: Arc::clone(&place.run.clock), shared: Arc::clone(&shared) };
+        let snaplen = place.plan.snaplen.and_then(|bytes| usize::try_from(bytes).ok()).unwrap_or(usize::MAX);
+        let post = Post {
+            interface,
+            queue,
+            cpu,
+            snaplen,
+            clock: Arc::clone(&place.run.clock),
+            shared: Arc::clone(&shared),
+        };
         let sessions = tracker.books();
         let thread = worker::spawn(post, source, chain, tracker)
             .map_err(|source| RecordError::System { act: "start a worker", source })?;
@@ -302,7 +309,7 @@ impl Gang<'_> {
         let interface = InterfaceInfo {
             name: self.target.name.clone(),
             link_type: LinkType::ETHERNET,
-            snaplen: 0,
+            snaplen: place.plan.snaplen.unwrap_or(0),
             description: Some(format!("queue {queue}, mode {}", self.mode)),
             filter: None,
             hardware: self.target.state.kind.clone(),

@@ -60,6 +60,52 @@ fn each_packet_is_stored_once(mode: &str, queues: u32) {
     assert_eq!(ended.total("unaccounted"), 0);
 }
 
+/// Long packets are cut where `--snaplen` says, short ones are not; the lengths on the wire and the counts stay.
+#[test]
+fn cut_packets_keep_their_lengths_and_are_counted() {
+    live!();
+    const SNAPLEN: usize = 96;
+    for mode in ["copy", "packet"] {
+        let net = Net::new(1, 1500);
+        let dir = tempfile::tempdir().unwrap();
+        let recorder = Recorder::start(&net, dir.path(), &["--mode", mode, "--snaplen", "96"]);
+        send_paced(&net, 2, 100, 300, &[]);
+        send_paced(&net, 1, 50, 60, &[]);
+        let ended = recorder.stop();
+        assert_eq!(ended.code, Some(0), "{mode}: {}", ended.stderr);
+        let total = |key| ended.total(key);
+        assert_eq!(
+            (total("seen"), total("stored"), total("unaccounted")),
+            (250, 250, 0),
+            "{mode}: {ended:?}"
+        );
+        assert_eq!((total("cut_packets"), total("cut_bytes")), (200, 200 * (300 - 96)), "{mode}: {ended:?}");
+        assert_eq!(total("stored_bytes"), 200 * 96 + 50 * 60, "{mode}: {ended:?}");
+        let mut lengths: BTreeMap<(usize, u32), u32> = BTreeMap::new();
+        for segment in segments(dir.path()) {
+            let raw = Command::new("zstd").arg("-dcq").arg(&segment).output().unwrap().stdout;
+            for (captured, original) in lengths_of(&raw) {
+                assert!(captured <= SNAPLEN);
+                *lengths.entry((captured, original)).or_default() += 1;
+            }
+        }
+        assert_eq!(lengths, BTreeMap::from([((96, 300), 200), ((60, 60), 50)]), "{mode}");
+    }
+}
+
+/// Captured and original length of every packet of a pcapng file.
+fn lengths_of(mut rest: &[u8]) -> Vec<(usize, u32)> {
+    let mut found = Vec::new();
+    while rest.len() >= 12 {
+        let word = |at: usize| u32::from_le_bytes(rest[at..at + 4].try_into().unwrap());
+        if word(0) == 6 {
+            found.push((word(20) as usize, word(24)));
+        }
+        rest = &rest[word(4) as usize..];
+    }
+    found
+}
+
 #[test]
 fn copy_mode_stores_each_packet_once() {
     live!();

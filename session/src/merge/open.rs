@@ -17,6 +17,14 @@ pub(super) struct States {
     pub(super) number: Option<u64>,
 }
 
+impl States {
+    /// The last packet that was told of, ns.
+    pub(super) fn last(&self) -> u64 {
+        let Pair { a, b } = &self.records;
+        [a, b].into_iter().flatten().map(|record| record.ts_last.nanos()).max().unwrap_or(0)
+    }
+}
+
 impl Merger {
     /// Takes the state of a half that goes on.
     pub(super) fn tell(&mut self, record: Record, half: &Half, sink: Sink<'_>) {
