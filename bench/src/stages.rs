@@ -269,15 +269,7 @@ fn record(bytes: &[u8], ts: Timestamp) -> PacketRecord<'_> {
 }
 
 fn chain(store: &Path, options: &Options) -> Result<Chain> {
-    let interface = InterfaceInfo {
-        name: "bench".to_owned(),
-        link_type: LinkType::ETHERNET,
-        snaplen: 0,
-        description: None,
-        filter: None,
-        hardware: None,
-        speed_bps: None,
-    };
+    let interface = InterfaceInfo::named("bench", LinkType::ETHERNET);
     let config = ChainConfig {
         seq: Arc::default(),
         level: options.level,

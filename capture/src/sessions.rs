@@ -71,7 +71,6 @@ pub struct SessionBooks {
     evicted: AtomicU64,
     coarse_packets: AtomicU64,
     uninspected: AtomicU64,
-    unjoined_packets: AtomicU64,
 }
 
 /// What they say.
@@ -87,8 +86,6 @@ pub struct SessionCounts {
     pub coarse_packets: u64,
     /// Sessions whose payload nobody could look at.
     pub uninspected: u64,
-    /// Packets of one-sided sessions that the merger does not get.
-    pub unjoined_packets: u64,
 }
 
 impl SessionCounts {
@@ -99,7 +96,6 @@ impl SessionCounts {
         self.evicted += other.evicted;
         self.coarse_packets += other.coarse_packets;
         self.uninspected += other.uninspected;
-        self.unjoined_packets += other.unjoined_packets;
     }
 }
 
@@ -114,7 +110,6 @@ impl SessionBooks {
             evicted: read(&self.evicted),
             coarse_packets: read(&self.coarse_packets),
             uninspected: read(&self.uninspected),
-            unjoined_packets: read(&self.unjoined_packets),
         }
     }
 
@@ -126,7 +121,6 @@ impl SessionBooks {
         write(&self.evicted, counters.evicted);
         write(&self.coarse_packets, counters.coarse_packets);
         write(&self.uninspected, counters.uninspected);
-        write(&self.unjoined_packets, counters.unlogged);
     }
 }
 

@@ -84,6 +84,22 @@ pub struct InterfaceInfo {
     pub speed_bps: Option<u64>,
 }
 
+impl InterfaceInfo {
+    /// An interface of which nothing more is known.
+    #[must_use]
+    pub fn named(name: impl Into<String>, link_type: LinkType) -> Self {
+        Self {
+            name: name.into(),
+            link_type,
+            snaplen: 0,
+            description: None,
+            filter: None,
+            hardware: None,
+            speed_bps: None,
+        }
+    }
+}
+
 /// Counters of an Interface Statistics Block, cumulative since the run began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counters {

@@ -13,4 +13,4 @@ pub mod walk;
 pub use flow::{CommunityId, Direction, FlowKey};
 pub use link::LinkType;
 pub use time::{Timestamp, UtcHour};
-pub use walk::{Arp, Fragment, Ip, Layer, Macs, Net, Tunnel, Walk, icmp_ports};
+pub use walk::{Arp, Fragment, Ip, Layer, Mac, Macs, Net, Tunnel, Walk, icmp_ports};

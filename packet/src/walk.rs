@@ -11,6 +11,7 @@
 
 use crate::flow::{CommunityId, Direction, FlowKey};
 use crate::link::LinkType;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
 pub(crate) mod icmp;
@@ -37,6 +38,36 @@ pub struct Macs {
     pub src: [u8; 6],
     /// Destination address.
     pub dst: [u8; 6],
+}
+
+/// A hardware address as everyone writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mac(pub [u8; 6]);
+
+impl fmt::Display for Mac {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    }
+}
+
+impl Tunnel {
+    /// Short name, as in the filter language's documentation.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::IpIp => "ipip",
+            Self::Gre => "gre",
+            Self::Erspan => "erspan",
+            Self::Vxlan => "vxlan",
+            Self::Geneve => "geneve",
+            Self::Gtp => "gtp",
+            Self::Teredo => "teredo",
+            Self::EtherIp => "etherip",
+            Self::Other => "tunnel",
+        }
+    }
 }
 
 /// The encapsulation that carried a layer.

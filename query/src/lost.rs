@@ -52,15 +52,7 @@ pub(crate) fn missing(found: &Found, range: &TimeRange) -> Result<Option<Planned
 
 /// An interface of which nothing but the name is known.
 fn only_named(name: &str) -> InterfaceInfo {
-    InterfaceInfo {
-        name: name.to_owned(),
-        link_type: LinkType::NULL,
-        snaplen: 0,
-        description: None,
-        filter: None,
-        hardware: None,
-        speed_bps: None,
-    }
+    InterfaceInfo::named(name, LinkType::NULL)
 }
 
 /// Is this the sidecar of that segment?

@@ -23,6 +23,7 @@ pub mod tables;
 pub mod top;
 
 pub use collector::{Closed, Collector, Config, Sessions, failed_handshake};
+pub(crate) use facts::server_port;
 pub use facts::{Flow, Packet, Reach, Sender, Tally};
 pub use hosts::Hosts;
 pub use merge::{Merged, Merger};

@@ -60,15 +60,7 @@ fn sink(folder: &Path) -> Result<(&'static str, Option<String>), String> {
     }
     let trial = Trial(folder.join(format!(".tapedeck-doctor-{}", std::process::id())));
     fs::create_dir(&trial.0).map_err(|error| error.to_string())?;
-    let interface = InterfaceInfo {
-        name: String::new(),
-        link_type: LinkType::ETHERNET,
-        snaplen: 0,
-        description: None,
-        filter: None,
-        hardware: None,
-        speed_bps: None,
-    };
+    let interface = InterfaceInfo::named("", LinkType::ETHERNET);
     let defaults = ChainConfig::import(trial.0.clone(), "doctor".to_owned(), interface);
     let chain = Chain::start(ChainConfig { frame_buffers: 4, open_segments: 1, ..defaults });
     let chain = chain.map_err(|error| error.to_string())?;

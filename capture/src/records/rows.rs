@@ -9,7 +9,7 @@ use arrow_schema::{ArrowError, DataType, Field, Fields};
 use std::net::IpAddr;
 use std::sync::Arc;
 use tapedeck_index::table::{ColumnType, SESSIONS};
-use tapedeck_packet::{CommunityId, Timestamp, Tunnel};
+use tapedeck_packet::{CommunityId, Mac, Timestamp, Tunnel};
 use tapedeck_session::{Record, RecordKind, Side, Volume};
 
 /// What is the same for all records of a run.
@@ -209,11 +209,11 @@ impl Rows<'_> {
             self.short(vlan(0)),
             self.short(vlan(1)),
             self.word(|record| record.mpls),
-            self.text(|record| tunnel_name(record.tunnel)),
+            self.text(|record| (record.tunnel != Tunnel::None).then(|| record.tunnel.name())),
             self.word(|record| record.tunnel_id),
             self.word(vni),
-            self.text(|record| record.orig.mac.map(mac_text)),
-            self.text(|record| record.resp.mac.map(mac_text)),
+            self.text(|record| record.orig.mac.map(|mac| Mac(mac).to_string())),
+            self.text(|record| record.resp.mac.map(|mac| Mac(mac).to_string())),
             self.byte(|record| record.orig.ttl),
             self.byte(|record| record.resp.ttl),
             self.text(|_| Some(context.sensor.as_str())),
@@ -260,25 +260,4 @@ impl Rows<'_> {
         }
         Arc::new(builder.finish())
     }
-}
-
-/// As in the column `tunnel_type`; `None` outside of tunnels.
-fn tunnel_name(tunnel: Tunnel) -> Option<&'static str> {
-    Some(match tunnel {
-        Tunnel::None => return None,
-        Tunnel::IpIp => "ipip",
-        Tunnel::Gre => "gre",
-        Tunnel::Erspan => "erspan",
-        Tunnel::Vxlan => "vxlan",
-        Tunnel::Geneve => "geneve",
-        Tunnel::Gtp => "gtp",
-        Tunnel::Teredo => "teredo",
-        Tunnel::EtherIp => "etherip",
-        Tunnel::Other => "tunnel",
-    })
-}
-
-fn mac_text(mac: [u8; 6]) -> String {
-    let [a, b, c, d, e, f] = mac;
-    format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
 }

@@ -87,8 +87,11 @@ impl MergeThread {
             from,
             times: vec![Timestamp::ZERO; sinks.len()],
             merger: Merger::new(config),
-            collector: Collector::new(stats::Config { sessions: 0, fill_minutes: 0, seed }),
-            joined: Joined { records: Vec::new(), split: Arc::clone(&split) },
+            joined: Joined {
+                collector: Collector::new(stats::Config { sessions: 0, fill_minutes: 0, seed }),
+                records: Vec::new(),
+                split: Arc::clone(&split),
+            },
             sink,
             reporter,
         };
@@ -111,14 +114,16 @@ impl MergeThread {
     }
 }
 
-/// Records on their way to the table.
+/// Records on their way to the table, and the sessions they tell of in statistics.
 struct Joined {
+    collector: Collector,
     records: Vec<Record>,
     split: Arc<AtomicU64>,
 }
 
 impl Joined {
     fn push(&mut self, record: Record) {
+        self.collector.record(&record);
         if record.split && record.kind == RecordKind::Final {
             self.split.fetch_add(1, Ordering::Relaxed);
         }
@@ -131,7 +136,6 @@ struct Work {
     /// How far each queue is.
     times: Vec<Timestamp>,
     merger: Merger,
-    collector: Collector,
     joined: Joined,
     sink: RecordSink,
     reporter: Reporter,
@@ -151,15 +155,12 @@ impl Work {
                 self.look();
             }
         }
-        let Self { merger, collector, joined, .. } = &mut self;
-        merger.finish(&mut |record| {
-            collector.record(&record);
-            joined.push(record);
-        });
+        let Self { merger, joined, .. } = &mut self;
+        merger.finish(&mut |record| joined.push(record));
         let now = self.now();
         self.sink.send_waiting(std::mem::take(&mut self.joined.records), now);
-        self.collector.finish(&mut ());
-        self.reporter.report_all(self.collector.take_closed());
+        self.joined.collector.finish(&mut ());
+        self.reporter.report_all(self.joined.collector.take_closed());
     }
 
     fn now(&self) -> Timestamp {
@@ -170,28 +171,22 @@ impl Work {
         if let Some(time) = self.times.get_mut(part.queue) {
             *time = part.now;
         }
-        let Self { merger, collector, joined, .. } = self;
+        let Self { merger, joined, .. } = self;
         for record in part.records {
-            merger.push(record, &mut |record| {
-                collector.record(&record);
-                joined.push(record);
-            });
+            merger.push(record, &mut |record| joined.push(record));
         }
     }
 
     /// Joins what has waited long enough, and hands on what there is.
     fn look(&mut self) {
         let now = self.now();
-        let Self { merger, collector, joined, .. } = self;
-        merger.expire(now, &mut |record| {
-            collector.record(&record);
-            joined.push(record);
-        });
+        let Self { merger, joined, .. } = self;
+        merger.expire(now, &mut |record| joined.push(record));
         self.sink.send(std::mem::take(&mut self.joined.records), now);
         // A queue that has not said anything yet.
         if now > Timestamp::ZERO {
-            self.collector.tick(now, &mut ());
-            self.reporter.report(self.collector.take_closed());
+            self.joined.collector.tick(now, &mut ());
+            self.reporter.report(self.joined.collector.take_closed());
         }
     }
 }

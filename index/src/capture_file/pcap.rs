@@ -115,13 +115,5 @@ impl Dialect {
 
 /// An interface of which nothing more is known.
 pub(super) fn interface(name: String, link_type: LinkType, snaplen: u32) -> InterfaceInfo {
-    InterfaceInfo {
-        name,
-        link_type,
-        snaplen,
-        description: None,
-        filter: None,
-        hardware: None,
-        speed_bps: None,
-    }
+    InterfaceInfo { snaplen, ..InterfaceInfo::named(name, link_type) }
 }

@@ -6,7 +6,7 @@
 use super::session::SessionAtom;
 use std::fmt;
 use std::net::IpAddr;
-use tapedeck_packet::CommunityId;
+use tapedeck_packet::{CommunityId, Mac};
 
 /// A filter expression.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -397,16 +397,6 @@ fn optional(f: &mut fmt::Formatter<'_>, word: &str, number: Option<impl fmt::Dis
     match number {
         Some(number) => write!(f, "{word} {number}"),
         None => f.write_str(word),
-    }
-}
-
-/// A MAC address in colons.
-struct Mac([u8; 6]);
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
     }
 }
 

@@ -7,14 +7,13 @@
 //! `tcp_flags` (number), `icmp_type`, `icmp_code`, `fragment` (`first` or `later`), `community_id`; `inner` (a list with the same
 //! keys and `tunnel`, `tunnel_id`: what tunnels carry, outermost first); `data` (the kept bytes, base64).
 
-use super::text::{Mac, tunnel_name};
 use super::{Output, OutputError, Sink, Source};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 use std::net::IpAddr;
 use tapedeck_index::pcapng::PacketRecord;
-use tapedeck_packet::{Fragment, Layer, Net, Tunnel, Walk};
+use tapedeck_packet::{Fragment, Layer, Mac, Net, Tunnel, Walk};
 
 /// Writes JSON lines.
 pub struct Json<'a> {
@@ -117,7 +116,7 @@ struct LayerJson {
 impl From<&Layer> for LayerJson {
     fn from(layer: &Layer) -> Self {
         let mut json = Self {
-            tunnel: (layer.tunnel != Tunnel::None).then(|| tunnel_name(layer.tunnel)),
+            tunnel: (layer.tunnel != Tunnel::None).then(|| layer.tunnel.name()),
             tunnel_id: layer.tunnel_id,
             eth_src: layer.macs.map(|m| Mac(m.src).to_string()),
             eth_dst: layer.macs.map(|m| Mac(m.dst).to_string()),

@@ -58,15 +58,7 @@ impl Output for Pcapng<'_> {
         if self.interfaces.is_empty() {
             // Without an interface libpcap refuses the file; an empty answer is to open, too.
             self.block.clear();
-            let none = InterfaceInfo {
-                name: String::new(),
-                link_type: LinkType::ETHERNET,
-                snaplen: 0,
-                description: None,
-                filter: None,
-                hardware: None,
-                speed_bps: None,
-            };
+            let none = InterfaceInfo::named("", LinkType::ETHERNET);
             encode_interface(&mut self.block, &none);
             self.out.write_all(&self.block)?;
         }

@@ -5,7 +5,7 @@ use super::{Output, OutputError, Sink, Source};
 use crate::escape::Foreign;
 use std::fmt::{self, Write as _};
 use tapedeck_index::pcapng::PacketRecord;
-use tapedeck_packet::{Fragment, Ip, Layer, Macs, Net, Tunnel, Walk};
+use tapedeck_packet::{Fragment, Ip, Layer, Mac, Macs, Net, Tunnel, Walk};
 
 /// Writes text.
 pub struct Text<'a> {
@@ -32,7 +32,7 @@ impl<'a> Text<'a> {
         write!(line, "{} {}", packet.ts, Foreign::new(name, self.for_terminal))?;
         for layer in self.walk.layers() {
             if layer.tunnel != Tunnel::None {
-                write!(line, " | {}", tunnel_name(layer.tunnel))?;
+                write!(line, " | {}", layer.tunnel.name())?;
                 if let Some(id) = layer.tunnel_id {
                     write!(line, " {id}")?;
                 }
@@ -61,23 +61,6 @@ impl Output for Text<'_> {
     }
 }
 
-/// Short name of a tunnel, as in the filter language's documentation.
-#[must_use]
-pub fn tunnel_name(tunnel: Tunnel) -> &'static str {
-    match tunnel {
-        Tunnel::None => "none",
-        Tunnel::IpIp => "ipip",
-        Tunnel::Gre => "gre",
-        Tunnel::Erspan => "erspan",
-        Tunnel::Vxlan => "vxlan",
-        Tunnel::Geneve => "geneve",
-        Tunnel::Gtp => "gtp",
-        Tunnel::Teredo => "teredo",
-        Tunnel::EtherIp => "etherip",
-        Tunnel::Other => "tunnel",
-    }
-}
-
 /// Name of a transport protocol, where it has one that tcpdump users know.
 #[must_use]
 pub fn proto_name(proto: u8) -> Option<&'static str> {
@@ -100,17 +83,6 @@ pub fn proto_name(proto: u8) -> Option<&'static str> {
         136 => "udplite",
         _ => return None,
     })
-}
-
-/// A hardware address as everyone writes it.
-#[derive(Clone, Copy, Debug)]
-pub struct Mac(pub [u8; 6]);
-
-impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
-    }
 }
 
 /// TCP flags in tcpdump's letters and order.

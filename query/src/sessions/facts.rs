@@ -7,7 +7,7 @@
 use super::columns::Columns;
 use super::row::sum;
 use crate::filter::{Atom, Expr, Facts, Headers, NumberField, SessionAtom, TextField, Tri};
-use tapedeck_packet::CommunityId;
+use tapedeck_packet::{CommunityId, Mac};
 
 /// A predicate that no session can answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,9 +86,7 @@ impl<'a> SessionFacts<'a> {
     }
 
     fn mac(&self, name: &str, mac: [u8; 6]) -> bool {
-        let [a, b, c, d, e, f] = mac;
-        let text = format!("{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}");
-        self.columns.text(name, self.row) == Some(text.as_str())
+        self.columns.text(name, self.row) == Some(Mac(mac).to_string().as_str())
     }
 
     fn number(&self, field: NumberField) -> u64 {

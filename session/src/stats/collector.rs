@@ -10,12 +10,12 @@
 //! minute: a tally knows its last minute, not all before it.
 
 use super::NANOS_PER_MINUTE;
-use super::facts::{Delta, Flow, Packet, Sender, Tally};
+use super::facts::{Delta, Flow, Packet, Sender, Tally, server_port};
 use super::hosts;
 use super::minute::Minute;
 use super::recurring::{self, Recurring};
 use super::tables::{Tables, pair_hash};
-use crate::input::{has_ports, proto};
+use crate::input::proto;
 use crate::record::{Record, RecordKind};
 use tapedeck_packet::Timestamp;
 use tapedeck_packet::time::NANOS_PER_SEC;
@@ -226,12 +226,11 @@ impl Collector {
         if !record.counted || !matches!(record.kind, RecordKind::Interim | RecordKind::Final) {
             return;
         }
-        let known = has_ports(record.proto) && !matches!(record.proto, proto::ICMP | proto::ICMPV6);
         let flow = Flow {
             orig: record.orig.address,
             resp: record.resp.address,
             proto: record.proto,
-            server_port: known.then_some(record.resp.port),
+            server_port: server_port(record.proto, record.resp.port),
             service: record.service.name,
         };
         if record.number == 0 {

@@ -1,5 +1,6 @@
 //! What statistics need to know of a packet and of a session.
 
+use crate::input::{has_ports, proto};
 use std::net::IpAddr;
 use tapedeck_packet::{Fragment, Layer, Net, Timestamp, Walk};
 
@@ -100,6 +101,11 @@ pub struct Flow {
     pub server_port: Option<u16>,
     /// Zeek's name of the service, as far as known.
     pub service: Option<&'static str>,
+}
+
+/// The responder's `port`, of an IP protocol that has ports.
+pub(crate) fn server_port(number: u8, port: u16) -> Option<u16> {
+    (has_ports(number) && !matches!(number, proto::ICMP | proto::ICMPV6)).then_some(port)
 }
 
 /// What a session sent since it was last added to a minute: 16 bytes. Lives in the session's slot, which the

@@ -7,12 +7,12 @@ use super::log::Log;
 use super::refs::{Refs, near, wider};
 use super::{vec_bytes, vec_memory};
 use crate::history::Trail;
-use crate::input::{Origin, Place, has_ports, proto};
+use crate::input::{Origin, Place, proto};
 use crate::inspect::Ends;
 use crate::key::Key;
 use crate::pair::{End, Pair};
 use crate::record::{Service, Uid, Volume};
-use crate::stats::{Flow, Sessions, Tally};
+use crate::stats::{Flow, Sessions, Tally, server_port};
 use crate::tcp::Tcp;
 use std::ops::Range;
 
@@ -92,13 +92,12 @@ impl Hot {
 /// A session as statistics see it.
 pub(crate) fn flow(key: &Key, orig: End, service: Option<&'static str>) -> Flow {
     let (addresses, ports, number) = (key.addresses(), key.ports(), key.proto());
-    let known = has_ports(number) && !key.no_ports() && !matches!(number, proto::ICMP | proto::ICMPV6);
     let (orig_end, resp_end) = (orig, orig.other());
     Flow {
         orig: *addresses.of(orig_end),
         resp: *addresses.of(resp_end),
         proto: number,
-        server_port: known.then(|| *ports.of(resp_end)),
+        server_port: server_port(number, *ports.of(resp_end)).filter(|_| !key.no_ports()),
         service,
     }
 }
