@@ -114,15 +114,17 @@ fn run_stages(args: &Stages) -> Result<()> {
             out,
             "packets of {bytes} bytes in trains of {train}, level {level:?}; ns of CPU time a packet\n"
         )?;
-        writeln!(out, "{:>9}  {:<22} {:>8} {:>12}", "sessions", "stage", "worker", "all threads")?;
+        let (worker, all, new) = ("worker", "all threads", "a new session");
+        writeln!(out, "{:>9}  {:<22} {worker:>8} {all:>12} {new:>14}", "sessions", "stage")?;
     }
     let mut all = Vec::new();
     for sessions in &args.sessions {
         let figures = stages::measure(*sessions, &options)?;
         if !args.json {
             for row in &figures.rows {
-                let stages::Row { stage, worker_ns, all_ns } = row;
-                writeln!(out, "{sessions:>9}  {stage:<22} {worker_ns:>8.1} {all_ns:>12.1}")?;
+                let stages::Row { stage, worker_ns, all_ns, opening_ns } = row;
+                let numbers = format!("{worker_ns:>8.1} {all_ns:>12.1} {opening_ns:>14.0}");
+                writeln!(out, "{sessions:>9}  {stage:<22} {numbers}")?;
             }
             let share = 100.0 * (figures.added_share - 1.0);
             writeln!(out, "{sessions:>9}  sessions and statistics add {share:.0} %\n")?;

@@ -29,8 +29,11 @@ const HEADERS: usize = 54;
 const NANOS_PER_PACKET: u64 = 1_000;
 /// Time between two ticks, in packet time.
 const TICK_NS: u64 = 25_000_000;
-/// Ticks, and time, in which the threads behind come to rest.
-const SETTLE_TICKS: u32 = 20;
+/// Ticks between the opening of sessions and the measurement: a look at a new session is due after five
+/// seconds, and a tick looks at so many.
+const SETTLE_TICKS: u32 = 220;
+const LOOKS_PER_TICK: usize = 512;
+/// Time in which the threads behind come to rest.
 const SETTLE: Duration = Duration::from_millis(700);
 /// 2026-11-21T18:00:10Z: an hour in which a measurement fits.
 const START_NS: u64 = 1_795_284_010_000_000_000;
@@ -60,6 +63,9 @@ pub struct Row {
     pub worker_ns: f64,
     /// CPU time of all threads, ns a packet; the median.
     pub all_ns: f64,
+    /// CPU time of all threads for a new session, ns: its first five packets, and what is told of it in its
+    /// first seconds; the median.
+    pub opening_ns: f64,
 }
 
 /// The costs at one number of open sessions.
@@ -100,6 +106,7 @@ impl Stage {
 struct Cost {
     worker: f64,
     all: f64,
+    opening: f64,
 }
 
 /// Measures every stage with so many open sessions.
@@ -119,6 +126,7 @@ pub fn measure(sessions: u32, options: &Options) -> Result<Figures> {
         stage: stage.name(),
         worker_ns: median(rounds.iter().filter_map(|round| Some(round.get(at)?.worker))),
         all_ns: median(rounds.iter().filter_map(|round| Some(round.get(at)?.all))),
+        opening_ns: median(rounds.iter().filter_map(|round| Some(round.get(at)?.opening))),
     };
     let added_share = median(rounds.iter().map(|[_, _, without, with]| with.all / without.all));
     Ok(Figures { sessions, rows: Stage::EACH.into_iter().enumerate().map(row).collect(), added_share })
@@ -158,19 +166,23 @@ fn one(stage: Stage, sessions: u32, options: &Options) -> Result<Cost> {
         way.tracker = desk.trackers("bench", &[0])?.pop();
     }
     let mut traffic = Traffic::new(sessions, options);
-    // Opened first: that is another cost.
+    // Opened first: that is another cost, with the look at each some seconds later and what is told of them.
+    let (before, mut making) = (cpu_time(ClockId::CLOCK_PROCESS_CPUTIME_ID)?, Duration::ZERO);
     while traffic.opened < sessions {
+        let began = cpu_time(ClockId::CLOCK_THREAD_CPUTIME_ID)?;
         traffic.open();
+        making += cpu_time(ClockId::CLOCK_THREAD_CPUTIME_ID)?.saturating_sub(began);
         way.take(&traffic);
     }
-    // What is told of new sessions is written before the measurement begins.
-    for _ in 0..SETTLE_TICKS {
+    let looks = u32::try_from(LOOKS_PER_TICK).unwrap_or(u32::MAX);
+    for _ in 0..SETTLE_TICKS + sessions / looks {
         traffic.clock += TICK_NS;
         way.tick(traffic.now());
     }
     std::thread::sleep(SETTLE);
     let (all, own) =
         (cpu_time(ClockId::CLOCK_PROCESS_CPUTIME_ID)?, cpu_time(ClockId::CLOCK_THREAD_CPUTIME_ID)?);
+    let opening = all.saturating_sub(before).saturating_sub(making).as_secs_f64() * 1e9 / f64::from(sessions);
     let mut worker = Duration::ZERO;
     let batches = options.packets.div_ceil(BATCH as u64);
     for _ in 0..batches {
@@ -179,7 +191,7 @@ fn one(stage: Stage, sessions: u32, options: &Options) -> Result<Cost> {
         way.take(&traffic);
         worker += cpu_time(ClockId::CLOCK_THREAD_CPUTIME_ID)?.saturating_sub(before);
     }
-    let cost = way.finish(worker, own, all, batches * BATCH as u64)?;
+    let cost = Cost { opening, ..way.finish(worker, own, all, batches * BATCH as u64)? };
     let _ = desk.finish(&tapedeck_capture::sessions::SessionCounts::default());
     Ok(cost)
 }
@@ -204,7 +216,7 @@ impl Way {
                     stage.push(walk, &packet(bytes, ts, Place::default(), true));
                 }
                 drop(stage);
-                table.expire(traffic.now(), BATCH, &mut sink);
+                table.expire(traffic.now(), LOOKS_PER_TICK, &mut sink);
             }
             Stage::Append => {
                 let Some(chain) = chain else { return };
@@ -241,6 +253,9 @@ impl Way {
         if let Some(tracker) = &mut self.tracker {
             tracker.tick(now);
         }
+        if let Some(table) = &mut self.table {
+            table.expire(now, LOOKS_PER_TICK, &mut |_| {});
+        }
     }
 
     /// Seals; what the threads behind still had to do counts.
@@ -254,7 +269,7 @@ impl Way {
         let all = cpu_time(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.saturating_sub(all);
         let others = all.saturating_sub(own);
         let each = |time: Duration| time.as_secs_f64() * 1e9 / packets as f64;
-        Ok(Cost { worker: each(worker), all: each(worker + others) })
+        Ok(Cost { worker: each(worker), all: each(worker + others), opening: 0.0 })
     }
 }
 
@@ -327,13 +342,16 @@ impl Traffic {
         bytes.zip((0..).map(time))
     }
 
-    /// A batch of handshakes.
+    /// A batch of handshakes, each with a first segment of both sides, by which services are found out.
     fn open(&mut self) {
         self.lengths.clear();
         let sessions = u32::try_from(self.streams.len()).unwrap_or(u32::MAX);
-        while self.lengths.len() + 3 <= BATCH && self.opened < sessions {
-            for (side, flags) in [(0, 0x02), (1, 0x12), (0, 0x10)] {
-                self.segment(self.opened, side, flags, 0);
+        let data = self.bytes.saturating_sub(HEADERS);
+        while self.lengths.len() + 5 <= BATCH && self.opened < sessions {
+            for (side, flags, payload) in
+                [(0, 0x02, 0), (1, 0x12, 0), (0, 0x10, 0), (0, 0x18, data), (1, 0x18, data)]
+            {
+                self.segment(self.opened, side, flags, payload);
             }
             self.opened += 1;
         }

@@ -25,6 +25,9 @@ const HAND_ON: usize = 256;
 const FRESH_TICK: usize = 1_024;
 /// Ticks in which all open sessions are told of: a minute at 25 ms.
 const ROUND_TICKS: u32 = 2_400;
+/// Open sessions looked at in a tick, at most: with more than 120,000 a round takes longer than a minute, but
+/// what it costs a packet does not grow. Interim records come at their time all the same.
+const ROUND_SLOTS: u32 = 50;
 /// A file that begins so much before the end of the last one is another recording, ns.
 const OTHER_RECORDING_NS: u64 = 60_000_000_000;
 
@@ -204,7 +207,7 @@ impl Tracker {
         self.pass(now);
         if !matches!(self.outlet, Outlet::File(_)) {
             let Self { table, records, .. } = self;
-            let slots = table.slots() / ROUND_TICKS + 1;
+            let slots = (table.slots() / ROUND_TICKS + 1).min(ROUND_SLOTS);
             table.news(FRESH_TICK, slots, &mut |record| records.push(record));
         }
         self.hand_on();

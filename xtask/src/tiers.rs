@@ -16,6 +16,8 @@ use crate::{licences, repo, tidy, vm};
 
 /// Folder of real captures; without it the tests use their own fixtures only.
 const TRACES: &str = "TAPEDECK_TRACES";
+/// Where a newer tshark is, for the tests that need one.
+const NEWER_TSHARK: &str = "TAPEDECK_NEWER_TSHARK";
 /// Set while the long tests may run.
 const SOAK: &str = "TAPEDECK_SOAK";
 /// Tests with this in their path are long: `soak` runs them, `test` leaves them out.
@@ -108,6 +110,15 @@ fn run_tests(root: &Path, tier: Tier, all: &mut Outcome) -> Result<String> {
     let mut command = repo::cargo(root);
     if tier == Tier::Soak {
         command.env(SOAK, "1");
+        match vm::newer_tshark(root) {
+            Ok(tree) => {
+                command.env(NEWER_TSHARK, tree);
+            }
+            Err(error) => {
+                let why = format!("{error:#}").replace('\n', " ");
+                all.skip(&format!("SKIPPED what needs tshark 4.2 or later: {why}"));
+            }
+        }
     }
     if packages::find("cargo-nextest").is_some() {
         command.args(["nextest", "run", "--locked", "--workspace", "--no-fail-fast"]);

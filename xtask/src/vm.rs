@@ -82,6 +82,15 @@ pub(crate) fn obtain(root: &Path) -> Result<Kernel> {
     archive.fetch(&choose(&archive.kernels()?, "newest")?)
 }
 
+/// A tshark newer than that of the oldest system we run on, with its libraries; an error means that it cannot be
+/// had here.
+pub(crate) fn newer_tshark(root: &Path) -> Result<PathBuf> {
+    let folder = folder(root)?;
+    let tree = folder.join("tshark-trixie");
+    Archive::open(&folder)?.unpack("tshark", "trixie", &tree)?;
+    Ok(tree)
+}
+
 /// The guest of the test tier. Returns what it did, in words.
 pub(crate) fn one_guest(root: &Path, kernel: &Kernel) -> Result<String> {
     let interrupt = Interrupt::register()?;

@@ -9,5 +9,6 @@
 mod differences;
 mod flows;
 mod names;
+mod newer;
 mod others;
 mod traces;

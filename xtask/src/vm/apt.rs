@@ -1,4 +1,4 @@
-//! Kernels out of Debian's archive, past the machine's own package lists.
+//! Kernels and newer programs out of Debian's archive, past the machine's own package lists.
 //!
 //! The machine's entry for its archive is copied, with other suites, into a private folder for apt, which has
 //! lists, cache and an empty status of its own. It must never change what apt knows of this machine.
@@ -87,6 +87,31 @@ impl Archive {
             Kernel::unpack(version, &files.collect::<Result<Vec<_>, _>>()?, &kernels)
         });
         fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+        unpacked
+    }
+
+    /// Unpacks a package of `suite`, and everything it needs to run, below `to`, if it is not there yet.
+    /// Nothing of it is installed.
+    pub(crate) fn unpack(&self, package: &str, suite: &str, to: &Path) -> Result<()> {
+        if to.exists() {
+            return Ok(());
+        }
+        let archives = self.folder.join("packages").join(format!("{package}-{}", std::process::id()));
+        let tree = archives.join("tree");
+        fs::create_dir_all(archives.join("partial")).with_context(|| format!("{}", archives.display()))?;
+        let mut download = self.apt("apt-get")?;
+        download.arg("-o").arg(format!("Dir::Cache::archives={}", archives.display()));
+        download.args(["install", "-y", "-q", "--no-install-recommends", "--download-only"]);
+        let unpacked = output_of(download.args(["-t", suite, package])).and_then(|_| {
+            for entry in fs::read_dir(&archives)? {
+                let file = entry?.path();
+                if file.extension().is_some_and(|extension| extension == "deb") {
+                    output_of(packages::tool("dpkg").arg("-x").arg(&file).arg(&tree))?;
+                }
+            }
+            fs::rename(&tree, to).with_context(|| format!("renaming to {}", to.display()))
+        });
+        fs::remove_dir_all(&archives).with_context(|| format!("removing {}", archives.display()))?;
         unpacked
     }
 
