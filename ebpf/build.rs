@@ -37,7 +37,7 @@ fn build() -> Result<(), String> {
         .clang_args(args)
         .build_and_generate(&out)
         .map_err(|err| format!("{err:#}"))?;
-    for input in [SOURCE, "src/shared.h", "build.rs"] {
+    for input in [SOURCE, "src/shared.h", "src/filter.h", "build.rs"] {
         let _ = writeln!(io::stdout(), "cargo::rerun-if-changed={input}");
     }
     Ok(())

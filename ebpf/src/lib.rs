@@ -6,6 +6,7 @@
 //! detaches too, and so does the death of the process. It must never drop or hide a counter: they live
 //! as long as the value.
 
+pub mod filter;
 mod link;
 mod shared;
 
@@ -21,6 +22,7 @@ mod skel {
     include!(concat!(env!("OUT_DIR"), "/tapedeck.skel.rs"));
 }
 
+pub use filter::Filter;
 pub use shared::{
     Counts, FLAG_HEAD, FLAG_META, LAYOUT, MAGIC, META_LEN, Meta, QUEUES_MAX, QueueRow, REFUSALS, Refusal,
     SECONDS, Second,
@@ -32,7 +34,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
 
 /// Where the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,6 +130,7 @@ pub struct Program {
     xsks: MapHandle,
     queues: MapHandle,
     control: MapHandle,
+    filter: filter::FilterMaps,
     xsks_id: u32,
     refusals: Result<Link, String>,
     attached: Option<OwnedFd>,
@@ -204,6 +207,7 @@ impl Program {
             xsks,
             queues: handle(&skel.maps.queues)?,
             control: handle(&skel.maps.control)?,
+            filter: filter::FilterMaps::of(&skel.maps).map_err(refused)?,
             xsks_id,
             refusals: Err("not loaded".to_owned()),
             attached: None,
@@ -233,6 +237,24 @@ impl Program {
             map: "control",
             source,
         })
+    }
+
+    /// Makes a filter ready beside the one in use. Returns its generation, which [`Program::switch_filter`]
+    /// wants and each packet it lets through carries ([`Meta::filter_generation`]).
+    ///
+    /// # Errors
+    /// [`ProgramError::Map`]: the filter in use stays.
+    pub fn prepare_filter(&self, filter: &Filter) -> Result<u32, ProgramError> {
+        self.filter.prepare(filter)
+    }
+
+    /// Puts the filter into use that was made ready last. When it returns, every packet is judged by it; no
+    /// packet is judged by a mixture.
+    ///
+    /// # Errors
+    /// [`ProgramError::Map`].
+    pub fn switch_filter(&self, generation: u32) -> Result<(), ProgramError> {
+        self.filter.switch(generation)
     }
 
     /// Steers `queue` to the AF_XDP socket, which must be bound to that queue.
@@ -307,6 +329,13 @@ impl Program {
             .lookup_percpu(&queue.to_ne_bytes(), MapFlags::ANY)
             .map_err(|source| ProgramError::Map { act: "read", map: "queues", source })?
             .ok_or(ProgramError::Layout { map: "queues" })
+    }
+}
+
+impl AsFd for Program {
+    /// The XDP program itself.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.program.as_fd()
     }
 }
 

@@ -9,7 +9,7 @@
 #include <linux/types.h>
 
 /* Version of every record in this file. */
-#define TD_LAYOUT 1
+#define TD_LAYOUT 2
 
 /* Queues with a counter row and an XSKMAP slot. Row TD_QUEUES counts whatever lies beyond. */
 #define TD_QUEUES 64
@@ -25,6 +25,8 @@
 /* The driver refused the metadata area: the metadata was put in front of the packet's bytes, and
  * the descriptor's length contains it. */
 #define TD_FLAG_HEAD 2u
+/* From this bit on: generation of the filter that let the packet through, modulo 256. */
+#define TD_FLAG_FILTER_SHIFT 8
 
 /* 32 bytes written before each packet that is redirected; 32 is the most older kernels take. */
 struct td_meta {
@@ -48,13 +50,15 @@ enum td_refusal {
 	TD_REFUSALS,
 };
 
-/* What happened to the packets of a queue. packets = slot_empty + failed + refused[] + delivered. */
+/* What happened to the packets of a queue. packets = filtered + slot_empty + failed +
+ * refused[] + delivered. */
 struct td_counts {
 	__u64 packets;
 	__u64 bytes;
 	__u64 slot_empty; /* no socket in the XSKMAP slot, or no slot for this queue: passed on */
 	__u64 failed;     /* the program could not write the metadata: passed on */
 	__u64 refused[TD_REFUSALS];
+	__u64 filtered; /* left out by the filter: passed on */
 };
 
 /* The counts of one UTC second. The slot is second % TD_SECONDS. */
@@ -77,10 +81,52 @@ struct td_control {
 	__u32 layout;        /* TD_LAYOUT */
 };
 
+/* A filter is compiled to at most 64 clauses, each a bit. A clause is a conjunction of questions: does an
+ * address lie in net a, in net b, is there tag a, tag b, is it this protocol, is a port among these. Each
+ * table says for a value the clauses whose question it answers with yes; any_* are the clauses that do
+ * not ask. There are two slots of everything: the one that generation & 1 names is in use. */
+#define TD_FILTER_SLOTS 2
+/* Networks of each IP version in a slot. */
+#define TD_FILTER_NETS 8192
+/* Bytes of a packet the filter looks at. What it would have to look at behind them is unknown to it. */
+#define TD_FILTER_WINDOW 256
+
+/* Clauses by two questions. */
+struct td_pair {
+	__u64 a;
+	__u64 b;
+};
+
+/* The heads of a filter's slot. keep | skip = 0: takes everything. */
+struct td_filter {
+	__u64 keep; /* clauses that keep; none = keep all */
+	__u64 skip; /* clauses that leave out, also what a clause keeps */
+	struct td_pair any_net;
+	struct td_pair any_vlan;
+	__u64 any_proto;
+	__u64 any_port;
+};
+
+/* Keys of the networks: bits of the prefix including the 32 of the slot, slot, address. */
+struct td_net4 {
+	__u32 bits;
+	__u32 slot;
+	__u8 address[4];
+};
+
+struct td_net6 {
+	__u32 bits;
+	__u32 slot;
+	__u8 address[16];
+};
+
 _Static_assert(sizeof(struct td_meta) == 32, "td_meta");
-_Static_assert(sizeof(struct td_counts) == 80, "td_counts");
-_Static_assert(sizeof(struct td_second) == 88, "td_second");
-_Static_assert(sizeof(struct td_queue) == 8 + 80 + 64 * 88, "td_queue");
+_Static_assert(sizeof(struct td_counts) == 88, "td_counts");
+_Static_assert(sizeof(struct td_second) == 96, "td_second");
+_Static_assert(sizeof(struct td_queue) == 8 + 88 + 64 * 96, "td_queue");
 _Static_assert(sizeof(struct td_control) == 16, "td_control");
+_Static_assert(sizeof(struct td_filter) == 64, "td_filter");
+_Static_assert(sizeof(struct td_net4) == 12, "td_net4");
+_Static_assert(sizeof(struct td_net6) == 24, "td_net6");
 
 #endif

@@ -7,7 +7,7 @@
 use std::mem::{offset_of, size_of};
 
 /// Version of every shared record; a change of any of them raises it.
-pub const LAYOUT: u32 = 1;
+pub const LAYOUT: u32 = 2;
 /// Queues with a counter row and an XSKMAP slot; row [`QUEUES_MAX`] counts whatever lies beyond.
 pub const QUEUES_MAX: u32 = 64;
 /// Seconds a counter row remembers.
@@ -27,7 +27,7 @@ pub const META_LEN: usize = size_of::<Meta>();
 pub struct Meta {
     /// [`MAGIC`].
     pub magic: u32,
-    /// [`FLAG_META`] or [`FLAG_HEAD`].
+    /// [`FLAG_META`] or [`FLAG_HEAD`]; in the upper byte the filter's generation.
     pub flags: u16,
     /// Queue the packet arrived on.
     pub queue: u16,
@@ -60,6 +60,14 @@ impl Meta {
             second: u32::from_ne_bytes(field(bytes, 24)?),
             length: u32::from_ne_bytes(field(bytes, 28)?),
         })
+    }
+
+    /// Generation of the filter that let the packet through, modulo 256; 0 before the first one.
+    #[inline]
+    #[must_use]
+    pub fn filter_generation(&self) -> u8 {
+        let [_, high] = self.flags.to_le_bytes();
+        high
     }
 }
 
@@ -98,6 +106,8 @@ pub struct Counts {
     pub failed: u64,
     /// Redirects the kernel refused, by [`Refusal`].
     pub refused: [u64; REFUSALS],
+    /// Left out by the filter: passed on to the stack.
+    pub filtered: u64,
 }
 
 impl Counts {
@@ -110,7 +120,7 @@ impl Counts {
     /// Packets that reached the socket's ring: everything without a reason not to.
     #[must_use]
     pub fn delivered(&self) -> u64 {
-        let lost = self.slot_empty.saturating_add(self.failed);
+        let lost = self.slot_empty.saturating_add(self.failed).saturating_add(self.filtered);
         let lost = self.refused.iter().fold(lost, |sum, n| sum.saturating_add(*n));
         self.packets.saturating_sub(lost)
     }
@@ -124,6 +134,7 @@ impl Counts {
         for (mine, theirs) in self.refused.iter_mut().zip(other.refused) {
             *mine = mine.wrapping_add(theirs);
         }
+        self.filtered = self.filtered.wrapping_add(other.filtered);
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
@@ -137,6 +148,7 @@ impl Counts {
             slot_empty: u64::from_ne_bytes(field(bytes, 16)?),
             failed: u64::from_ne_bytes(field(bytes, 24)?),
             refused,
+            filtered: u64::from_ne_bytes(field(bytes, offset_of!(Self, filtered))?),
         })
     }
 }
@@ -218,8 +230,10 @@ const _: () = {
     assert!(offset_of!(Meta, flags) == 4 && offset_of!(Meta, queue) == 6 && offset_of!(Meta, sequence) == 8);
     assert!(offset_of!(Meta, ktime_ns) == 16 && offset_of!(Meta, second) == 24);
     assert!(offset_of!(Meta, length) == 28);
-    assert!(size_of::<Counts>() == 80 && offset_of!(Counts, refused) == 32);
-    assert!(size_of::<Second>() == 88 && offset_of!(Second, counts) == 8);
-    assert!(size_of::<QueueRow>() == 8 + 80 + 64 * 88 && offset_of!(QueueRow, seconds) == 88);
+    assert!(
+        size_of::<Counts>() == 88 && offset_of!(Counts, refused) == 32 && offset_of!(Counts, filtered) == 80
+    );
+    assert!(size_of::<Second>() == 96 && offset_of!(Second, counts) == 8);
+    assert!(size_of::<QueueRow>() == 8 + 88 + 64 * 96 && offset_of!(QueueRow, seconds) == 96);
     assert!(size_of::<Control>() == 16 && offset_of!(Control, xsks_id) == 8);
 };

@@ -2,10 +2,11 @@
 /*
  * The XDP half of the recorder: count, stamp, steer.
  *
- * Every packet is counted before anything else is done with it. One that has a socket in its
- * queue's XSKMAP slot gets 32 bytes of metadata and is redirected there; every other one is counted
- * with its reason and passed on to the network stack unchanged. The second program sits on the
- * kernel's tracepoint for failed redirects and says why a redirected packet did not arrive.
+ * Every packet is counted before anything else is done with it. One that the filter leaves out is
+ * counted as such and passed on. One that has a socket in its queue's XSKMAP slot gets 32 bytes of
+ * metadata and is redirected there; every other one is counted with its reason and passed on to the
+ * network stack unchanged. The second program sits on the kernel's tracepoint for failed redirects
+ * and says why a redirected packet did not arrive.
  *
  * It must never drop a packet by itself, and never leave one uncounted.
  */
@@ -13,6 +14,7 @@
 #include <linux/errno.h>
 #include <bpf/bpf_helpers.h>
 #include "shared.h"
+#include "filter.h"
 
 #define NANOS_PER_SEC 1000000000ull
 
@@ -79,6 +81,7 @@ struct stamp {
 	__u64 second;
 	__u32 length;
 	__u32 queue;
+	__u32 generation;
 };
 
 /* Writes the metadata to `at`, if it fits before `end`. */
@@ -89,7 +92,7 @@ static __always_inline int write_meta(void *at, void *end, __u16 flags, const st
 	if ((void *)(meta + 1) > end)
 		return 0;
 	meta->magic = TD_MAGIC;
-	meta->flags = flags;
+	meta->flags = flags | (__u16)(stamp->generation << TD_FLAG_FILTER_SHIFT);
 	meta->queue = stamp->queue;
 	meta->sequence = __sync_fetch_and_add(stamp->sequence, 1);
 	meta->ktime_ns = stamp->ktime_ns;
@@ -135,6 +138,12 @@ int tapedeck_rx(struct xdp_md *ctx)
 	slot->packets++;
 	slot->bytes += length;
 
+	stamp.generation = filter_generation();
+	if (stamp.generation && filter_leaves_out(ctx, length, stamp.generation)) {
+		row->total.filtered++;
+		slot->filtered++;
+		return XDP_PASS;
+	}
 	stamp.sequence = bpf_map_lookup_elem(&sequences, &queue);
 	if (!stamp.sequence || !bpf_map_lookup_elem(&xsks, &queue))
 		goto slot_empty;

@@ -19,6 +19,7 @@ pub(super) const LISTED: &[(&str, &str)] = &[
     ("capture/src/xsk/umem.rs", "packet memory, shared with the kernel"),
     ("capture/tests/support/mod.rs", "enters a network namespace of its own"),
     ("ebpf/src/link.rs", "attaches in a mode of our choice, which libbpf-rs cannot"),
+    ("ebpf/tests/filter.rs", "runs the loaded program on packets of the test's own"),
     ("index/src/mapped.rs", "maps a sidecar into memory"),
     ("writer/src/buffer.rs", "aligned memory that is read while it is filled"),
     ("writer/src/sink/uring.rs", "hands buffers to io_uring"),
