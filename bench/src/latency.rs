@@ -144,9 +144,13 @@ fn packets(pcap: &[u8]) -> Result<Vec<(u64, &[u8])>> {
     Ok(found)
 }
 
+/// Nanoseconds as microseconds with one digit behind the point.
+#[expect(clippy::cast_precision_loss, reason = "microseconds with three digits are exact enough to read")]
+pub(crate) fn us(ns: u64) -> f64 {
+    (ns as f64 / 1e3 * 10.0).round() / 10.0
+}
+
 fn quantiles(histogram: &Histogram<u64>) -> Quantiles {
-    #[expect(clippy::cast_precision_loss, reason = "microseconds with three digits are exact enough to read")]
-    let us = |ns: u64| (ns as f64 / 1e3 * 10.0).round() / 10.0;
     Quantiles {
         p50_us: us(histogram.value_at_quantile(0.5)),
         p99_us: us(histogram.value_at_quantile(0.99)),

@@ -10,3 +10,4 @@ pub mod link;
 pub mod probe;
 pub mod recorder;
 pub mod stages;
+pub mod time;

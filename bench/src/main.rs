@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use tapedeck_bench::latency::{AtRate, measure};
 use tapedeck_bench::recorder::check_balance;
 use tapedeck_bench::stages;
+use tapedeck_bench::time::{self, Load};
 
 /// Measures what a box can record, with the recorder that will run on it.
 #[derive(Debug, Parser)]
@@ -34,6 +35,31 @@ enum Command {
     /// Header walk, session table, append (copy, index, compression, into a sink that keeps nothing), and all
     /// together with records and statistics, in one run, round by round; medians.
     Stages(Stages),
+    /// How true packets are stamped, on a veth pair that this command makes and removes.
+    ///
+    /// Sends packets that carry their sender's clock, first with pauses, then as a flood, and compares every stored
+    /// packet's stamp with it: median, 99.9th percentile and largest difference, the share of equal stamps in a
+    /// row, and steps back. Fails if the recorder's ledger does not balance.
+    Time(Time),
+}
+
+#[derive(Debug, clap::Args)]
+struct Time {
+    /// Seconds of each of the two loads.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    seconds: u64,
+    /// Packets per second of the idle load.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    idle_rate: u32,
+    /// Bytes of a packet, 66 to 1514.
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u16).range(66..=1514))]
+    bytes: u16,
+    /// Print the result as JSON on stdout.
+    #[arg(long)]
+    json: bool,
+    /// Further arguments for `tapedeck record`, after `--`.
+    #[arg(last = true)]
+    record: Vec<String>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -96,7 +122,51 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Line(line) => run_line(&line),
         Command::Stages(stages) => run_stages(&stages),
+        Command::Time(time) => run_time(&time),
     }
+}
+
+fn run_time(args: &Time) -> Result<()> {
+    let folder = tempfile::tempdir().context("making a temporary folder")?;
+    let mut out = std::io::stdout();
+    if !args.json {
+        writeln!(out, "{:>5} {:>9} {:>9} {:>9}  stamp - sender's clock, us", "", "pps", "sent", "stored")?;
+        writeln!(
+            out,
+            "{:>35}  {:>7} {:>7} {:>8}  {:>9}  {:>11} {:>11}",
+            "", "p50", "p99.9", "max", "equal", "steps back", "largest, ns"
+        )?;
+    }
+    let (mut all, mut ledgers) = (Vec::new(), Vec::new());
+    let mut recorder = String::new();
+    for (name, load) in [("idle", Load::Idle(args.idle_rate)), ("flood", Load::Flood)] {
+        let store = folder.path().join(name);
+        let span = std::time::Duration::from_secs(args.seconds);
+        let (stamps, ready, ledger) =
+            time::measure(&store, load, span, usize::from(args.bytes), &args.record)?;
+        if !args.json {
+            let [p50, p999, max] = stamps.error_us;
+            let (pps, sent, stored, share) =
+                (stamps.rate_pps, stamps.sent, stamps.stored, 100.0 * stamps.equal_share);
+            let (back, largest) = (stamps.regressions, stamps.regression_max_ns);
+            writeln!(
+                out,
+                "{name:>5} {pps:>9} {sent:>9} {stored:>9}  {p50:>7.1} {p999:>7.1} {max:>8.1}  {share:>7.4} %  \
+                 {back:>11} {largest:>11}"
+            )?;
+        }
+        recorder = ready;
+        all.push(stamps);
+        ledgers.push(ledger);
+    }
+    if args.json {
+        let value =
+            serde_json::json!({ "version": 1, "recorder": recorder, "loads": all, "ledgers": ledgers });
+        writeln!(out, "{value}")?;
+    } else {
+        writeln!(out, "\n{recorder}")?;
+    }
+    ledgers.iter().try_for_each(check_balance)
 }
 
 fn run_stages(args: &Stages) -> Result<()> {

@@ -116,6 +116,20 @@ impl Sender {
         Ok(())
     }
 
+    /// Sends probes numbered from 0 one after the other for this long; returns how many.
+    ///
+    /// # Errors
+    /// As [`Sender::send`].
+    pub fn flood(&self, span: Duration, length: usize) -> Result<u64> {
+        let start = Instant::now();
+        let mut sent = 0;
+        while start.elapsed() < span {
+            self.send_one(sent, length)?;
+            sent += 1;
+        }
+        Ok(sent)
+    }
+
     fn send_one(&self, number: u64, length: usize) -> Result<Probe> {
         loop {
             let probe = Probe { number, sent_ns: now_ns()? };

@@ -100,14 +100,16 @@ impl InterfaceBooks {
             let before = program_counts(books, intake)?;
             let chain = books.chain.snapshot();
             let received = books.shared.received.load(Ordering::Relaxed);
+            let filtered = books.shared.filtered.load(Ordering::Relaxed);
             let waiting = waiting(books, received);
             entry = self.empty_entry(books.queue);
             entry.counts.stored = chain.stored.packets;
             entry.counts.stored_bytes = chain.stored.bytes;
             entry.dropped.shed = chain.shed.packets;
             entry.dropped.write_error = chain.write_error.packets;
-            entry.counts.pending =
-                chain.pending.packets + received.saturating_sub(chain.appended.packets) + waiting;
+            entry.counts.filtered = filtered;
+            let in_worker = received.saturating_sub(chain.appended.packets).saturating_sub(filtered);
+            entry.counts.pending = chain.pending.packets + in_worker + waiting;
             entry.counts.cut_packets = books.shared.cut_packets.load(Ordering::Relaxed);
             entry.counts.cut_bytes = books.shared.cut_bytes.load(Ordering::Relaxed);
             let after = program_counts(books, intake)?;
@@ -172,17 +174,21 @@ pub(crate) fn expected(books: &QueueBooks, intake: &Intake) -> Result<u64, Progr
 
 /// Tells a worker what statistics blocks say of its queue.
 pub(crate) fn tell_worker(books: &QueueBooks, intake: &Intake) -> Result<(), ProgramError> {
-    let (seen, delivered) = match program_counts(books, intake)? {
-        Some(counts) => (counts.packets, counts.delivered()),
-        None => (books.shared.source_seen.load(Ordering::Relaxed), expected(books, intake)?),
+    let (seen, wanted, delivered) = match program_counts(books, intake)? {
+        Some(counts) => (counts.packets, counts.packets.saturating_sub(counts.filtered), counts.delivered()),
+        None => {
+            let seen = books.shared.source_seen.load(Ordering::Relaxed);
+            (seen, seen, expected(books, intake)?)
+        }
     };
     books.shared.seen.store(seen, Ordering::Relaxed);
-    books.shared.lost.store(seen.saturating_sub(delivered), Ordering::Relaxed);
+    books.shared.lost.store(wanted.saturating_sub(delivered), Ordering::Relaxed);
     Ok(())
 }
 
 fn book_program(entry: &mut QueueEntry, counts: &ProgramCounts) {
-    entry.counts = Counts { seen: counts.packets, seen_bytes: counts.bytes, ..entry.counts };
+    entry.counts =
+        Counts { seen: counts.packets, seen_bytes: counts.bytes, filtered: counts.filtered, ..entry.counts };
     entry.dropped = Dropped {
         ring_full: counts.refused(Refusal::RingFull),
         fill_empty: counts.refused(Refusal::FillEmpty),

@@ -6,6 +6,7 @@ use crate::units;
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
 use std::time::Duration;
+use tapedeck_ebpf::filter::Rule;
 use tapedeck_session::Timeouts;
 use tapedeck_writer::Level;
 
@@ -26,10 +27,11 @@ pub struct Cli {
 pub enum Command {
     /// Record the packets of one or more interfaces into a store.
     ///
-    /// Prints `ready: ...` on stderr once every queue is open. SIGINT, SIGTERM, SIGHUP, --duration and --packets
+    /// Prints `ready: ...` on stderr once every queue is open. SIGINT, SIGTERM, --duration and --packets
     /// end it: what has arrived is stored, and the ledger stands as JSON on stdout. A second signal ends it
     /// without sealing. Exit code 0: ended as asked, also with drops; 2: could not start or go on, or ended by
-    /// a second signal.
+    /// a second signal. SIGHUP reads the filter of the --config file again, without a gap; without that option it
+    /// ends the recording too.
     Record(Box<RecordArgs>),
     /// Find what would cost packets or fidelity, each with the command that mends it.
     ///
@@ -85,7 +87,7 @@ pub struct ImportArgs {
 }
 
 /// How sessions are kept.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct SessionArgs {
     /// Most sessions open at once in a queue, 1000 to 67108864; takes about 1 KiB each [default: 262144]
     #[arg(long, value_name = "N", value_parser = max_sessions)]
@@ -207,7 +209,7 @@ pub struct ReindexArgs {
 
 /// Options of `record`. All of them may stand in the configuration file under the same names; what is
 /// typed wins.
-#[derive(Clone, Debug, Default, clap::Args)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, clap::Args)]
 pub struct RecordArgs {
     /// Interface to record; may be repeated
     #[arg(long, value_name = "IF")]
@@ -235,6 +237,14 @@ pub struct RecordArgs {
     /// is counted [default: all]
     #[arg(long, value_name = "N", value_parser = snaplen)]
     pub snaplen: Option<u32>,
+    /// Record only packets that a rule means, such as 'net 10.0.0.0/8' or 'vlan 12 and tcp port 443'; may be repeated.
+    /// In the configuration: a list `keep` under `[filter]`
+    #[arg(long, value_name = "RULE")]
+    pub keep: Vec<Rule>,
+    /// Leave packets out that a rule means, also those that --keep keeps; may be repeated. What is left out is counted
+    /// as `filtered`. In the configuration: a list `skip` under `[filter]`, read again on SIGHUP
+    #[arg(long, value_name = "RULE")]
+    pub skip: Vec<Rule>,
     /// Stop after this time, counted from the ready line
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub duration: Option<Duration>,

@@ -7,6 +7,9 @@ use std::fmt::Display;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use tapedeck_ebpf::Filter;
+use tapedeck_ebpf::filter::{FilterError, Rule, RuleError};
+use toml::Spanned;
 
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +42,28 @@ pub enum ConfigError {
         /// What is wrong.
         why: String,
     },
+    /// A rule of the filter cannot be read.
+    #[error("the configuration {}, line {line}: {key} of [filter] is not understood", path.display())]
+    Rule {
+        /// The file.
+        path: PathBuf,
+        /// Line of the rule, from 1.
+        line: usize,
+        /// `keep` or `skip`.
+        key: &'static str,
+        /// What is wrong, and what to write.
+        #[source]
+        source: RuleError,
+    },
+    /// The rules are more than a filter can hold.
+    #[error("the configuration {}: the rules of [filter] make no filter", path.display())]
+    Filter {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: FilterError,
+    },
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -59,6 +84,15 @@ struct RecordFile {
     max_sessions: Option<Scalar>,
     timeout: Option<OneOrMany>,
     separate_vlans: Option<bool>,
+    filter: Option<FilterSection>,
+}
+
+/// `[filter]`: rules, each with its place in the file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FilterSection {
+    keep: Option<Vec<Spanned<String>>>,
+    skip: Option<Vec<Spanned<String>>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -134,6 +168,85 @@ pub fn with_file(typed: RecordArgs) -> Result<RecordArgs, ConfigError> {
     merge(typed, &path, &text)
 }
 
+/// The file of a recording, to be read again while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reload {
+    path: PathBuf,
+    typed: RecordArgs,
+    /// What the recording began with.
+    merged: RecordArgs,
+}
+
+impl Reload {
+    /// For a recording that was begun with `merged`; `None` without `--config`.
+    #[must_use]
+    pub fn of(typed: &RecordArgs, merged: &RecordArgs) -> Option<Self> {
+        let path = typed.config.clone()?;
+        Some(Self { path, typed: typed.clone(), merged: merged.clone() })
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads the file again: the filter it asks for now, and the keys whose change needs another start.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn again(&self) -> Result<(Filter, Vec<&'static str>), ConfigError> {
+        let now = with_file(self.typed.clone())?;
+        let filter = Filter::new(now.keep.clone(), now.skip.clone())
+            .map_err(|source| ConfigError::Filter { path: self.path.clone(), source })?;
+        Ok((filter, changed(&self.merged, &now)))
+    }
+}
+
+/// Keys other than the filter's whose values differ.
+fn changed(old: &RecordArgs, new: &RecordArgs) -> Vec<&'static str> {
+    let (of_old, of_new) = (&old.sessions, &new.sessions);
+    let keys = [
+        ("interface", old.interface != new.interface),
+        ("store", old.store != new.store),
+        ("mode", old.mode != new.mode),
+        ("segment-size", old.segment_size != new.segment_size),
+        ("segment-age", old.segment_age != new.segment_age),
+        ("level", old.level != new.level),
+        ("snaplen", old.snaplen != new.snaplen),
+        ("duration", old.duration != new.duration),
+        ("packets", old.packets != new.packets),
+        ("cpus", old.cpus != new.cpus),
+        ("rss", old.rss != new.rss),
+        ("force", old.force != new.force),
+        ("max-sessions", of_old.max_sessions != of_new.max_sessions),
+        ("timeout", of_old.timeout != of_new.timeout),
+        ("separate-vlans", of_old.separate_vlans != of_new.separate_vlans),
+    ];
+    keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
+}
+
+/// The rules of a list in the file, unless some were typed.
+fn rules(
+    path: &Path,
+    text: &str,
+    key: &'static str,
+    typed: Vec<Rule>,
+    file: Option<Vec<Spanned<String>>>,
+) -> Result<Vec<Rule>, ConfigError> {
+    let Some(list) = file.filter(|_| typed.is_empty()) else { return Ok(typed) };
+    let read = |rule: &Spanned<String>| {
+        let line = || text.get(..rule.span().start).unwrap_or_default().matches('\n').count() + 1;
+        rule.get_ref().parse().map_err(|source| ConfigError::Rule {
+            path: path.to_owned(),
+            line: line(),
+            key,
+            source,
+        })
+    };
+    list.iter().map(read).collect()
+}
+
 fn merge(typed: RecordArgs, path: &Path, text: &str) -> Result<RecordArgs, ConfigError> {
     let file: RecordFile =
         toml::from_str(text).map_err(|source| ConfigError::Parse { path: path.to_owned(), source })?;
@@ -145,7 +258,10 @@ fn merge(typed: RecordArgs, path: &Path, text: &str) -> Result<RecordArgs, Confi
         Some(store) if typed.store.is_empty() => store.into_list().into_iter().map(PathBuf::from).collect(),
         _ => typed.store,
     };
+    let FilterSection { keep, skip } = file.filter.unwrap_or_default();
     Ok(RecordArgs {
+        keep: rules(path, text, "keep", typed.keep, keep)?,
+        skip: rules(path, text, "skip", typed.skip, skip)?,
         interface: list(typed.interface, file.interface),
         store,
         config: typed.config,
@@ -206,6 +322,42 @@ mod tests {
         let options = args.sessions.options();
         assert_eq!((options.max_sessions, options.timeouts.fragment), (5_000, 2_000_000_000));
         assert_eq!((options.timeouts.dns_session, args.snaplen), (3_000_000_000, Some(128)));
+    }
+
+    #[test]
+    fn rules_stand_in_a_section_and_errors_name_their_line() {
+        let rules = |texts: &[&str]| texts.iter().map(|text| text.parse().unwrap()).collect::<Vec<Rule>>();
+        let text =
+            "level = 3\n[filter]\nkeep = ['net 10.0.0.0/8']\nskip = [\n  'tcp port 443',\n  'vlan 12']\n";
+        let args = merged(RecordArgs::default(), text).unwrap();
+        assert_eq!(args.keep, rules(&["net 10.0.0.0/8"]));
+        assert_eq!(args.skip, rules(&["tcp port 443", "vlan 12"]));
+        let typed = RecordArgs { skip: rules(&["udp"]), ..RecordArgs::default() };
+        let args = merged(typed, text).unwrap();
+        assert_eq!((args.keep, args.skip), (rules(&["net 10.0.0.0/8"]), rules(&["udp"])));
+        let error = merged(RecordArgs::default(), &text.replace("vlan 12", "vlan x")).unwrap_err();
+        assert_eq!(error.to_string(), "the configuration x.toml, line 6: skip of [filter] is not understood");
+        assert!(matches!(
+            merged(RecordArgs::default(), "[filter]\nkep = []\n"),
+            Err(ConfigError::Parse { .. })
+        ));
+    }
+
+    #[test]
+    fn a_file_read_again_gives_its_filter_and_names_what_cannot_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.toml");
+        let write = |text: &str| std::fs::write(&path, text).unwrap();
+        write("interface = 'eth1'\nlevel = 3\n");
+        let typed = RecordArgs { config: Some(path.clone()), ..RecordArgs::default() };
+        let reload = Reload::of(&typed, &with_file(typed.clone()).unwrap()).unwrap();
+        assert_eq!(reload.again().unwrap(), (Filter::default(), Vec::new()));
+        write("interface = 'eth1'\nlevel = 5\nrss = true\n[filter]\nskip = ['udp']\n");
+        let (filter, keys) = reload.again().unwrap();
+        assert_eq!((filter.to_string().as_str(), keys), ("not (udp)", vec!["level", "rss"]));
+        write("[filter]\nskip = ['upd']\n");
+        assert!(matches!(reload.again(), Err(ConfigError::Rule { line: 2, .. })));
+        assert_eq!(Reload::of(&RecordArgs::default(), &RecordArgs::default()), None);
     }
 
     #[test]

@@ -10,6 +10,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod doctor;
+pub mod filtering;
 mod hints;
 pub mod identity;
 pub mod import;

@@ -281,15 +281,27 @@ impl<'b> Iterator for Packets<'b> {
         *at = Place { offset: at.offset.saturating_add(step), left: at.left.saturating_sub(1) };
         let Some(packet) = parse(header) else {
             stats.misfits += 1;
-            return Some(RawPacket { stamp: Stamp::Missing, sequence: None, bytes: &[], orig_len: 0 });
+            return Some(RawPacket {
+                stamp: Stamp::Missing,
+                sequence: None,
+                filter: 0,
+                bytes: &[],
+                orig_len: 0,
+            });
         };
         let stamp = Stamp::Utc(packet.utc_ns);
         let Some(tag) = packet.tag else {
-            return Some(RawPacket { stamp, sequence: None, bytes: packet.bytes, orig_len: packet.len });
+            return Some(RawPacket {
+                stamp,
+                sequence: None,
+                filter: 0,
+                bytes: packet.bytes,
+                orig_len: packet.len,
+            });
         };
         // SAFETY: the `Block` is dropped after `'b`.
         let bytes = unsafe { self.source.tagged(packet.bytes, tag) };
-        Some(RawPacket { stamp, sequence: None, bytes, orig_len: packet.len.saturating_add(4) })
+        Some(RawPacket { stamp, sequence: None, filter: 0, bytes, orig_len: packet.len.saturating_add(4) })
     }
 }
 

@@ -1,11 +1,14 @@
 //! What `record` is to do, with nothing left open: defaults filled in, globs expanded, CPUs chosen.
 
 use crate::cli::{ModeWish, RecordArgs};
+use crate::config::Reload;
 use crate::sessions::SessionOptions;
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use tapedeck_ebpf::Filter;
+use tapedeck_ebpf::filter::FilterError;
 use tapedeck_writer::Level;
 
 /// Stored bytes of a segment.
@@ -42,6 +45,9 @@ pub enum PlanError {
     /// 0 packets is no goal.
     #[error("--packets 0 would stop at once")]
     NoPackets,
+    /// The rules are more than a filter can hold.
+    #[error("--keep, --skip: {0}")]
+    Filter(FilterError),
 }
 
 impl PlanError {
@@ -55,6 +61,7 @@ impl PlanError {
                 Some("a glob spreads queues over folders that exist; a plain folder is made")
             }
             Self::Cpu(_) => Some("see `taskset -p $$` for those it may"),
+            Self::Filter(error) => Some(error.hint()),
             Self::TwiceInterface(_) | Self::NoPackets | Self::Unnamed => None,
         }
     }
@@ -91,6 +98,10 @@ pub struct RecordPlan {
     pub force: bool,
     /// How sessions are kept.
     pub sessions: SessionOptions,
+    /// Which packets are recorded.
+    pub filter: Filter,
+    /// The file to read again on SIGHUP, which ends the recording otherwise.
+    pub reload: Option<Reload>,
 }
 
 impl RecordPlan {
@@ -125,6 +136,8 @@ impl RecordPlan {
             rss: args.rss,
             force: args.force,
             sessions: args.sessions.options(),
+            filter: Filter::new(args.keep.clone(), args.skip.clone()).map_err(PlanError::Filter)?,
+            reload: None,
         })
     }
 }

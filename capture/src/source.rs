@@ -23,6 +23,8 @@ pub struct RawPacket<'a> {
     pub stamp: Stamp,
     /// Number of the packet in its queue, counting also those the kernel could not deliver.
     pub sequence: Option<u64>,
+    /// Generation of the filter that let it through, modulo 256; 0 where the worker judges.
+    pub filter: u8,
     /// Its bytes, from the link header on.
     pub bytes: &'a [u8],
     /// Length on the wire, bytes.

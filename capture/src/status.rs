@@ -36,6 +36,9 @@ pub struct Status {
     /// All stores the recorder writes to.
     #[serde(default)]
     pub stores: Vec<PathBuf>,
+    /// What is recorded, in tcpdump's words; none = everything.
+    #[serde(default)]
+    pub filter: Option<String>,
     /// The books so far.
     pub ledger: Ledger,
     /// One per worker.
@@ -143,16 +146,20 @@ fn status_text(status: &Status) -> String {
     let total = &ledger.total;
     let mut text = format!(
         "run {} (process {}), recording since {}\n\
-         seen {}  stored {}  pending {}  dropped {}  unaccounted {}\n",
+         seen {}  stored {}  filtered {}  pending {}  dropped {}  unaccounted {}\n",
         ledger.run,
         status.pid,
         ledger.start,
         total.counts.seen,
         total.counts.stored,
+        total.counts.filtered,
         total.counts.pending,
         total.dropped.nic + total.dropped.queues.sum(),
         total.unaccounted
     );
+    if let Some(filter) = &status.filter {
+        let _ = writeln!(text, "filter {filter}");
+    }
     let sessions = &ledger.sessions;
     let _ = writeln!(
         text,
@@ -168,12 +175,13 @@ fn status_text(status: &Status) -> String {
     for queue in &ledger.queues {
         let _ = writeln!(
             text,
-            "  {} queue {} ({}): seen {}  stored {}  pending {}  dropped {}  unaccounted {}",
+            "  {} queue {} ({}): seen {}  stored {}  filtered {}  pending {}  dropped {}  unaccounted {}",
             queue.interface,
             queue.queue,
             queue.mode,
             queue.counts.seen,
             queue.counts.stored,
+            queue.counts.filtered,
             queue.counts.pending,
             queue.dropped.sum(),
             queue.unaccounted

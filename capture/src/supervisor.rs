@@ -12,6 +12,7 @@
 
 mod ending;
 mod error;
+mod refilter;
 mod report;
 mod signals;
 mod start;
@@ -22,7 +23,8 @@ use crate::books::InterfaceBooks;
 use crate::claim::Claim;
 use crate::cli::RecordArgs;
 use crate::clock::{self, Clock};
-use crate::config;
+use crate::config::{self, Reload};
+use crate::filtering::InForce;
 use crate::identity;
 use crate::ladder::Intake;
 use crate::ledger::Ledger;
@@ -75,6 +77,8 @@ struct Run {
     run: u32,
     start: Timestamp,
     clock: Arc<Clock>,
+    /// The filter in force.
+    filter: Arc<InForce>,
 }
 
 /// How a recording ended.
@@ -91,11 +95,13 @@ pub struct Outcome {
 /// # Errors
 /// It did not start, or was ended before its books could be closed.
 pub fn command(args: RecordArgs, say: &mut dyn FnMut(&str)) -> Result<(String, u8), Failure> {
+    let typed = args.clone();
     let args = config::with_file(args).map_err(|error| Failure::of(&error))?;
-    let plan = RecordPlan::new(&args).map_err(|error| {
+    let mut plan = RecordPlan::new(&args).map_err(|error| {
         let failure = Failure::of(&error);
         error.hint().map_or(failure.clone(), |hint| failure.hint(hint))
     })?;
+    plan.reload = Reload::of(&typed, &args);
     let Outcome { ledger, trouble } = record(&plan, say)?;
     if let Some(warning) = ledger.imbalance() {
         say(&warning);
@@ -117,8 +123,10 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
         run: identity::run_number()?,
         start: identity::now(),
         clock: Arc::new(Clock::new(clock::read().map_err(system("read the clock"))?)),
+        filter: Arc::new(InForce::new(plan.filter.clone())),
     };
-    let mut signals = Signals::catch().map_err(system("catch signals"))?;
+    refilter::say_filter(&run.filter);
+    let mut signals = Signals::catch(plan.reload.is_some()).map_err(system("catch signals"))?;
     // Before the interfaces are looked up: one that leaves in between is noticed.
     let watch = LinkWatch::new().map_err(system("listen for interfaces that leave"))?;
     // Before the stores: a recorder that may not start leaves none behind.
@@ -189,6 +197,7 @@ impl Session<'_> {
     fn attend(&mut self, say: &mut dyn FnMut(&str)) -> Result<(), RecordError> {
         loop {
             self.heed_signals(say)?;
+            self.heed_reload();
             self.heed_departures();
             if !self.stopping {
                 self.heed_plan();

@@ -1,6 +1,6 @@
 //! The worker: one thread per (interface, queue), from ring to chain.
 //!
-//! Batch -> time -> walk -> [`Chain::append`], the one copy -> session table, all of the batch at once; then
+//! Batch -> filter, where no program has asked it -> time -> walk -> [`Chain::append`], the one copy -> session table, all of the batch at once; then
 //! the batch is dropped and its chunks go back. Between taking a batch and appending its packets there is no lock, no allocation and no system
 //! call. An idle worker spins briefly, then sleeps in poll(). Every 25 ms or so it ticks its chain, also
 //! when nothing comes.
@@ -8,6 +8,7 @@
 //! It must never exit while packets may still be in its ring: it ends when the supervisor says so.
 
 use crate::clock::Clock;
+use crate::filtering::{Handover, Judge};
 use crate::sessions::Tracker;
 use crate::source::{PacketBatch, RawPacket, Source, Stamp};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -60,6 +61,10 @@ pub struct Shared {
     pub released: AtomicU64,
     /// Bytes on the wire of the packets received.
     pub received_bytes: AtomicU64,
+    /// Of the packets received, those the worker left out by the filter.
+    pub filtered: AtomicU64,
+    /// The next filter, if there is one.
+    pub next_filter: Handover,
     /// Packets shortened by the source.
     pub cut_packets: AtomicU64,
     /// Bytes they lost.
@@ -123,6 +128,8 @@ pub struct Post {
     pub snaplen: usize,
     /// UTC.
     pub clock: Arc<Clock>,
+    /// The filter it begins with.
+    pub judge: Judge,
     /// Its talk with the supervisor.
     pub shared: Arc<Shared>,
 }
@@ -155,6 +162,7 @@ pub fn spawn<S: Source + 'static>(
             source,
             chain,
             tracker,
+            filter_settled: 0,
             walk: Walk::new(),
             last: Timestamp::ZERO,
             next_sequence: None,
@@ -179,6 +187,8 @@ struct Worker<S> {
     source: S,
     chain: Chain,
     tracker: Tracker,
+    /// Generation of the filter that judges all that comes into the ring.
+    filter_settled: u32,
     walk: Walk,
     /// Time of the packet before.
     last: Timestamp,
@@ -196,9 +206,14 @@ impl<S: Source> Worker<S> {
         loop {
             // Read before the ring is: once it says Finish, nothing can be put in any more.
             let phase = self.shared.phase();
+            self.filter_settled = self.shared.next_filter.settled();
             let got = self.batch();
             if got == 0 && phase == Phase::Finish {
                 break;
+            }
+            if got == 0 {
+                // The ring was empty: what the former filter let through has all come.
+                self.post.judge.idle(self.filter_settled, &mut self.chain);
             }
             self.tick(phase, got == 0);
             if got == 0 {
@@ -217,12 +232,19 @@ impl<S: Source> Worker<S> {
     fn batch(&mut self) -> u64 {
         let Self { post, source, chain, tracker, walk, shared, last, next_sequence, .. } = self;
         let (shared, snaplen, conversion) = (&**shared, post.snaplen, post.clock.conversion());
+        let judge = &mut post.judge;
         let mut batch = source.peek(BATCH);
+        // After the look at the ring: a filter is announced before it lets the first packet through.
+        judge.hear(&shared.next_filter, chain);
         let packets = batch.packets();
         let mut got = 0;
         tracker.batch(|sessions| {
             for mut packet in packets {
                 got += 1;
+                if !judge.takes(&packet, chain) {
+                    leave_out(shared, &packet);
+                    continue;
+                }
                 packet.bytes = packet.bytes.get(..snaplen).unwrap_or(packet.bytes);
                 let before = *last;
                 let ts = match packet.stamp {
@@ -348,6 +370,13 @@ fn gap(next: &mut Option<u64>, sequence: Option<u64>) -> u64 {
     let missing = next.map_or(0, |expected| sequence.saturating_sub(expected));
     *next = Some(sequence.saturating_add(1).max(next.unwrap_or(0)));
     missing
+}
+
+/// Counts a packet as received and left out.
+fn leave_out(shared: &Shared, packet: &RawPacket<'_>) {
+    add(&shared.received, 1);
+    add(&shared.received_bytes, u64::from(packet.orig_len));
+    add(&shared.filtered, 1);
 }
 
 /// Counts a packet as received.

@@ -62,6 +62,13 @@ impl Meta {
         })
     }
 
+    /// Where the record lies: [`FLAG_META`] or [`FLAG_HEAD`], without what else the flags say.
+    #[inline]
+    #[must_use]
+    pub fn place(&self) -> u16 {
+        self.flags & 0xff
+    }
+
     /// Generation of the filter that let the packet through, modulo 256; 0 before the first one.
     #[inline]
     #[must_use]

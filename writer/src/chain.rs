@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tapedeck_index::frame::FRAME_BYTES_MAX;
-use tapedeck_index::pcapng::{self, Counters, PacketRecord};
+use tapedeck_index::pcapng::{self, Counters, InterfaceInfo, PacketRecord};
 use tapedeck_index::rows::{FrameRows, RowTable};
 use tapedeck_packet::time::NANOS_PER_SEC;
 use tapedeck_packet::{Timestamp, Walk};
@@ -72,6 +72,8 @@ pub struct ChainReport {
 /// The writing end of a store for one queue of one interface. Belongs to one worker thread.
 pub struct Chain {
     config: ChainConfig,
+    /// What the headers of the next segments say of the interface.
+    interface: Arc<InterfaceInfo>,
     counters: Arc<ChainCounters>,
     sink: SinkKind,
     sink_reason: Option<String>,
@@ -165,7 +167,6 @@ impl Chain {
             store: config.store.clone(),
             home: Home::of(&config.store)?,
             section: config.section.clone(),
-            interface: config.interface.clone(),
             segment_bytes: config.segment_bytes,
             sinks,
             jobs: job_queue,
@@ -180,6 +181,7 @@ impl Chain {
         let threads = spawn(parts, syncer, config.stage_cpu)?;
         Ok(Self {
             spare_tables: vec![row_table()],
+            interface: Arc::new(config.interface.clone()),
             config,
             counters,
             sink,
@@ -279,6 +281,18 @@ impl Chain {
     /// Counters for a statistics block written now.
     fn statistics(&self) -> Counters {
         Counters { delivered: self.delivered, ..self.latest }
+    }
+
+    /// Another filter decides which packets come from here on: the open segments end, and those that follow
+    /// say so in their header (`if_filter`).
+    pub fn set_filter(&mut self, filter: Option<String>) {
+        if self.interface.filter == filter {
+            return;
+        }
+        self.cut_frame();
+        self.end_all_segments();
+        self.interface = Arc::new(InterfaceInfo { filter, ..InterfaceInfo::clone(&self.interface) });
+        self.header_bytes = stage::header_bytes(&self.config.section, &self.interface);
     }
 
     /// Says that no packet of time `until` or before will be appended any more; a live source calls it

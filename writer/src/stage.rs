@@ -58,6 +58,8 @@ pub(crate) struct OpenJob {
     pub(crate) link: Arc<Link>,
     pub(crate) name: SegmentName,
     pub(crate) hour: UtcHour,
+    /// What its header says of the interface.
+    pub(crate) interface: Arc<InterfaceInfo>,
     pub(crate) counters: Counters,
 }
 
@@ -97,7 +99,6 @@ pub(crate) struct StageParts {
     pub(crate) store: PathBuf,
     pub(crate) home: Home,
     pub(crate) section: SectionInfo,
-    pub(crate) interface: InterfaceInfo,
     /// Where a live chain states how far it is whole.
     pub(crate) live: Option<LiveFile>,
     pub(crate) marks: Marks,
@@ -359,8 +360,7 @@ impl Stage {
         }
         let mut segment = result?;
         let mut raw = Vec::new();
-        let (section, interface) = (&self.parts.section, &self.parts.interface);
-        header_blocks(&mut raw, section, interface, job.name.t0, &job.counters);
+        header_blocks(&mut raw, &self.parts.section, &job.interface, job.name.t0, &job.counters);
         let counters = &self.parts.counters;
         // From here on the journal alone makes a segment of what comes.
         segment.cover(0, 0, &raw, Sum::default(), counters);
@@ -382,7 +382,7 @@ impl Stage {
         journal.start(&Start {
             name: job.name.clone(),
             section: self.parts.section.clone(),
-            interface: self.parts.interface.clone(),
+            interface: InterfaceInfo::clone(&job.interface),
             first_arrival: job.counters.delivered,
         });
         journal.commit().map_err(FileError::at("write", &paths.journal))?;

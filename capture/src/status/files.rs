@@ -195,7 +195,15 @@ mod tests {
     fn status(run: u32, seconds: u64, stores: &[PathBuf]) -> Status {
         let ledger = Ledger::close(run, at(1), at(seconds), Vec::new(), Vec::new(), SessionEntry::default());
         let stores = stores.to_vec();
-        Status { version: 1, pid: 1, updated_ns: at(seconds).nanos(), stores, ledger, workers: Vec::new() }
+        Status {
+            version: 1,
+            pid: 1,
+            updated_ns: at(seconds).nanos(),
+            stores,
+            filter: None,
+            ledger,
+            workers: Vec::new(),
+        }
     }
 
     /// A run number that no other test of this machine has.

@@ -65,8 +65,15 @@ pub(super) fn report(
         }
     }
     let updated_ns = identity::now().nanos();
-    let status =
-        Status { version: 1, pid: std::process::id(), updated_ns, stores: stores.to_vec(), ledger, workers };
+    let status = Status {
+        version: 1,
+        pid: std::process::id(),
+        updated_ns,
+        stores: stores.to_vec(),
+        filter: run.filter.text().map(str::to_owned),
+        ledger,
+        workers,
+    };
     if let Err(error) = files.write(&status) {
         // A full disk is no reason to stop looking.
         tracing::debug!(%error, "cannot write the status anywhere");

@@ -9,8 +9,9 @@ use crate::books::{InterfaceBooks, QueueBooks};
 use crate::claim::Claim;
 use crate::cli::ModeWish;
 use crate::doctor::Checkup;
+use crate::filtering::Judge;
 use crate::identity;
-use crate::ladder::{Mode, Prepared, Rung, RungError, Sources};
+use crate::ladder::{Intake, Mode, Prepared, Rung, RungError, Sources};
 use crate::lock::{Holder, InterfaceLock};
 use crate::maintain;
 use crate::plan::RecordPlan;
@@ -171,19 +172,13 @@ fn down_the_ladder(
 
 /// Says why a faster mode is not taken, with all causes in one line.
 fn step_down(interface: &str, mode: Mode, next: Mode, error: &dyn std::error::Error) {
-    let mut why = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        why.push_str(": ");
-        why.push_str(&error.to_string());
-        cause = error.source();
-    }
+    let why = crate::voice::chain(error);
     tracing::warn!(interface, "no mode {mode}, trying {next}: {why}");
 }
 
 /// An interface whose packets come in.
 struct Started {
-    intake: crate::ladder::Intake,
+    intake: Intake,
     books: InterfaceBooks,
     workers: Vec<Crew>,
     pages: Option<Pages>,
@@ -199,6 +194,7 @@ fn try_mode(target: &Target, place: &mut Place<'_>, rung: &Rung, mode: Mode) -> 
             "losses by cause come from the sockets: the kernel gives no tracepoint"
         );
     }
+    let generation = first_filter(&intake, place.run)?;
     let books = InterfaceBooks {
         interface: target.name.clone(),
         ifindex: target.ifindex,
@@ -207,7 +203,7 @@ fn try_mode(target: &Target, place: &mut Place<'_>, rung: &Rung, mode: Mode) -> 
         missed_before: target.state.rx_missed,
         missed: AtomicU64::new(target.state.rx_missed),
     };
-    let mut crew = Gang { target, mode, books, workers: Vec::new() };
+    let mut crew = Gang { target, mode, generation, books, workers: Vec::new() };
     let first = place.next;
     let hired = match sources {
         Sources::Xsk(sockets) => crew.trackers(place, sockets.len()).and_then(|trackers| {
@@ -238,10 +234,21 @@ fn try_mode(target: &Target, place: &mut Place<'_>, rung: &Rung, mode: Mode) -> 
     }
 }
 
+/// Gives the program its filter before it sees a packet. Returns the filter's generation.
+fn first_filter(intake: &Intake, run: &Run) -> Result<u32, RungError> {
+    let filter = run.filter.filter();
+    let Some(program) = intake.program().filter(|_| !filter.is_empty()) else { return Ok(0) };
+    let generation = program.prepare_filter(filter)?;
+    program.switch_filter(generation)?;
+    Ok(generation)
+}
+
 /// The workers of one interface while they are hired.
 struct Gang<'a> {
     target: &'a Target,
     mode: Mode,
+    /// Of the filter the program begins with.
+    generation: u32,
     books: InterfaceBooks,
     workers: Vec<Crew>,
 }
@@ -295,6 +302,7 @@ impl Gang<'_> {
             cpu,
             snaplen,
             clock: Arc::clone(&place.run.clock),
+            judge: Judge::new(self.mode == Mode::Packet, self.generation, Arc::clone(&place.run.filter)),
             shared: Arc::clone(&shared),
         };
         let sessions = tracker.books();
@@ -311,7 +319,7 @@ impl Gang<'_> {
             link_type: LinkType::ETHERNET,
             snaplen: place.plan.snaplen.unwrap_or(0),
             description: Some(format!("queue {queue}, mode {}", self.mode)),
-            filter: None,
+            filter: place.run.filter.text().map(str::to_owned),
             hardware: self.target.state.kind.clone(),
             speed_bps: None,
         };

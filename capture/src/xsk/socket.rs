@@ -403,7 +403,7 @@ impl XskSocket {
         let meta = Meta::read(unsafe { self.umem.slice(at, META_LEN_U32) }?)?;
         // SAFETY: the caller's promise; no slice is alive.
         unsafe { self.umem.clear_word(at) };
-        (meta.flags == FLAG_META).then_some(meta)
+        (meta.place() == FLAG_META).then_some(meta)
     }
 }
 
@@ -415,7 +415,7 @@ fn packet(bytes: &[u8], meta: Option<Meta>) -> XskPacket<'_> {
     if meta.is_none()
         && let Some((head, rest)) = bytes.split_at_checked(META_LEN)
         && let Some(meta) = Meta::read(head)
-        && meta.flags == FLAG_HEAD
+        && meta.place() == FLAG_HEAD
     {
         return XskPacket { meta: Some(meta), bytes: rest };
     }

@@ -12,6 +12,7 @@ impl PacketBatch for Batch<'_> {
             RawPacket {
                 stamp: packet.meta.map_or(Stamp::Missing, |meta| Stamp::Monotonic(meta.ktime_ns)),
                 sequence: packet.meta.map(|meta| meta.sequence),
+                filter: packet.meta.map_or(0, |meta| meta.filter_generation()),
                 bytes: packet.bytes,
                 orig_len: packet.meta.map_or(len, |meta| meta.length),
             }

@@ -134,6 +134,40 @@ fn traces_at_50_kpps_are_stored_exactly_once() {
     assert!(files >= 20, "only {files} traces fit");
 }
 
+/// Ethernet frames only, of which one is longer than `longer` and none than `longest` bytes with tags; what tcpreplay
+/// reads.
+fn has_longest(file: &Path, longer: usize, longest: usize) -> bool {
+    let pcapng = std::fs::read(file).unwrap().starts_with(&[0x0a, 0x0d, 0x0d, 0x0a]);
+    let packets = read(file);
+    let max = packets.iter().map(|p| p.bytes.len()).max().unwrap_or(0);
+    let whole = |p: &RefPacket| p.link_type == 1 && p.bytes.len() >= 14;
+    !pcapng && (longer + 1..=longest).contains(&max) && packets.iter().all(whole)
+}
+
+/// Captures with jumbo frames, and with frames as segmentation offload makes them, up to 64 KiB: whole.
+#[test]
+fn jumbo_and_super_size_frames_arrive_whole() {
+    let _turn = alone();
+    let Some(folder) = traces("live replay of long frames") else { return };
+    if !need_root("live replay of long frames") {
+        return;
+    }
+    let folders = ["zeek-traces", "arkime-sessions", "ndpi-flows", "ics", "formats"];
+    let captures: Vec<_> =
+        folders.iter().flat_map(|name| crate::tools::captures(&folder.join(name))).collect();
+    for (what, longer, longest, mtu, at_least) in
+        [("jumbo", 1_522, 9_014, 9_000, 4), ("super-size", 9_014, 65_535, 65_535, 4)]
+    {
+        let (mut files, mut packets) = (0, 0);
+        for file in captures.iter().filter(|file| has_longest(file, longer, longest)).take(12) {
+            packets += assert_paced(file, mtu);
+            files += 1;
+        }
+        println!("live, {what}: {files} traces, {packets} packets, each stored exactly once and whole");
+        assert!(files >= at_least, "{what}: only {files} traces");
+    }
+}
+
 #[test]
 fn vlan_tags_arrive_intact() {
     let _turn = alone();
@@ -149,8 +183,18 @@ fn vlan_tags_arrive_intact() {
         .take(6)
         .collect();
     assert!(!files.is_empty());
-    for file in files {
-        assert_paced(&file, 1500);
+    for file in &files {
+        assert_paced(file, 1500);
+    }
+    let two = |p: &RefPacket| tagged(p) && matches!(p.bytes.get(16..18), Some([0x81, 0] | [0x88, 0xa8]));
+    let qinq = ["zeek-traces", "arkime-sessions", "ndpi-flows", "formats"];
+    let qinq = qinq.iter().flat_map(|name| crate::tools::captures(&folder.join(name)));
+    // Four bytes more than the one tag for which the link has room.
+    let qinq: Vec<_> =
+        qinq.filter(|file| has_longest(file, 13, 1_518) && read(file).iter().any(two)).take(4).collect();
+    assert!(!qinq.is_empty());
+    for file in qinq {
+        assert_paced(&file, 1504);
     }
 }
 

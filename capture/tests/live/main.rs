@@ -7,6 +7,7 @@
 mod departure;
 mod disk;
 mod doctor;
+mod filter;
 mod guest;
 mod operator;
 mod record;

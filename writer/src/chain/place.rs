@@ -122,7 +122,13 @@ impl Chain {
             seq,
         };
         let counters = self.statistics();
-        let job = OpenJob { link: Arc::clone(&link), name, hour: ts.hour(), counters };
+        let job = OpenJob {
+            link: Arc::clone(&link),
+            name,
+            hour: ts.hour(),
+            interface: Arc::clone(&self.interface),
+            counters,
+        };
         let _ = self.jobs.send(Job::Open(Box::new(job)));
         self.open.push(OpenSegment {
             seq,

@@ -63,6 +63,11 @@ pub(crate) const CHECKS: &[Check] = &[
     always("identity under overload, copy", "record::a_stopped_recorder_loses_by_the_book_in_copy_mode"),
     always("identity under overload, skb", "record::a_stopped_recorder_loses_by_the_book_in_skb_mode"),
     always("a killed recorder is recovered", "record::a_killed_recorder_is_recovered_by_the_next"),
+    quick(always(
+        "filters: exactly the filtered packets are missing and counted",
+        "filter::exactly_the_filtered_packets_are_missing",
+    )),
+    always("another filter comes in without a gap", "filter::another_filter_comes_in_without_a_gap"),
     quick(always("VLAN tags kept, one and two", "guest::tags_are_stored")),
     quick(since(
         MULTI_BUFFER,
