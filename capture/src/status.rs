@@ -36,6 +36,9 @@ pub struct Status {
     /// All stores the recorder writes to.
     #[serde(default)]
     pub stores: Vec<PathBuf>,
+    /// `quarantined`: the system clock jumped by more than a day, and packet times do not follow.
+    #[serde(default)]
+    pub clock: Option<String>,
     /// What is recorded, in tcpdump's words; none = everything.
     #[serde(default)]
     pub filter: Option<String>,
@@ -157,6 +160,9 @@ fn status_text(status: &Status) -> String {
         total.dropped.nic + total.dropped.queues.sum(),
         total.unaccounted
     );
+    if let Some(clock) = &status.clock {
+        let _ = writeln!(text, "clock: {clock}");
+    }
     if let Some(filter) = &status.filter {
         let _ = writeln!(text, "filter {filter}");
     }

@@ -293,6 +293,7 @@ impl Session<'_> {
             &self.plan.stores,
             &mut self.files,
             &mut self.unheard,
+            self.quarantined,
         );
         if let Err(error) = reported {
             self.trouble.get_or_insert(error);

@@ -200,6 +200,7 @@ mod tests {
             pid: 1,
             updated_ns: at(seconds).nanos(),
             stores,
+            clock: None,
             filter: None,
             ledger,
             workers: Vec::new(),

@@ -25,6 +25,7 @@ pub(super) fn sample_clock(run: &Run, active: &[Active], quarantined: &mut bool)
     match change {
         Change::Slewed => *quarantined = false,
         Change::Stepped { from_ns, to_ns } => {
+            *quarantined = false;
             let seconds = Duration::from_nanos(to_ns.abs_diff(from_ns)).as_secs_f64();
             let way = if to_ns > from_ns { "forward" } else { "back" };
             tracing::warn!("the system clock was stepped {way} by {seconds:.3} s; packet times follow");
@@ -54,6 +55,7 @@ pub(super) fn report(
     stores: &[PathBuf],
     files: &mut StatusFiles,
     unheard: &mut BTreeSet<String>,
+    quarantined: bool,
 ) -> Result<(), RecordError> {
     let ledger = ledger(run, active, sessions)?;
     complain_of_unheard(active, &ledger, unheard);
@@ -70,6 +72,7 @@ pub(super) fn report(
         pid: std::process::id(),
         updated_ns,
         stores: stores.to_vec(),
+        clock: quarantined.then(|| "quarantined".to_owned()),
         filter: run.filter.text().map(str::to_owned),
         ledger,
         workers,

@@ -243,6 +243,14 @@ fn first_filter(intake: &Intake, run: &Run) -> Result<u32, RungError> {
     Ok(generation)
 }
 
+/// Who stamps the packets, for the header of a segment.
+fn stamps(mode: Mode) -> &'static str {
+    match mode {
+        Mode::ZeroCopy | Mode::Copy | Mode::Skb => "stamped by the system's clock in the XDP program",
+        Mode::Packet => "stamped by the system's clock at the packet socket",
+    }
+}
+
 /// The workers of one interface while they are hired.
 struct Gang<'a> {
     target: &'a Target,
@@ -318,7 +326,7 @@ impl Gang<'_> {
             name: self.target.name.clone(),
             link_type: LinkType::ETHERNET,
             snaplen: place.plan.snaplen.unwrap_or(0),
-            description: Some(format!("queue {queue}, mode {}", self.mode)),
+            description: Some(format!("queue {queue}, mode {}, {}", self.mode, stamps(self.mode))),
             filter: place.run.filter.text().map(str::to_owned),
             hardware: self.target.state.kind.clone(),
             speed_bps: None,

@@ -192,6 +192,11 @@ fn now_s() -> i64 {
     clock_gettime(ClockId::CLOCK_REALTIME).unwrap().tv_sec()
 }
 
+fn status(store: &Path) -> String {
+    let out = Command::new(env!("CARGO_BIN_EXE_tapedeck")).args(["status", "--store"]).arg(store).output();
+    String::from_utf8(out.unwrap().stdout).unwrap()
+}
+
 fn step_clock(seconds: i64) {
     let now = clock_gettime(ClockId::CLOCK_REALTIME).unwrap();
     let to = nix::sys::time::TimeSpec::new(now.tv_sec() + seconds, now.tv_nsec());
@@ -221,6 +226,10 @@ fn a_stepped_clock_loses_and_misfiles_nothing() {
         step_clock(seconds);
         send_some(NOTICED);
         send_some(Duration::ZERO);
+        // The status is written once a second.
+        std::thread::sleep(NOTICED);
+        let status = status(dir.path());
+        assert_eq!(status.contains("clock: quarantined"), seconds == YEARS_30, "{seconds} s: {status}");
     }
     set_tai_offset(37);
     send_some(NOTICED);
