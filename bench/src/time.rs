@@ -15,11 +15,8 @@ use serde::Serialize;
 use std::path::Path;
 use std::time::Duration;
 use tapedeck_index::catalog;
-use tapedeck_index::frame::{Decoder, frame_len};
+use tapedeck_index::frame::{Decoder, RAW_BYTES_MAX, frame_len};
 use tapedeck_index::pcapng::{Block, Blocks};
-
-/// A frame of a segment inflates to no more than this, but for a packet larger than a frame; ours are small.
-const FRAME_MAX: usize = 1 << 20;
 
 /// How the packets are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -129,7 +126,7 @@ impl Tally {
                 let (frame, behind) = rest
                     .split_at_checked(frame_len(rest)?)
                     .with_context(|| format!("{} is cut", path.display()))?;
-                decoder.decompress(frame, &mut raw, FRAME_MAX)?;
+                decoder.decompress(frame, &mut raw, RAW_BYTES_MAX)?;
                 rest = behind;
                 for block in Blocks::new(&raw) {
                     if let (_, Block::Packet(packet)) = block?

@@ -51,6 +51,7 @@ enum next {
 	NEXT_ARP,
 	NEXT_IPV4,
 	NEXT_IPV6,
+	NEXT_TAG, /* there is more of the link header */
 };
 
 /* The beginning of a packet, and what was found in it. */
@@ -59,7 +60,10 @@ struct window {
 	__u32 end; /* bytes of the packet that lie here */
 	__u32 slot;
 	__u32 at; /* where the next header begins */
+	__u32 type;  /* EtherType or protocol of the next header */
+	__u32 later; /* it is a later fragment */
 	__u32 unknown;
+	__u32 offset; /* see hidden() */
 	struct td_pair net;
 	struct td_pair vlan;
 	__u64 proto;
@@ -154,15 +158,33 @@ static __always_inline __u32 filter_generation(void)
 	return use ? *(volatile __u32 *)use : 0;
 }
 
-/* The mask keeps the verifier happy: whoever asks has made sure with has() that the bytes are there. */
-static __always_inline __u32 byte_at(const struct window *w, __u32 at)
+/* Each function looks the window up for itself: one that is handed over as an argument may not be read at any
+ * offset without CAP_PERFMON. */
+static __always_inline struct window *the_window(void)
 {
-	return w->bytes[at & (TD_FILTER_WINDOW - 1)];
+	__u32 zero = 0;
+
+	return bpf_map_lookup_elem(&filter_window, &zero);
 }
 
-static __always_inline __u32 half_at(const struct window *w, __u32 at)
+/* An offset that the verifier takes for any number of the window: what it reads from a map is unknown to it.
+ * Without CAP_PERFMON it wants an addition to a pointer to be of one kind on all ways that lead there, but in
+ * a loop it would know the offset on some. */
+static __always_inline __u32 hidden(struct window *w, __u32 at)
 {
-	at &= TD_FILTER_WINDOW - 1;
+	*(volatile __u32 *)&w->offset = at;
+	return *(volatile __u32 *)&w->offset & (TD_FILTER_WINDOW - 1);
+}
+
+/* Whoever asks has made sure with has() that the bytes are there. */
+static __always_inline __u32 byte_at(struct window *w, __u32 at)
+{
+	return w->bytes[hidden(w, at)];
+}
+
+static __always_inline __u32 half_at(struct window *w, __u32 at)
+{
+	at = hidden(w, at);
 	return (__u32)w->bytes[at] << 8 | w->bytes[at + 1];
 }
 
@@ -182,32 +204,46 @@ static __always_inline void ask_vlan(struct window *w, __u32 tag)
 	}
 }
 
-static __always_inline void ask_net4(struct window *w, __u32 at)
+/* The headers are walked step by step, each step in a function that is not static: the verifier looks at such a
+ * function once and not once for each way that leads there, of which there would be too many. */
+
+/* Asks for the address at an offset of the window. */
+__noinline int filter_net4(__u32 at)
 {
-	struct td_net4 key = { .bits = 64, .slot = w->slot };
+	struct td_net4 key = { .bits = 64 };
+	struct window *w = the_window();
 	struct td_pair *pair;
 
-	at &= TD_FILTER_WINDOW - 1;
+	if (!w)
+		return 0;
+	key.slot = w->slot;
+	at = hidden(w, at);
 	__builtin_memcpy(key.address, &w->bytes[at], sizeof(key.address));
 	pair = bpf_map_lookup_elem(&filter_nets4, &key);
 	if (pair) {
 		w->net.a |= pair->a;
 		w->net.b |= pair->b;
 	}
+	return 0;
 }
 
-static __always_inline void ask_net6(struct window *w, __u32 at)
+__noinline int filter_net6(__u32 at)
 {
-	struct td_net6 key = { .bits = 160, .slot = w->slot };
+	struct td_net6 key = { .bits = 160 };
+	struct window *w = the_window();
 	struct td_pair *pair;
 
-	at &= TD_FILTER_WINDOW - 1;
+	if (!w)
+		return 0;
+	key.slot = w->slot;
+	at = hidden(w, at);
 	__builtin_memcpy(key.address, &w->bytes[at], sizeof(key.address));
 	pair = bpf_map_lookup_elem(&filter_nets6, &key);
 	if (pair) {
 		w->net.a |= pair->a;
 		w->net.b |= pair->b;
 	}
+	return 0;
 }
 
 static __always_inline void ask_proto(struct window *w, __u32 six, __u32 proto)
@@ -238,76 +274,92 @@ static __always_inline int is_mpls(__u32 type)
 	return type == TYPE_MPLS || type == TYPE_MPLS_UPSTREAM;
 }
 
-/* Walks the link header, tags, labels and PPPoE. Returns an enum next, and leaves its place in w->at.
- * Not static: verified on its own, once, which keeps the verifier's work small; so are the others. */
-__noinline int filter_walk_link(struct window *w)
+/* Steps over one tag, label or PPPoE header of type w->type at w->at, if there is one. */
+__noinline int filter_step(void)
 {
-	__u32 at = 14, type, i;
+	struct window *w = the_window();
+	__u32 at, type;
 
 	if (!w)
 		return NEXT_UNKNOWN;
+	at = w->at;
+	type = w->type;
+	if (type == TYPE_IPV4)
+		return NEXT_IPV4;
+	if (type == TYPE_IPV6)
+		return NEXT_IPV6;
+	if (type == TYPE_ARP || type == TYPE_RARP)
+		return NEXT_ARP;
+	if (is_vlan(type)) {
+		if (!has(w, at, 4))
+			return NEXT_UNKNOWN;
+		ask_vlan(w, half_at(w, at));
+		w->type = half_at(w, at + 2);
+		w->at = at + 4;
+		return NEXT_TAG;
+	}
+	if (is_mpls(type)) {
+		__u32 version;
+
+		if (!has(w, at, 5))
+			return NEXT_UNKNOWN;
+		w->at = at + 4;
+		if (!(byte_at(w, at + 2) & 1))
+			return NEXT_TAG;
+		version = byte_at(w, at + 4) >> 4;
+		if (version != 4 && version != 6)
+			return NEXT_NOTHING;
+		w->type = version == 4 ? TYPE_IPV4 : TYPE_IPV6;
+		return NEXT_TAG;
+	}
+	if (type == TYPE_PPPOE) {
+		__u32 protocol, bytes = 7;
+
+		if (!has(w, at, 8))
+			return NEXT_UNKNOWN;
+		protocol = byte_at(w, at + 6);
+		if (!(protocol & 1)) {
+			protocol = half_at(w, at + 6);
+			bytes = 8;
+		}
+		if (protocol == 0x0021)
+			w->type = TYPE_IPV4;
+		else if (protocol == 0x0057)
+			w->type = TYPE_IPV6;
+		else if (protocol == 0x0281 || protocol == 0x0283)
+			w->type = TYPE_MPLS;
+		else
+			return NEXT_NOTHING;
+		w->at = at + bytes;
+		return NEXT_TAG;
+	}
+	if (type == TYPE_MACSEC || type == TYPE_FABRIC_PATH || type == TYPE_CISCO_METADATA)
+		return NEXT_UNKNOWN;
+	if (type > LENGTH_MAX)
+		return NEXT_NOTHING;
+	/* LLC; with SNAP an EtherType follows. */
+	if (!has(w, at, 8) || half_at(w, at) != 0xaaaa || half_at(w, at + 2) != 0x0300 ||
+	    (half_at(w, at + 4) != 0 && half_at(w, at + 4) != 0x00f8))
+		return NEXT_NOTHING;
+	w->type = half_at(w, at + 6);
+	w->at = at + 8;
+	return w->type <= LENGTH_MAX ? NEXT_NOTHING : NEXT_TAG;
+}
+
+/* Walks the link header. Returns an enum next, and leaves its place in w->at. */
+static __always_inline int walk_link(struct window *w)
+{
+	__u32 i;
+
 	if (!has(w, 0, 14))
 		return NEXT_UNKNOWN;
-	type = half_at(w, 12);
+	w->at = 14;
+	w->type = half_at(w, 12);
 	for (i = 0; i < TAGS_MAX; i++) {
-		w->at = at;
-		if (type == TYPE_IPV4)
-			return NEXT_IPV4;
-		if (type == TYPE_IPV6)
-			return NEXT_IPV6;
-		if (type == TYPE_ARP || type == TYPE_RARP)
-			return NEXT_ARP;
-		if (is_vlan(type)) {
-			if (!has(w, at, 4))
-				return NEXT_UNKNOWN;
-			ask_vlan(w, half_at(w, at));
-			type = half_at(w, at + 2);
-			at += 4;
-		} else if (is_mpls(type)) {
-			if (!has(w, at, 5))
-				return NEXT_UNKNOWN;
-			at += 4;
-			if (byte_at(w, at - 2) & 1) {
-				__u32 version = byte_at(w, at) >> 4;
+		int next = filter_step();
 
-				if (version != 4 && version != 6)
-					return NEXT_NOTHING;
-				type = version == 4 ? TYPE_IPV4 : TYPE_IPV6;
-			}
-		} else if (type == TYPE_PPPOE) {
-			__u32 protocol;
-
-			if (!has(w, at, 8))
-				return NEXT_UNKNOWN;
-			protocol = byte_at(w, at + 6);
-			if (protocol & 1) {
-				at += 7;
-			} else {
-				protocol = half_at(w, at + 6);
-				at += 8;
-			}
-			if (protocol == 0x0021)
-				type = TYPE_IPV4;
-			else if (protocol == 0x0057)
-				type = TYPE_IPV6;
-			else if (protocol == 0x0281 || protocol == 0x0283)
-				type = TYPE_MPLS;
-			else
-				return NEXT_NOTHING;
-		} else if (type == TYPE_MACSEC || type == TYPE_FABRIC_PATH || type == TYPE_CISCO_METADATA) {
-			return NEXT_UNKNOWN;
-		} else if (type <= LENGTH_MAX) {
-			/* LLC; with SNAP an EtherType follows. */
-			if (!has(w, at, 8) || half_at(w, at) != 0xaaaa || half_at(w, at + 2) != 0x0300 ||
-			    byte_at(w, at + 4) != 0 || (byte_at(w, at + 5) != 0 && byte_at(w, at + 5) != 0xf8))
-				return NEXT_NOTHING;
-			type = half_at(w, at + 6);
-			at += 8;
-			if (type <= LENGTH_MAX)
-				return NEXT_NOTHING;
-		} else {
-			return NEXT_NOTHING;
-		}
+		if (next != NEXT_TAG)
+			return next;
 	}
 	return NEXT_UNKNOWN;
 }
@@ -317,28 +369,55 @@ static __always_inline int has_ports(__u32 proto)
 	return proto == 6 || proto == 17 || proto == 33 || proto == 132 || proto == 136;
 }
 
-/* Protocol and ports at the end of an IP header's chain. */
-static __always_inline void ask_transport(struct window *w, __u32 six, __u32 proto, __u32 at, int reachable)
+/* Protocol w->type and its ports, at w->at, at the end of an IP header's chain. */
+__noinline int filter_transport(__u32 six, __u32 reachable)
 {
-	ask_proto(w, six, proto);
+	struct window *w = the_window();
+	__u32 at, proto;
+
+	if (!w)
+		return 0;
+	at = w->at;
+	proto = w->type & 0xff;
+	ask_proto(w, six & 1, proto);
 	if (!has_ports(proto))
-		return;
+		return 0;
 	if (!reachable || !has(w, at, 4)) {
 		w->unknown |= UNKNOWN_PORT;
-		return;
+		return 0;
 	}
 	ask_port(w, half_at(w, at));
 	ask_port(w, half_at(w, at + 2));
+	return 0;
 }
 
 #define PROTO_FRAGMENT 44
 #define PROTO_AUTHENTICATION 51
 #define PROTO_NONE 59
+/* On top of a protocol: it looks like an extension header, but is the content. */
+#define NO_MORE 0x100
+
+/* Steps over one authentication header at w->at. Returns 0 where there is none. */
+__noinline int filter_authentication(void)
+{
+	struct window *w = the_window();
+	__u32 at;
+
+	if (!w)
+		return 0;
+	at = w->at;
+	if (w->type != PROTO_AUTHENTICATION || !has(w, at, 2))
+		return 0;
+	w->type = byte_at(w, at);
+	w->at = at + (byte_at(w, at + 1) + 2) * 4;
+	return 1;
+}
 
 /* RFC 791. */
-__noinline int filter_walk_ipv4(struct window *w)
+__noinline int filter_walk_ipv4(void)
 {
-	__u32 at, proto, words, later, i;
+	struct window *w = the_window();
+	__u32 at, words, reachable, i;
 
 	if (!w)
 		return 0;
@@ -349,26 +428,21 @@ __noinline int filter_walk_ipv4(struct window *w)
 	}
 	if (byte_at(w, at) >> 4 != 4)
 		return 0;
-	ask_net4(w, at + 12);
-	ask_net4(w, at + 16);
+	filter_net4(at + 12);
+	filter_net4(at + 16);
 	words = byte_at(w, at) & 0x0f;
-	later = half_at(w, at + 6) & 0x1fff;
-	proto = byte_at(w, at + 9);
-	at += words < 5 ? 20 : words * 4;
-	if (!later && words >= 5) {
-		for (i = 0; i < AUTHENTICATIONS_MAX; i++) {
-			if (proto != PROTO_AUTHENTICATION || !has(w, at, 2))
+	reachable = !(half_at(w, at + 6) & 0x1fff) && words >= 5;
+	w->type = byte_at(w, at + 9);
+	w->at = at + (words < 5 ? 20 : words * 4);
+	if (reachable)
+		for (i = 0; i < AUTHENTICATIONS_MAX; i++)
+			if (!filter_authentication())
 				break;
-			proto = byte_at(w, at);
-			at += (byte_at(w, at + 1) + 2) * 4;
-		}
-	}
-	if (proto == PROTO_AUTHENTICATION) {
+	if (w->type == PROTO_AUTHENTICATION) {
 		w->unknown |= UNKNOWN_PROTO | UNKNOWN_PORT;
 		return 0;
 	}
-	ask_transport(w, 0, proto, at, !later && words >= 5);
-	return 0;
+	return filter_transport(0, reachable);
 }
 
 static __always_inline int is_message(__u32 proto)
@@ -382,10 +456,40 @@ static __always_inline int is_extension(__u32 proto)
 	       proto == 60 || is_message(proto);
 }
 
-/* RFC 8200. */
-__noinline int filter_walk_ipv6(struct window *w)
+/* Steps over one extension header (RFC 8200) of protocol w->type at w->at. Returns 0 where the chain ends. */
+__noinline int filter_extension(void)
 {
-	__u32 at, proto, later = 0, i;
+	struct window *w = the_window();
+	__u32 at, proto, next, bytes;
+
+	if (!w)
+		return 0;
+	at = w->at;
+	proto = w->type;
+	if (!is_extension(proto) || w->later || !has(w, at, 8))
+		return 0;
+	next = byte_at(w, at);
+	/* A message ends the chain: it is the content itself. */
+	if (is_message(proto) && next == PROTO_NONE) {
+		w->type = NO_MORE | proto;
+		return 0;
+	}
+	bytes = (byte_at(w, at + 1) + 1) * 8;
+	if (proto == PROTO_FRAGMENT) {
+		w->later = half_at(w, at + 2) & 0xfff8;
+		bytes = 8;
+	} else if (proto == PROTO_AUTHENTICATION) {
+		bytes = (byte_at(w, at + 1) + 2) * 4;
+	}
+	w->type = next;
+	w->at = at + bytes;
+	return 1;
+}
+
+__noinline int filter_walk_ipv6(void)
+{
+	struct window *w = the_window();
+	__u32 at, i;
 
 	if (!w)
 		return 0;
@@ -396,37 +500,18 @@ __noinline int filter_walk_ipv6(struct window *w)
 	}
 	if (byte_at(w, at) >> 4 != 6)
 		return 0;
-	ask_net6(w, at + 8);
-	ask_net6(w, at + 24);
-	proto = byte_at(w, at + 6);
-	at += 40;
-	for (i = 0; i < EXTENSIONS_MAX; i++) {
-		__u32 next, bytes;
-
-		if (!is_extension(proto) || later || !has(w, at, 8))
+	filter_net6(at + 8);
+	filter_net6(at + 24);
+	w->type = byte_at(w, at + 6);
+	w->at = at + 40;
+	for (i = 0; i < EXTENSIONS_MAX; i++)
+		if (!filter_extension())
 			break;
-		next = byte_at(w, at);
-		/* A message ends the chain: it is the content itself. */
-		if (is_message(proto) && next == PROTO_NONE) {
-			ask_transport(w, 1, proto, at, 1);
-			return 0;
-		}
-		bytes = (byte_at(w, at + 1) + 1) * 8;
-		if (proto == PROTO_FRAGMENT) {
-			later = half_at(w, at + 2) & 0xfff8;
-			bytes = 8;
-		} else if (proto == PROTO_AUTHENTICATION) {
-			bytes = (byte_at(w, at + 1) + 2) * 4;
-		}
-		proto = next;
-		at += bytes;
-	}
-	if (is_extension(proto)) {
+	if (is_extension(w->type)) {
 		w->unknown |= UNKNOWN_PROTO | UNKNOWN_PORT;
 		return 0;
 	}
-	ask_transport(w, 1, proto, at, !later);
-	return 0;
+	return filter_transport(1, !w->later);
 }
 
 /* RFC 826, for IPv4 over 48-bit addresses. */
@@ -440,13 +525,14 @@ static __always_inline void walk_arp(struct window *w)
 	}
 	if (half_at(w, at + 2) != 0x0800 || half_at(w, at + 4) != 0x0604)
 		return;
-	ask_net4(w, at + 14);
-	ask_net4(w, at + 24);
+	filter_net4(at + 14);
+	filter_net4(at + 24);
 }
 
 /* Whether the filter of this slot leaves the packet in the window out. */
-__noinline int filter_judge(struct window *w)
+__noinline int filter_judge(void)
 {
+	struct window *w = the_window();
 	struct td_filter *heads;
 	struct td_pair net, vlan;
 	__u64 proto, port, hit;
@@ -458,13 +544,13 @@ __noinline int filter_judge(struct window *w)
 	heads = bpf_map_lookup_elem(&filter_heads, &slot);
 	if (!heads)
 		return 0;
-	next = filter_walk_link(w);
+	next = walk_link(w);
 	if (next == NEXT_UNKNOWN)
 		w->unknown = UNKNOWN_VLAN | UNKNOWN_NET | UNKNOWN_PROTO | UNKNOWN_PORT;
 	else if (next == NEXT_IPV4)
-		filter_walk_ipv4(w);
+		filter_walk_ipv4();
 	else if (next == NEXT_IPV6)
-		filter_walk_ipv6(w);
+		filter_walk_ipv6();
 	else if (next == NEXT_ARP)
 		walk_arp(w);
 	net.a = w->net.a | heads->any_net.a | (w->unknown & UNKNOWN_NET ? heads->keep : 0);
@@ -479,16 +565,19 @@ __noinline int filter_judge(struct window *w)
 	return heads->keep && !(hit & heads->keep);
 }
 
-/* Whether the filter of this generation leaves the packet out. */
-static __always_inline int filter_leaves_out(struct xdp_md *ctx, __u64 length, __u32 generation)
+/* Whether the filter of this generation leaves the packet out. A function of its own also for its own stack:
+ * with too little room clang lays spilled pointers and numbers over each other, which only programs with
+ * CAP_PERFMON may. */
+__noinline int filter_leaves_out(struct xdp_md *ctx, __u32 generation)
 {
-	__u32 zero = 0, slot = generation & 1;
+	__u32 slot = generation & 1;
 	struct td_filter *heads = bpf_map_lookup_elem(&filter_heads, &slot);
+	__u64 length = bpf_xdp_get_buff_len(ctx);
 	struct window *w;
 
 	if (!heads || !(heads->keep | heads->skip))
 		return 0;
-	w = bpf_map_lookup_elem(&filter_window, &zero);
+	w = the_window();
 	if (!w)
 		return 0;
 	if (length > TD_FILTER_WINDOW)
@@ -500,11 +589,12 @@ static __always_inline int filter_leaves_out(struct xdp_md *ctx, __u64 length, _
 	w->end = length;
 	w->slot = slot;
 	w->at = 0;
+	w->later = 0;
 	w->unknown = 0;
 	w->net.a = w->net.b = 0;
 	w->vlan.a = w->vlan.b = 0;
 	w->proto = w->port = 0;
-	return filter_judge(w);
+	return filter_judge();
 }
 
 #endif

@@ -139,7 +139,7 @@ int tapedeck_rx(struct xdp_md *ctx)
 	slot->bytes += length;
 
 	stamp.generation = filter_generation();
-	if (stamp.generation && filter_leaves_out(ctx, length, stamp.generation)) {
+	if (stamp.generation && filter_leaves_out(ctx, stamp.generation)) {
 		row->total.filtered++;
 		slot->filtered++;
 		return XDP_PASS;

@@ -10,6 +10,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use tapedeck_index::journal::Replay;
 
+mod filter;
 mod gone;
 mod property;
 mod settled;
