@@ -90,6 +90,7 @@ fn examine(facts: &Facts) -> Vec<Finding> {
     let mut found = Vec::new();
     link::check(facts, &mut found);
     link::offloads(&facts.interface, &facts.offloads, &facts.ladder, &mut found);
+    link::tags_beside(&facts.link, &facts.ladder, &mut found);
     found.extend(rungs::check(&facts.interface, &facts.ladder, facts.card.queue_word));
     card::check(facts, &mut found);
     cores::check(facts, &mut found);

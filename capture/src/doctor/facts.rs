@@ -54,10 +54,21 @@ pub(crate) struct LinkFacts {
     pub(crate) default_route_v6: bool,
     /// An XDP program of somebody else sits on it.
     pub(crate) xdp_attached: bool,
+    /// Of a veth: its other end.
+    pub(crate) other_end: Option<OtherEnd>,
     /// Frames the card has refused for their length.
     pub(crate) length_errors: u64,
     /// Packets the card has missed for want of buffers.
     pub(crate) missed: u64,
+}
+
+/// The other end of a veth.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub(crate) struct OtherEnd {
+    /// Its name; none if it is in another network namespace.
+    pub(crate) name: Option<String>,
+    /// Features that are on and hand VLAN tags over beside the packet, as `ethtool -K` names them.
+    pub(crate) tags_beside: Vec<&'static str>,
 }
 
 /// A feature that is on.

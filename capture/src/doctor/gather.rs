@@ -6,6 +6,7 @@
 
 use super::facts::{
     CardFacts, ClockFacts, CoreFacts, Facts, HashFacts, KernelFacts, LinkFacts, MemoryFacts, OffloadFacts,
+    OtherEnd,
 };
 use super::rungs::{self, Ground, Ladder};
 use super::{link, texts};
@@ -16,6 +17,7 @@ use crate::sessions::SessionOptions;
 use crate::sys::ethtool::{Channels, Ethtool};
 use crate::sys::netdev;
 use crate::sys::sockopt;
+use nix::net::if_::if_indextoname;
 use std::fs;
 use std::path::Path;
 use tapedeck_ebpf::Program;
@@ -94,6 +96,7 @@ fn common(target: &Target, wish: &Wish<'_>) -> Facts {
         mtu: state.mtu,
         driver: driver.name,
         bus: driver.bus,
+        other_end: other_end(target),
         length_errors: state.rx_length_errors,
         missed: state.rx_missed,
         ..LinkFacts::default()
@@ -111,6 +114,18 @@ fn common(target: &Target, wish: &Wish<'_>) -> Facts {
         kernel: kernel(),
         ..Facts::default()
     }
+}
+
+/// The other end of a veth.
+fn other_end(target: &Target) -> Option<OtherEnd> {
+    let state = &target.state;
+    let index = state.joined.filter(|_| state.kind.as_deref() == Some("veth"))?;
+    let name = if_indextoname(index).ok().and_then(|name| name.into_string().ok());
+    let Some(name) = name.filter(|_| !state.joined_elsewhere) else { return Some(OtherEnd::default()) };
+    let features = Ethtool::open(&name).and_then(|ethtool| ethtool.features()).unwrap_or_default();
+    let on = |kernel: &str| features.iter().any(|feature| feature.on && feature.name == kernel);
+    let tags_beside = link::TAGS_BESIDE.iter().filter(|(kernel, _)| on(kernel)).map(|(_, word)| *word);
+    Some(OtherEnd { name: Some(name), tags_beside: tags_beside.collect() })
 }
 
 fn offloads(ethtool: &Ethtool) -> Vec<OffloadFacts> {

@@ -104,6 +104,39 @@ const OFFLOADS: [(&str, &str, Effect); 7] = [
     ("rx-udp-gro-forwarding", "rx-udp-gro-forwarding", Effect::StackMerges),
 ];
 
+/// Features of the other end of a veth that hand tags over beside the packet, as the kernel names them and as
+/// `ethtool -K` takes them.
+pub(crate) const TAGS_BESIDE: [(&str, &str); 2] =
+    [("tx-vlan-hw-insert", "txvlan"), ("tx-vlan-stag-hw-insert", "tx-vlan-stag-hw-insert")];
+
+/// Tags that the other end of a veth does not put into the packet.
+pub(crate) fn tags_beside(link: &LinkFacts, ladder: &Ladder, found: &mut Vec<Finding>) {
+    const WHY: &str = "the sending end of a veth leaves it to the receiving end to put VLAN tags into packets, and \
+                       the XDP program sees them before that: tags of packets that come from a VLAN interface or a \
+                       mirrored card are lost";
+    let Some(end) = link.other_end.as_ref().filter(|_| !ladder.puts_tags_back()) else { return };
+    match &end.name {
+        None => found.push(Finding::note(
+            "veth-tags",
+            "the other end of this veth is in another network namespace",
+            format!(
+                "if txvlan is on there, as it is by default: {WHY}. There: `ethtool -K IF txvlan off \
+                     tx-vlan-stag-hw-insert off`"
+            ),
+        )),
+        Some(name) if !end.tags_beside.is_empty() => {
+            let offs: String = end.tags_beside.iter().map(|feature| format!(" {feature} off")).collect();
+            found.push(Finding::warning(
+                "veth-tags",
+                format!("{} of {name}, the other end of this veth, is on", end.tags_beside.join(", ")),
+                WHY,
+                format!("ethtool -K {}{offs}", word(name)),
+            ));
+        }
+        Some(_) => {}
+    }
+}
+
 /// Ids of the findings about them, in the same order.
 const OFFLOAD_IDS: [&str; 7] =
     ["rxvlan", "rx-vlan-stag-hw-parse", "lro", "rx-gro-hw", "gro", "rx-gro-list", "rx-udp-gro-forwarding"];

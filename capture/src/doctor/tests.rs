@@ -2,7 +2,7 @@
 
 use super::facts::{
     CardFacts, ClockFacts, CoreFacts, Facts, HashFacts, InterruptFacts, KernelFacts, LinkFacts, MemoryFacts,
-    OffloadFacts, StoreFacts,
+    OffloadFacts, OtherEnd, StoreFacts,
 };
 use super::finding::Severity;
 use super::rungs::{Ground, Ladder, expected};
@@ -114,6 +114,9 @@ const WRONG: &[(&str, Severity, &str, Spoil)] = &[
     ("length-errors", Severity::Note, "mtu 9000", |f| f.link.length_errors = 3),
     ("lro", Severity::Warning, "ethtool -K eth1 lro off", |f| f.offloads = on("lro")),
     ("rx-gro-hw", Severity::Warning, "ethtool -K eth1 rx-gro-hw off", |f| f.offloads = on("rx-gro-hw")),
+    ("veth-tags", Severity::Warning, "ethtool -K tap0 txvlan off", |f| {
+        f.link.other_end = Some(OtherEnd { name: Some("tap0".into()), tags_beside: vec!["txvlan"] });
+    }),
     ("ring-size", Severity::Warning, "ethtool -G eth1 rx 8160", |f| f.card.ring = Some(512)),
     ("pause", Severity::Warning, "ethtool -A eth1", |f| f.card.sends_pause = Some(true)),
     ("interrupt-wait", Severity::Warning, "rx-usecs 50", |f| f.card.interrupt_wait_us = Some(1000)),

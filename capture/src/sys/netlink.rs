@@ -16,11 +16,13 @@ const IFINFOMSG: usize = 16;
 
 const IFLA_ADDRESS: u16 = 1;
 const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_STATS64: u16 = 23;
 const IFLA_NUM_RX_QUEUES: u16 = 32;
 const IFLA_CARRIER: u16 = 33;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_XDP: u16 = 43;
 const IFLA_XDP_ATTACHED: u16 = 2;
 
@@ -44,6 +46,10 @@ pub(crate) struct LinkState {
     pub(crate) rx_queues: u32,
     /// Kind of a virtual device, such as `veth`.
     pub(crate) kind: Option<String>,
+    /// Index of the interface it belongs to; of a veth, its other end.
+    pub(crate) joined: Option<u32>,
+    /// That one is in another network namespace.
+    pub(crate) joined_elsewhere: bool,
     /// An XDP program sits on it.
     pub(crate) xdp_attached: bool,
     /// Packets the host missed for want of buffers, before any program or socket (rx_missed_errors).
@@ -103,6 +109,8 @@ fn parse(answer: &[u8]) -> io::Result<LinkState> {
                 state.rx_missed = count(RX_MISSED_ERRORS);
                 state.rx_length_errors = count(RX_LENGTH_ERRORS);
             }
+            IFLA_LINK => state.joined = word(),
+            IFLA_LINK_NETNSID => state.joined_elsewhere = true,
             IFLA_CARRIER => state.carrier = value.first().is_some_and(|up| *up != 0),
             IFLA_LINKINFO => {
                 state.kind = Attributes(value)

@@ -37,6 +37,7 @@ impl Ward {
             "ethtool",
             &[&["-K", net.rx.as_str()][..], &offloads.map(|name| [name, "off"]).concat()].concat(),
         );
+        run("ethtool", &["-K", net.tx.as_str(), "tx-vlan-stag-hw-insert", "off"]);
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         Self { net, dir }
@@ -50,6 +51,7 @@ impl Ward {
     fn shell(&self, line: &str) -> Output {
         let line = line
             .replace("{rx}", &self.net.rx)
+            .replace("{tx}", &self.net.tx)
             .replace("{dir}", self.dir.path().to_str().unwrap())
             .replace("{tapedeck}", env!("CARGO_BIN_EXE_tapedeck"));
         Command::new("sh").args(["-ec", &line]).output().unwrap()
@@ -109,6 +111,7 @@ const CASES: &[Case] = &[
     Case("mtu", 1, "ip link set {rx} mtu 1400", CALL),
     Case("rxvlan", 1, "ethtool -K {rx} rxvlan on", CALL),
     Case("rx-vlan-stag-hw-parse", 1, "ethtool -K {rx} rx-vlan-stag-hw-parse on", CALL),
+    Case("veth-tags", 1, "ethtool -K {tx} txvlan on", CALL),
     Case("gro", 1, "ethtool -K {rx} gro on", CALL),
     Case("rx-gro-list", 1, "ethtool -K {rx} rx-gro-list on", CALL),
     Case("rx-udp-gro-forwarding", 1, "ethtool -K {rx} rx-udp-gro-forwarding on", CALL),

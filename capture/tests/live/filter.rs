@@ -95,11 +95,10 @@ fn exactly_the_filtered_packets_are_missing() {
             let ended = recorder.stop();
             balanced(&ended);
             assert_eq!(stored(dir.path()), expected(left, EACH), "{mode} {rules:?}");
-            let kept = left.len() as i64 * EACH as i64;
-            let filtered = 8 * EACH as i64 - kept;
+            let of_flows = |flows: usize| i64::try_from(flows as u64 * EACH).unwrap();
             assert_eq!(
                 (ended.total("seen"), ended.total("stored"), ended.total("filtered")),
-                (8 * EACH as i64, kept, filtered),
+                (of_flows(8), of_flows(left.len()), of_flows(8 - left.len())),
                 "{mode} {rules:?}: {ended:?}"
             );
             let named: BTreeSet<_> = segments(dir.path()).iter().map(|path| filter_of(path)).collect();
