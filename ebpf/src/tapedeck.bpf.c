@@ -114,6 +114,14 @@ static __always_inline int in_pieces(struct xdp_md *ctx, __u64 length)
  * two branches into one with a computed offset, which the verifier refuses. */
 #define KEEP_APART() asm volatile("" ::: "memory")
 
+/* Counts a packet that is passed on, in total and in its second. */
+static __always_inline int pass_on(__u64 *total, __u64 *second)
+{
+	(*total)++;
+	(*second)++;
+	return XDP_PASS;
+}
+
 SEC("xdp.frags")
 int tapedeck_rx(struct xdp_md *ctx)
 {
@@ -139,19 +147,13 @@ int tapedeck_rx(struct xdp_md *ctx)
 	slot->bytes += length;
 
 	stamp.generation = filter_generation();
-	if (stamp.generation && filter_leaves_out(ctx, stamp.generation)) {
-		row->total.filtered++;
-		slot->filtered++;
-		return XDP_PASS;
-	}
+	if (stamp.generation && filter_leaves_out(ctx, stamp.generation))
+		return pass_on(&row->total.filtered, &slot->filtered);
 	stamp.sequence = bpf_map_lookup_elem(&sequences, &queue);
 	if (!stamp.sequence || !bpf_map_lookup_elem(&xsks, &queue))
 		goto slot_empty;
-	if (one_piece_only && in_pieces(ctx, length)) {
-		row->total.refused[TD_OVERSIZE]++;
-		slot->refused[TD_OVERSIZE]++;
-		return XDP_PASS;
-	}
+	if (one_piece_only && in_pieces(ctx, length))
+		return pass_on(&row->total.refused[TD_OVERSIZE], &slot->refused[TD_OVERSIZE]);
 	stamp.ktime_ns = now;
 	stamp.second = row->second;
 	stamp.length = length;
@@ -181,13 +183,9 @@ int tapedeck_rx(struct xdp_md *ctx)
 	if (in_front && bpf_xdp_adjust_head(ctx, size) != 0)
 		goto failed;
 slot_empty:
-	row->total.slot_empty++;
-	slot->slot_empty++;
-	return XDP_PASS;
+	return pass_on(&row->total.slot_empty, &slot->slot_empty);
 failed:
-	row->total.failed++;
-	slot->failed++;
-	return XDP_PASS;
+	return pass_on(&row->total.failed, &slot->failed);
 }
 
 static __always_inline __u32 refusal_of(int err)

@@ -1,3 +1,5 @@
+//! Rules, what they take, and what is said of what is none. The program itself is asked in `tests/filter.rs`.
+
 use super::*;
 
 fn filter(keep: &[&str], skip: &[&str]) -> Filter {
