@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use std::{env, io, io::Write as _};
 
 const SOURCE: &str = "src/tapedeck.bpf.c";
+const GENERATOR: &str = "src/generator.bpf.c";
 
 fn main() -> ExitCode {
-    match build() {
+    match build().and_then(|()| generator()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
             let _ = writeln!(
@@ -21,8 +22,18 @@ fn main() -> ExitCode {
     }
 }
 
-fn build() -> Result<(), String> {
-    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?).join("tapedeck.skel.rs");
+fn generator() -> Result<(), String> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?).join("generator.skel.rs");
+    SkeletonBuilder::new()
+        .source(GENERATOR)
+        .clang_args(clang_args())
+        .build_and_generate(&out)
+        .map_err(|err| format!("{GENERATOR}: {err:#}"))?;
+    let _ = writeln!(io::stdout(), "cargo::rerun-if-changed={GENERATOR}");
+    Ok(())
+}
+
+fn clang_args() -> Vec<String> {
     // -mcpu=v3: atomic fetch-and-add exists from there on; every kernel we support (6.6) has it.
     let mut args =
         vec!["-mcpu=v3".to_owned(), "-Wall".to_owned(), "-Wextra".to_owned(), "-Werror".to_owned()];
@@ -32,9 +43,14 @@ fn build() -> Result<(), String> {
     if Path::new(&headers).is_dir() {
         args.push(format!("-I{headers}"));
     }
+    args
+}
+
+fn build() -> Result<(), String> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?).join("tapedeck.skel.rs");
     SkeletonBuilder::new()
         .source(SOURCE)
-        .clang_args(args)
+        .clang_args(clang_args())
         .build_and_generate(&out)
         .map_err(|err| format!("{err:#}"))?;
     for input in [SOURCE, "src/shared.h", "src/filter.h", "build.rs"] {

@@ -167,6 +167,30 @@ pub fn snaplen(text: &str) -> Result<u32, String> {
     text.parse().ok().filter(fits).ok_or_else(|| format!("`{text}` is not a number from 64 to 262144"))
 }
 
+/// Reads whether payload is shed.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn shed_payload(text: &str) -> Result<bool, String> {
+    match text {
+        "auto" => Ok(true),
+        "off" => Ok(false),
+        _ => Err(format!("`{text}` is neither auto nor off")),
+    }
+}
+
+/// Reads the bytes of a flow that are kept.
+///
+/// # Errors
+/// A sentence that says what is wrong.
+pub fn flow_keep(text: &str) -> Result<u32, String> {
+    let bytes = units::size_bytes(text).map_err(|error| error.to_string())?;
+    u32::try_from(bytes)
+        .ok()
+        .filter(|bytes| *bytes <= 1 << 30)
+        .ok_or_else(|| format!("`{text}` is over 1GiB"))
+}
+
 /// Reads a number of sessions.
 ///
 /// # Errors
@@ -245,6 +269,17 @@ pub struct RecordArgs {
     /// as `filtered`. In the configuration: a list `skip` under `[filter]`, read again on SIGHUP
     #[arg(long, value_name = "RULE")]
     pub skip: Vec<Rule>,
+    /// What to do when compressor and disk are behind although less is compressed: auto keeps only the headers of
+    /// what a flow sends beyond --flow-keep, and counts what is cut; off stores packets whole or not at all
+    /// [default: auto]
+    #[arg(long, value_name = "auto|off", value_parser = shed_payload)]
+    pub shed_payload: Option<bool>,
+    /// First bytes of every flow that are kept whole, both directions together; up to 1GiB [default: 64KiB]
+    #[arg(long, value_name = "SIZE", value_parser = flow_keep)]
+    pub flow_keep: Option<u32>,
+    /// Store packets whole or not at all: no payload is shed, and --snaplen is refused
+    #[arg(long)]
+    pub strict: bool,
     /// Stop after this time, counted from the ready line
     #[arg(long, value_name = "DURATION", value_parser = units::duration)]
     pub duration: Option<Duration>,

@@ -76,6 +76,9 @@ struct RecordFile {
     segment_age: Option<Scalar>,
     level: Option<Scalar>,
     snaplen: Option<Scalar>,
+    shed_payload: Option<Scalar>,
+    flow_keep: Option<Scalar>,
+    strict: Option<bool>,
     duration: Option<Scalar>,
     packets: Option<u64>,
     cpus: Option<Scalar>,
@@ -275,6 +278,14 @@ fn merge(typed: RecordArgs, path: &Path, text: &str) -> Result<RecordArgs, Confi
         segment_age: typed.segment_age.or(value(path, "segment-age", file.segment_age, units::duration)?),
         level: typed.level.or(value(path, "level", file.level, units::level)?),
         snaplen: typed.snaplen.or(value(path, "snaplen", file.snaplen, cli::snaplen)?),
+        shed_payload: typed.shed_payload.or(value(
+            path,
+            "shed-payload",
+            file.shed_payload,
+            cli::shed_payload,
+        )?),
+        flow_keep: typed.flow_keep.or(value(path, "flow-keep", file.flow_keep, cli::flow_keep)?),
+        strict: typed.strict || file.strict.unwrap_or(false),
         duration: typed.duration.or(value(path, "duration", file.duration, units::duration)?),
         packets: typed.packets.or(file.packets),
         cpus: typed.cpus.or(value(path, "cpus", file.cpus, cli::cpus)?),
@@ -310,7 +321,7 @@ mod tests {
         let text = "interface = ['eth1', 'eth2']\nstore = '/data'\nmode = 'skb'\nsegment-size = '2MiB'\n\
                     segment-age = 30\nlevel = -3\nduration = '1h'\npackets = 9\ncpus = '2-3'\nrss = true\n\
                     force = true\nmax-sessions = 5000\nsnaplen = 128\ntimeout = ['fragment=2s', 'dns-session=3s']\n\
-                    separate-vlans = true\n";
+                    separate-vlans = true\nshed-payload = 'off'\nflow-keep = '128KiB'\nstrict = true\n";
         let args = merged(RecordArgs::default(), text).unwrap();
         assert_eq!(args.interface, ["eth1", "eth2"]);
         assert_eq!(args.store, [PathBuf::from("/data")]);
@@ -318,6 +329,7 @@ mod tests {
         assert_eq!((args.segment_size, args.segment_age), (Some(2 << 20), Some(Duration::from_secs(30))));
         assert_eq!((args.level, args.packets), (Some(Level::Fixed(-3)), Some(9)));
         assert_eq!((args.duration, args.cpus), (Some(Duration::from_secs(3600)), Some(CpuList(vec![2, 3]))));
+        assert_eq!((args.shed_payload, args.flow_keep, args.strict), (Some(false), Some(128 << 10), true));
         assert!(args.rss && args.force && args.sessions.separate_vlans);
         let options = args.sessions.options();
         assert_eq!((options.max_sessions, options.timeouts.fragment), (5_000, 2_000_000_000));

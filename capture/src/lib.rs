@@ -25,6 +25,7 @@ pub mod plan;
 pub mod preflight;
 pub mod records;
 pub mod sessions;
+pub mod shed;
 pub mod source;
 pub mod statistics;
 pub mod status;

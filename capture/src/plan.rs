@@ -3,6 +3,7 @@
 use crate::cli::{ModeWish, RecordArgs};
 use crate::config::Reload;
 use crate::sessions::SessionOptions;
+use crate::shed::{FLOW_KEEP_BYTES, ShedPayload};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
 use std::path::{Path, PathBuf};
@@ -42,6 +43,9 @@ pub enum PlanError {
     /// A CPU this process may not run on.
     #[error("--cpus: CPU {0} is not one this process may use")]
     Cpu(usize),
+    /// Two options that contradict each other.
+    #[error("--strict stores packets whole or not at all, and {0} asks for less")]
+    Strict(&'static str),
     /// 0 packets is no goal.
     #[error("--packets 0 would stop at once")]
     NoPackets,
@@ -62,6 +66,7 @@ impl PlanError {
             }
             Self::Cpu(_) => Some("see `taskset -p $$` for those it may"),
             Self::Filter(error) => Some(error.hint()),
+            Self::Strict(_) => Some("leave one of the two out"),
             Self::TwiceInterface(_) | Self::NoPackets | Self::Unnamed => None,
         }
     }
@@ -84,6 +89,8 @@ pub struct RecordPlan {
     pub level: Level,
     /// Bytes kept of a packet; `None` = all.
     pub snaplen: Option<u32>,
+    /// What is kept of packets when compressor and disk are behind.
+    pub shed: ShedPayload,
     /// Ends so long after the ready line.
     pub duration: Option<Duration>,
     /// Ends when so many packets are stored.
@@ -121,6 +128,7 @@ impl RecordPlan {
         if args.packets == Some(0) {
             return Err(PlanError::NoPackets);
         }
+        let shed = shed(args)?;
         Ok(Self {
             interfaces: args.interface.clone(),
             stores: expand(&args.store)?,
@@ -129,6 +137,7 @@ impl RecordPlan {
             segment_age: args.segment_age.unwrap_or(SEGMENT_AGE),
             level: args.level.unwrap_or_default(),
             snaplen: args.snaplen,
+            shed,
             duration: args.duration,
             packets: args.packets,
             cpus: choose_cpus(args.cpus.as_ref().map(|list| list.0.as_slice()))?,
@@ -147,6 +156,16 @@ impl RecordPlan {
     #[must_use]
     pub fn rss_queues(&self) -> u32 {
         u32::try_from(self.cpus.len()).unwrap_or(u32::MAX).max(1)
+    }
+}
+
+/// What is shed, if anything.
+fn shed(args: &RecordArgs) -> Result<ShedPayload, PlanError> {
+    match (args.strict, args.snaplen, args.shed_payload) {
+        (true, Some(_), _) => Err(PlanError::Strict("--snaplen")),
+        (true, None, Some(true)) => Err(PlanError::Strict("--shed-payload auto")),
+        (true, None, _) | (false, _, Some(false)) => Ok(ShedPayload::Never),
+        (false, _, _) => Ok(ShedPayload::Beyond(args.flow_keep.unwrap_or(FLOW_KEEP_BYTES))),
     }
 }
 
@@ -219,6 +238,20 @@ mod tests {
         assert_eq!((plan.segment_bytes, plan.segment_age), (1 << 30, Duration::from_secs(60)));
         assert_eq!((plan.mode, plan.level), (ModeWish::Auto, Level::Auto));
         assert_eq!(plan.stores, [PathBuf::from("/nowhere")]);
+    }
+
+    #[test]
+    fn strict_contradicts_what_shortens_packets() {
+        let plan = |strict, snaplen, shed_payload| {
+            let args = RecordArgs { strict, snaplen, shed_payload, ..args(&["eth1"], "/nowhere") };
+            RecordPlan::new(&args).map(|plan| plan.shed).map_err(|error| error.to_string())
+        };
+        assert_eq!(plan(false, None, None), Ok(ShedPayload::Beyond(64 << 10)));
+        assert_eq!(plan(false, Some(96), Some(false)), Ok(ShedPayload::Never));
+        assert_eq!(plan(true, None, None), Ok(ShedPayload::Never));
+        assert_eq!(plan(true, None, Some(false)), Ok(ShedPayload::Never));
+        assert!(plan(true, Some(96), None).unwrap_err().contains("--snaplen"));
+        assert!(plan(true, None, Some(true)).unwrap_err().contains("--shed-payload auto"));
     }
 
     #[test]

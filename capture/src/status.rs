@@ -71,6 +71,15 @@ pub struct WorkerStatus {
     pub missing: u64,
     /// Segments sealed so far.
     pub segments: u64,
+    /// Payload is being shed: compressor and disk are behind.
+    #[serde(default)]
+    pub shedding: bool,
+    /// Packets that lost payload that way.
+    #[serde(default)]
+    pub shed_packets: u64,
+    /// Bytes they lost.
+    #[serde(default)]
+    pub shed_bytes: u64,
 }
 
 /// The recorders that write to `store` and have said so within the last five seconds.
@@ -204,10 +213,15 @@ fn status_text(status: &Status) -> String {
 fn worker_text(worker: &WorkerStatus) -> String {
     let cpu = worker.cpu.map_or_else(|| "any".to_owned(), |cpu| cpu.to_string());
     let level = worker.level.map_or_else(|| "raw".to_owned(), |level| level.to_string());
-    format!(
+    let mut text = format!(
         "    cpu {cpu}, {} segments in {}, sink {}, level {level}\n",
         worker.segments,
         worker.store.display(),
         worker.sink.as_deref().unwrap_or("not open yet")
-    )
+    );
+    if worker.shedding || worker.shed_packets > 0 {
+        let now = if worker.shedding { "payload is being shed" } else { "payload was shed" };
+        let _ = writeln!(text, "    {now}: {} packets, {} bytes", worker.shed_packets, worker.shed_bytes);
+    }
+    text
 }

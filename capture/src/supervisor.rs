@@ -13,6 +13,7 @@
 mod ending;
 mod error;
 mod refilter;
+mod pressure;
 mod report;
 mod signals;
 mod start;
@@ -38,6 +39,7 @@ use crate::sys::netlink;
 use crate::voice::Failure;
 use crate::worker::{Ended, Phase};
 use ending::Stage;
+use pressure::Pressure;
 use signals::Signals;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -79,6 +81,8 @@ struct Run {
     clock: Arc<Clock>,
     /// The filter in force.
     filter: Arc<InForce>,
+    /// Secret of hashes that senders must not guess.
+    seed: u64,
 }
 
 /// How a recording ended.
@@ -124,6 +128,7 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
         start: identity::now(),
         clock: Arc::new(Clock::new(clock::read().map_err(system("read the clock"))?)),
         filter: Arc::new(InForce::new(plan.filter.clone())),
+        seed: identity::secret()?,
     };
     refilter::say_filter(&run.filter);
     let mut signals = Signals::catch(plan.reload.is_some()).map_err(system("catch signals"))?;
@@ -156,10 +161,12 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
         next_second: Instant::now() + SECOND,
         quarantined: false,
         unheard: BTreeSet::new(),
+        pressure: Pressure::default(),
         stopping: false,
         trouble: None,
     };
     session.attend(say)?;
+    session.pressure.end(&session.active);
     let sessions = session.desk.finish(&sessions(&session.active));
     let ledger = report::ledger(&session.run, &session.active, sessions)?;
     Ok(Outcome { ledger, trouble: session.trouble })
@@ -185,6 +192,8 @@ struct Session<'p> {
     quarantined: bool,
     /// Interfaces of which the operator knows that packets come where nobody listens.
     unheard: BTreeSet<String>,
+    /// Queues of which the operator knows that payload is being shed.
+    pressure: Pressure,
     stopping: bool,
     trouble: Option<RecordError>,
 }
@@ -284,6 +293,7 @@ impl Session<'_> {
             return;
         }
         self.next_second += SECOND;
+        self.pressure.look(&self.active);
         report::sample_clock(&self.run, &self.active, &mut self.quarantined);
         let sessions = self.desk.entry(&sessions(&self.active));
         let reported = report::report(

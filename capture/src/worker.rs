@@ -1,7 +1,8 @@
 //! The worker: one thread per (interface, queue), from ring to chain.
 //!
-//! Batch -> filter, where no program has asked it -> time -> walk -> [`Chain::append`], the one copy -> session table, all of the batch at once; then
-//! the batch is dropped and its chunks go back. Between taking a batch and appending its packets there is no lock, no allocation and no system
+//! Batch -> filter, where no program has asked it -> time -> walk -> [`Shedder::keep`], which under pressure shortens
+//! it -> [`Chain::append`], the one copy -> session table, all of the batch at once; then the batch is dropped and its
+//! chunks go back. Between taking a batch and appending its packets there is no lock, no allocation and no system
 //! call. An idle worker spins briefly, then sleeps in poll(). Every 25 ms or so it ticks its chain, also
 //! when nothing comes.
 //!
@@ -10,6 +11,7 @@
 use crate::clock::Clock;
 use crate::filtering::{Handover, Judge};
 use crate::sessions::Tracker;
+use crate::shed::{ShedPayload, Shedder};
 use crate::source::{PacketBatch, RawPacket, Source, Stamp};
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
@@ -65,10 +67,16 @@ pub struct Shared {
     pub filtered: AtomicU64,
     /// The next filter, if there is one.
     pub next_filter: Handover,
-    /// Packets shortened by the source.
+    /// Packets taken into the store shorter than they were on the wire.
     pub cut_packets: AtomicU64,
     /// Bytes they lost.
     pub cut_bytes: AtomicU64,
+    /// Of these, packets whose payload was shed.
+    pub shed_packets: AtomicU64,
+    /// Bytes they lost by that.
+    pub shed_bytes: AtomicU64,
+    /// Payload is being shed.
+    pub shedding: AtomicBool,
     /// Packets whose time lay before that of the packet before them.
     pub regressions: AtomicU64,
     /// Packets without a time of their own.
@@ -126,6 +134,10 @@ pub struct Post {
     pub cpu: Option<usize>,
     /// Bytes kept of a packet.
     pub snaplen: usize,
+    /// What is kept of it under pressure.
+    pub shed: ShedPayload,
+    /// Secret of the shedder's hashes.
+    pub seed: u64,
     /// UTC.
     pub clock: Arc<Clock>,
     /// The filter it begins with.
@@ -157,6 +169,7 @@ pub fn spawn<S: Source + 'static>(
         }
         let shared = Arc::clone(&post.shared);
         Worker {
+            shedder: Shedder::new(post.shed, post.seed),
             post,
             shared,
             source,
@@ -189,6 +202,7 @@ struct Worker<S> {
     tracker: Tracker,
     /// Generation of the filter that judges all that comes into the ring.
     filter_settled: u32,
+    shedder: Shedder,
     walk: Walk,
     /// Time of the packet before.
     last: Timestamp,
@@ -230,9 +244,11 @@ impl<S: Source> Worker<S> {
 
     /// Takes what is in the ring, up to [`BATCH`] entries. Returns the number of packets.
     fn batch(&mut self) -> u64 {
-        let Self { post, source, chain, tracker, walk, shared, last, next_sequence, .. } = self;
+        let Self { post, source, chain, tracker, shedder, walk, shared, last, next_sequence, .. } = self;
         let (shared, snaplen, conversion) = (&**shared, post.snaplen, post.clock.conversion());
         let judge = &mut post.judge;
+        let (free, buffers) = chain.room();
+        shared.shedding.store(shedder.press(free, buffers), Ordering::Relaxed);
         let mut batch = source.peek(BATCH);
         // After the look at the ring: a filter is announced before it lets the first packet through.
         judge.hear(&shared.next_filter, chain);
@@ -262,11 +278,21 @@ impl<S: Source> Worker<S> {
                 let dropped = gap(next_sequence, packet.sequence);
                 add(&shared.missing, dropped);
                 note(shared, &packet);
-                let RawPacket { bytes, orig_len, .. } = packet;
+                let RawPacket { mut bytes, orig_len, .. } = packet;
                 walk.run(LinkType::ETHERNET, bytes);
+                let whole = bytes.len();
+                let kept = shedder.keep(walk, bytes, orig_len, ts);
+                if kept < whole {
+                    bytes = bytes.get(..kept).unwrap_or(bytes);
+                    // The index knows what is stored, and nothing else.
+                    walk.run(LinkType::ETHERNET, bytes);
+                }
                 let record = PacketRecord { ts, bytes, orig_len, dropped, flags: None };
                 // Stored, shed and failed are counted by the chain.
                 let stored = chain.append(&record, walk) == Appended::Stored;
+                if stored {
+                    note_cut(shared, orig_len, whole, kept);
+                }
                 if dropped > 0 || !stored {
                     sessions.lost(if dropped > 0 { before.min(ts) } else { ts }, ts);
                 }
@@ -383,10 +409,18 @@ fn leave_out(shared: &Shared, packet: &RawPacket<'_>) {
 fn note(shared: &Shared, packet: &RawPacket<'_>) {
     add(&shared.received, 1);
     add(&shared.received_bytes, u64::from(packet.orig_len));
-    let kept = packet.bytes.len() as u64;
-    if kept < u64::from(packet.orig_len) {
+}
+
+/// Counts what is missing of a packet that was taken into the store: `whole` bytes came of it, `kept` are there.
+fn note_cut(shared: &Shared, orig_len: u32, whole: usize, kept: usize) {
+    let missing = u64::from(orig_len).saturating_sub(kept as u64);
+    if missing > 0 {
         add(&shared.cut_packets, 1);
-        add(&shared.cut_bytes, u64::from(packet.orig_len) - kept);
+        add(&shared.cut_bytes, missing);
+    }
+    if kept < whole {
+        add(&shared.shed_packets, 1);
+        add(&shared.shed_bytes, (whole - kept) as u64);
     }
 }
 

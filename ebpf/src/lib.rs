@@ -7,6 +7,7 @@
 //! as long as the value.
 
 pub mod filter;
+pub mod generator;
 mod link;
 mod shared;
 

@@ -119,7 +119,7 @@ pub(crate) struct Facts {
     pub(crate) more_flags: u8,
     pub(crate) ip_bytes: u32,
     pub(crate) wire_bytes: u32,
-    /// Bytes of the packet that were not captured.
+    /// Bytes of the packet that are missing in the store, if it is there.
     pub(crate) cut_bytes: u32,
     /// Another layer of this packet follows.
     pub(crate) has_inner: bool,
@@ -206,7 +206,8 @@ impl Reader {
             bytes => bytes,
         };
         facts.wire_bytes = packet.original_bytes;
-        facts.cut_bytes = packet.original_bytes.saturating_sub(length(packet.bytes));
+        facts.cut_bytes =
+            if packet.stored { packet.original_bytes.saturating_sub(length(packet.bytes)) } else { 0 };
         facts.first_fragment = (ip.fragment == Fragment::First).then_some(ip.fragment_id);
         facts.ttl = ip.ttl;
         facts.request = request;

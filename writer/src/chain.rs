@@ -212,6 +212,12 @@ impl Chain {
         Arc::clone(&self.counters)
     }
 
+    /// Frame buffers that are free now, and how many there are: what is left before packets are shed.
+    #[must_use]
+    pub fn room(&self) -> (usize, usize) {
+        (self.raw.len(), self.config.frame_buffers)
+    }
+
     /// The sink that runs, and why it is the plain one where it is.
     #[must_use]
     pub fn sink(&self) -> (SinkKind, Option<&str>) {

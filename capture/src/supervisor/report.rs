@@ -119,6 +119,9 @@ fn worker_status(interface: &str, books: &books::QueueBooks, crew: &Crew) -> Wor
         oddities: read(&shared.unstamped) + read(&shared.misfits),
         missing: read(&shared.missing),
         segments: chain.segments_sealed,
+        shedding: shared.shedding.load(Ordering::Relaxed),
+        shed_packets: read(&shared.shed_packets),
+        shed_bytes: read(&shared.shed_bytes),
     }
 }
 

@@ -309,6 +309,8 @@ impl Gang<'_> {
             queue,
             cpu,
             snaplen,
+            shed: place.plan.shed,
+            seed: place.run.seed,
             clock: Arc::clone(&place.run.clock),
             judge: Judge::new(self.mode == Mode::Packet, self.generation, Arc::clone(&place.run.filter)),
             shared: Arc::clone(&shared),

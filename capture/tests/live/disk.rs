@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 /// Mounts a small disk on `folder`, in a mount namespace of the calling thread's own (and of what it
 /// starts): gone with them. `false` where that is not possible.
-fn small_disk(folder: &Path, options: &str) -> bool {
+pub(crate) fn small_disk(folder: &Path, options: &str) -> bool {
     if nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).is_err() {
         return false;
     }
@@ -31,14 +31,14 @@ macro_rules! small_disk {
     };
 }
 
-fn tapedeck(args: &[&str]) -> (Option<i32>, String, String) {
+pub(crate) fn tapedeck(args: &[&str]) -> (Option<i32>, String, String) {
     let out = Command::new(env!("CARGO_BIN_EXE_tapedeck")).args(args).output().unwrap();
     let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
     (out.status.code(), text(out.stdout), text(out.stderr))
 }
 
 /// Writes until nothing fits.
-fn fill(path: &Path) {
+pub(crate) fn fill(path: &Path) {
     let mut file = File::create(path).unwrap();
     for len in [1 << 16, 4096, 1] {
         let bytes = vec![1; len];
@@ -47,7 +47,7 @@ fn fill(path: &Path) {
 }
 
 /// The ledger of `status` once it satisfies `wanted`.
-fn status_when(store: &str, wanted: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
+pub(crate) fn status_when(store: &str, wanted: impl Fn(&serde_json::Value) -> bool) -> serde_json::Value {
     let deadline = Instant::now() + Duration::from_secs(30);
     loop {
         let (code, text, stderr) = tapedeck(&["status", "--json", "--store", store]);

@@ -9,7 +9,9 @@ mod disk;
 mod doctor;
 mod filter;
 mod guest;
+mod identity;
 mod operator;
+mod overload;
 mod record;
 #[path = "../support/mod.rs"]
 mod support;

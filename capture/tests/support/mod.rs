@@ -3,6 +3,7 @@
 //! The namespace belongs to the calling thread (and to what it spawns), has no name and no mount: it is
 //! gone with its last user, also after a kill. Nothing here touches an interface of the host.
 
+pub(crate) mod hold;
 pub(crate) mod recorder;
 
 use std::fs::File;

@@ -135,6 +135,11 @@ pub(crate) fn segments(store: &Path) -> Vec<PathBuf> {
 
 /// Packets of a segment in their order, as others read it: (time in ns, bytes).
 pub(crate) fn packets(segment: &Path) -> Vec<(u64, Vec<u8>)> {
+    captured(segment).into_iter().map(|(ts, bytes, _)| (ts, bytes)).collect()
+}
+
+/// The same with the length on the wire.
+pub(crate) fn captured(segment: &Path) -> Vec<(u64, Vec<u8>, usize)> {
     let raw = Command::new("zstd").arg("-dcq").arg(segment).output().expect("zstd");
     assert!(raw.status.success(), "{}: {}", segment.display(), String::from_utf8_lossy(&raw.stderr));
     let mut found = Vec::new();
@@ -146,7 +151,7 @@ pub(crate) fn packets(segment: &Path) -> Vec<(u64, Vec<u8>)> {
         let len = word(4) as usize;
         if word(0) == 6 {
             let ts = u64::from(word(12)) << 32 | u64::from(word(16));
-            found.push((ts, rest[28..28 + word(20) as usize].to_vec()));
+            found.push((ts, rest[28..28 + word(20) as usize].to_vec(), word(24) as usize));
         }
         rest = &rest[len..];
     }
