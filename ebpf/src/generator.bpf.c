@@ -34,9 +34,13 @@ __u64 state = 0;
 /* Words of random payload: enough for a frame of 1514 bytes. */
 #define WORDS 182
 
-/* Ethernet, IPv4 without options, UDP without checksum, flow and number. */
+/* Ethernet, IPv4 without options, UDP without checksum, flow and number. The lower half of the number also
+ * stands in the source address: a packet that is cut to its headers still tells it. */
 struct frame {
-	__u8 ethernet[14];
+	__u8 destination_address[6];
+	__u8 source_address[2];
+	__be32 low_number;
+	__be16 type;
 	__u8 ip[20];
 	__be16 source;
 	__be16 destination;
@@ -82,6 +86,7 @@ int tapedeck_generate(struct xdp_md *ctx)
 			return XDP_DROP;
 	}
 	made = number + 1;
+	frame->low_number = bpf_htonl((__u32)number);
 	frame->source = bpf_htons(FIRST_PORT + flow);
 	frame->flow = bpf_cpu_to_be64(flow);
 	frame->number = bpf_cpu_to_be64(number);

@@ -41,7 +41,8 @@ pub struct Flood {
     pub ifindex: u32,
     /// An Ethernet frame with an IPv4 header without options, a UDP header without checksum and at least 16
     /// bytes of payload, into which flow and number are written as big-endian u64; 58 to 3,000 bytes. The
-    /// source port becomes 10,000 and the flow.
+    /// source port becomes 10,000 and the flow, the last four bytes of the source address the lower half of the
+    /// number, which so survives a cut to the headers.
     pub template: Vec<u8>,
     /// How many; numbered from 0.
     pub count: u64,

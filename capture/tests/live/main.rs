@@ -8,6 +8,7 @@ mod departure;
 mod disk;
 mod doctor;
 mod filter;
+mod flood;
 mod guest;
 mod identity;
 mod operator;

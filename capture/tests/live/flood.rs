@@ -1,0 +1,271 @@
+//! Floods: more packets than can be kept, for seconds (`soak`: for minutes). Every one that reached the
+//! interface stands in the ledger once, what is stored is what is on disk, and nothing is there twice.
+//!
+//! Live frames come from one CPU each and so on one queue each; a packet socket reaches more queues. What the
+//! sender could not place, the veth itself counts.
+
+use crate::disk::tapedeck;
+use crate::support::recorder::{Ended, Recorder, segments};
+use crate::support::{Net, live, numbered, run};
+use nix::sched::{CpuSet, sched_setaffinity};
+use nix::unistd::Pid;
+use std::io::{BufReader, Read as _};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+use tapedeck_ebpf::generator::Flood;
+
+/// Flows of a lane.
+const FLOWS: u16 = 16;
+const LEN: usize = 1514;
+
+/// What is poured.
+struct Load {
+    /// Generators, each on a CPU and a queue of its own.
+    lanes: u16,
+    seconds: u64,
+    random: bool,
+    gap: Duration,
+}
+
+const FULL: Load = Load { lanes: 1, seconds: 3, random: false, gap: Duration::ZERO };
+
+/// A number of the veth's own counters, summed over its queues.
+fn counted(interface: &str, end: &str) -> u64 {
+    let text = run("ethtool", &["-S", interface]);
+    let counters = text.lines().filter_map(|line| line.trim().split_once(": "));
+    counters.filter(|(name, _)| name.ends_with(end)).map(|(_, value)| value.parse::<u64>().unwrap()).sum()
+}
+
+/// Packets that an interface was given and did not pass on.
+fn dropped(interface: &str) -> u64 {
+    let text = run("ip", &["-j", "-s", "link", "show", "dev", interface]);
+    let links: serde_json::Value = serde_json::from_str(&text).unwrap();
+    links.pointer("/0/stats64/tx/dropped").and_then(serde_json::Value::as_u64).unwrap()
+}
+
+/// The ledger while it runs, each second until `end`.
+fn watch(store: &Path, seconds: u64) {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while let Some(left) = end.checked_duration_since(Instant::now()) {
+        std::thread::sleep(left.min(Duration::from_secs(1)));
+        let (code, text, said) = tapedeck(&["status", "--json", "--store", store.to_str().unwrap()]);
+        assert_eq!(code, Some(0), "a recorder under load does not report: {said}");
+        let ledger: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(ledger["total"]["seen"].as_u64().is_some(), "{text}");
+    }
+}
+
+/// Waits until the recorder has counted this many packets, or says how many it has.
+fn wait_seen(store: &Path, wanted: u64) {
+    let (mut seen, deadline) = (0, Instant::now() + Duration::from_secs(20));
+    while Instant::now() < deadline {
+        let (_, text, _) = tapedeck(&["status", "--json", "--store", store.to_str().unwrap()]);
+        let ledger: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        seen = ledger["total"]["seen"].as_u64().unwrap_or(seen);
+        if seen >= wanted {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    panic!("{seen} of {wanted} packets were seen");
+}
+
+/// Sends on the calling thread's CPU.
+fn pin(cpu: usize) {
+    let cpus = std::thread::available_parallelism().unwrap().get();
+    let mut set = CpuSet::new();
+    set.set(cpu % cpus).unwrap();
+    sched_setaffinity(Pid::from_raw(0), &set).unwrap();
+}
+
+fn pour(load: &Load) {
+    let net = Net::new(load.lanes.into(), 1500);
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Recorder::start(&net, dir.path(), &["--mode", "copy"]);
+    let ifindex = nix::net::if_::if_nametoindex(net.tx.as_str()).unwrap();
+    let stop = AtomicBool::new(false);
+    let began = Instant::now();
+    let sent: Vec<u64> = std::thread::scope(|scope| {
+        let lane = |lane: u16| {
+            let flood = Flood {
+                ifindex,
+                template: numbered(0, 0, LEN, &[]),
+                count: u64::MAX,
+                gap: load.gap,
+                first_flow: lane * FLOWS,
+                flows: FLOWS,
+                random: load.random.then_some(u64::from(lane) + 1),
+            };
+            let stop = &stop;
+            scope.spawn(move || {
+                pin(lane.into());
+                flood.send(stop).unwrap()
+            })
+        };
+        let lanes: Vec<_> = (0..load.lanes).map(lane).collect();
+        watch(dir.path(), load.seconds);
+        stop.store(true, Ordering::Relaxed);
+        lanes.into_iter().map(|lane| lane.join().unwrap()).collect()
+    });
+    let took = began.elapsed();
+    let refused = counted(&net.tx, "xdp_xmit_errors");
+    let placed = sent.iter().sum::<u64>() - refused;
+    wait_seen(dir.path(), placed);
+    let ended = recorder.stop();
+    let rate = sent.iter().sum::<u64>() / took.as_secs().max(1);
+    println!(
+        "{} lanes, random {}: {sent:?} sent ({rate}/s), {refused} not placed; {}",
+        load.lanes, load.random, ended.ledger["total"]
+    );
+    judge(&ended, placed);
+    let there = on_disk(dir.path(), &sent);
+    assert_eq!(ended.total("stored"), i64::try_from(there).unwrap(), "{ended:?}");
+}
+
+/// The final books, by themselves and against what was placed.
+fn judge(ended: &Ended, placed: u64) {
+    assert_eq!(ended.code, Some(0), "{}", ended.stderr);
+    assert_eq!(ended.total("seen"), i64::try_from(placed).unwrap(), "{ended:?}");
+    assert_eq!((ended.total("pending"), ended.total("unaccounted")), (0, 0), "{ended:?}");
+    let queues = ended.ledger["queues"].as_array().unwrap();
+    assert!(queues.iter().all(|queue| queue["unaccounted"] == 0 && queue["pending"] == 0), "{ended:?}");
+    for key in ["seen", "stored", "cut_packets", "cut_bytes"] {
+        let sum: i64 = queues.iter().map(|queue| queue[key].as_i64().unwrap()).sum();
+        assert_eq!(sum, ended.total(key), "{key}: {ended:?}");
+    }
+    assert!(ended.total("stored") > 10_000, "{ended:?}");
+    let whole = ended.total("stored") * i64::try_from(LEN).unwrap();
+    assert_eq!(ended.total("stored_bytes") + ended.total("cut_bytes"), whole, "{ended:?}");
+}
+
+/// Packets on disk. None may be there twice, or be one that was not sent: `sent` says how many each lane has.
+fn on_disk(store: &Path, sent: &[u64]) -> usize {
+    let mut seen: Vec<Vec<u64>> =
+        sent.iter().map(|count| vec![0; usize::try_from(count / 64).unwrap() + 1]).collect();
+    let mut found = 0;
+    for segment in segments(store) {
+        let mut child =
+            Command::new("zstd").arg("-dcq").arg(&segment).stdout(Stdio::piped()).spawn().unwrap();
+        let mut blocks = BufReader::with_capacity(1 << 20, child.stdout.take().unwrap());
+        let mut head = [0; 8];
+        let mut body = Vec::new();
+        while blocks.read_exact(&mut head).is_ok() {
+            let word = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().unwrap());
+            body.resize(word(&head[4..]) as usize - 8, 0);
+            blocks.read_exact(&mut body).unwrap();
+            if word(&head[..4]) != 6 {
+                continue;
+            }
+            let packet = &body[20..20 + word(&body[12..16]) as usize];
+            let number = u32::from_be_bytes(packet[8..12].try_into().unwrap());
+            let lane = usize::from((u16::from_be_bytes([packet[34], packet[35]]) - 10_000) / FLOWS);
+            assert!(u64::from(number) < sent[lane], "packet {number} of lane {lane} was never sent");
+            let (place, bit) = (number as usize / 64, 1 << (number % 64));
+            assert!(seen[lane][place] & bit == 0, "packet {number} of lane {lane} twice");
+            seen[lane][place] |= bit;
+            found += 1;
+        }
+        assert!(child.wait().unwrap().success(), "{}", segment.display());
+    }
+    found
+}
+
+/// More queues than live frames reach: packet sockets, one thread a CPU.
+fn pour_by_socket(queues: u32, seconds: u64) {
+    let net = Net::new(queues, 1500);
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Recorder::start(&net, dir.path(), &["--mode", "copy"]);
+    let stop = AtomicBool::new(false);
+    let (sent, failed): (Vec<u64>, Vec<u64>) = std::thread::scope(|scope| {
+        let lane = |lane: u16| {
+            let (sender, stop) = (net.sender(), &stop);
+            scope.spawn(move || {
+                let mut packets: Vec<_> =
+                    (0..FLOWS).map(|n| numbered(lane * FLOWS + n, 0, LEN, &[])).collect();
+                let (mut number, mut failed) = (0_u32, 0);
+                while !stop.load(Ordering::Relaxed) {
+                    for packet in &mut packets {
+                        packet[8..12].copy_from_slice(&number.to_be_bytes());
+                        failed += u64::from(!sender.send(packet));
+                        number += 1;
+                    }
+                }
+                (u64::from(number), failed)
+            })
+        };
+        let lanes: Vec<_> = (0..2).map(lane).collect();
+        watch(dir.path(), seconds);
+        stop.store(true, Ordering::Relaxed);
+        lanes.into_iter().map(|lane| lane.join().unwrap()).unzip()
+    });
+    let refused = dropped(&net.tx);
+    let placed = sent.iter().sum::<u64>() - refused;
+    wait_seen(dir.path(), placed);
+    let ended = recorder.stop();
+    println!(
+        "{queues} queues: {sent:?} sent, {failed:?} failed, {refused} dropped; {}",
+        ended.ledger["total"]
+    );
+    judge(&ended, placed);
+    let busy =
+        ended.ledger["queues"].as_array().unwrap().iter().filter(|queue| queue["seen"].as_i64() > Some(0));
+    assert!(busy.count() > 2, "{ended:?}");
+    let there = on_disk(dir.path(), &sent);
+    assert_eq!(ended.total("stored"), i64::try_from(there).unwrap(), "{ended:?}");
+}
+
+#[test]
+fn live_frames_on_one_queue() {
+    live!();
+    pour(&FULL);
+}
+
+#[test]
+fn live_frames_on_two_queues() {
+    live!();
+    pour(&Load { lanes: 2, ..FULL });
+}
+
+/// What does not shrink: at most a gigabyte of it.
+#[test]
+fn random_payload() {
+    live!();
+    pour(&Load { seconds: 2, random: true, gap: Duration::from_micros(3), ..FULL });
+}
+
+#[test]
+fn packet_sockets_on_four_queues() {
+    live!();
+    pour_by_socket(4, 3);
+}
+
+mod soak {
+    use super::*;
+
+    #[test]
+    fn five_minutes_on_one_queue() {
+        live!();
+        pour(&Load { seconds: 300, ..FULL });
+    }
+
+    #[test]
+    fn one_minute_on_two_queues() {
+        live!();
+        pour(&Load { lanes: 2, seconds: 60, ..FULL });
+    }
+
+    /// Some nine gigabytes.
+    #[test]
+    fn half_a_minute_of_random_payload() {
+        live!();
+        pour(&Load { seconds: 30, random: true, gap: Duration::from_micros(5), ..FULL });
+    }
+
+    #[test]
+    fn one_minute_of_packet_sockets() {
+        live!();
+        pour_by_socket(4, 60);
+    }
+}
