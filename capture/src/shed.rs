@@ -151,15 +151,15 @@ fn header_bytes(ip: &Ip, bytes: &[u8]) -> usize {
 fn flow_hash(ip: &Ip, seed: u64) -> u64 {
     const FACTORS: [u64; 3] = [0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93, 0xa076_1d64_78bd_642f];
     let (sport, dport) = ip.ports.unwrap_or((0, 0));
-    let end = |address: IpAddr, port: u16| {
-        let (high, low) = match address {
-            IpAddr::V4(v4) => (u64::from(v4.to_bits()), 0),
-            IpAddr::V6(v6) => {
-                let [a, b, c, d, e, f, g, h] = v6.segments().map(u64::from);
-                (a << 48 | b << 32 | c << 16 | d, e << 48 | f << 32 | g << 16 | h)
-            }
-        };
-        fold(fold(high ^ seed, low ^ FACTORS[0]) ^ u64::from(port), FACTORS[1] ^ seed.rotate_left(32))
+    let end = |address: IpAddr, port: u16| match address {
+        IpAddr::V4(v4) => {
+            fold((u64::from(v4.to_bits()) << 16 | u64::from(port)) ^ seed, FACTORS[1] ^ seed.rotate_left(32))
+        }
+        IpAddr::V6(v6) => {
+            let [a, b, c, d, e, f, g, h] = v6.segments().map(u64::from);
+            let (high, low) = (a << 48 | b << 32 | c << 16 | d, e << 48 | f << 32 | g << 16 | h);
+            fold(fold(high ^ seed, low ^ FACTORS[0]) ^ u64::from(port), FACTORS[1] ^ seed.rotate_left(32))
+        }
     };
     let both = end(ip.src, sport).wrapping_add(end(ip.dst, dport));
     let kind = u64::from(ip.src.is_ipv6()) << 8 | u64::from(ip.proto);

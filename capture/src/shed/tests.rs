@@ -227,19 +227,3 @@ proptest! {
         prop_assert_eq!(kept_sum + cut_sum, all);
     }
 }
-
-#[test]
-fn tmp_cost() {
-    for flows in [16_u16, 1_000, 60_000] {
-        let packets: Vec<Vec<u8>> = (0..flows).map(|flow| Made { flow, ..PLAIN }.bytes()).collect();
-        let walks: Vec<Walk> = packets.iter().map(|p| { let mut w = Walk::new(); w.run(LinkType::ETHERNET, p); w }).collect();
-        for on in [false, true] {
-            let mut shedder = Shedder::new(if on { ShedPayload::default() } else { ShedPayload::Never }, 7);
-            let began = std::time::Instant::now();
-            let mut sum = 0;
-            let rounds = 3_000_000 / usize::from(flows);
-            for r in 0..rounds { for n in 0..walks.len() { let i = (n * 7919) % walks.len(); sum += shedder.keep(&walks[i], &packets[i], 1042, at(r as u64 / 1000)); } }
-            println!("{flows} flows, on {on}: {:?} ns each {sum}", began.elapsed().as_nanos() / (rounds * walks.len()) as u128);
-        }
-    }
-}

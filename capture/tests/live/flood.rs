@@ -4,7 +4,7 @@
 //! Live frames come from one CPU each and so on one queue each; a packet socket reaches more queues. What the
 //! sender could not place, the veth itself counts.
 
-use crate::disk::tapedeck;
+use crate::disk::{status_when, tapedeck};
 use crate::support::recorder::{Ended, Recorder, segments};
 use crate::support::{Net, live, numbered, run};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -45,15 +45,26 @@ fn dropped(interface: &str) -> u64 {
     links.pointer("/0/stats64/tx/dropped").and_then(serde_json::Value::as_u64).unwrap()
 }
 
-/// The ledger while it runs, each second until `end`.
+/// Ends a load also when a test fails.
+struct EndOfLoad<'a>(&'a AtomicBool);
+
+impl Drop for EndOfLoad<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Looks at the ledger each second: a recorder under load reports, and what it has seen only grows.
 fn watch(store: &Path, seconds: u64) {
     let end = Instant::now() + Duration::from_secs(seconds);
+    let mut before = 0;
     while let Some(left) = end.checked_duration_since(Instant::now()) {
         std::thread::sleep(left.min(Duration::from_secs(1)));
-        let (code, text, said) = tapedeck(&["status", "--json", "--store", store.to_str().unwrap()]);
-        assert_eq!(code, Some(0), "a recorder under load does not report: {said}");
-        let ledger: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert!(ledger["total"]["seen"].as_u64().is_some(), "{text}");
+        let ledger =
+            status_when(store.to_str().unwrap(), |ledger| ledger["total"]["seen"].as_u64().is_some());
+        let seen = ledger["total"]["seen"].as_u64().unwrap();
+        assert!(seen >= before, "{before} packets were seen before: {ledger}");
+        before = seen;
     }
 }
 
@@ -80,7 +91,8 @@ fn pin(cpu: usize) {
     sched_setaffinity(Pid::from_raw(0), &set).unwrap();
 }
 
-fn pour(load: &Load) {
+/// Pours, judges, and says what came of it.
+fn pour(load: &Load) -> String {
     let net = Net::new(load.lanes.into(), 1500);
     let dir = tempfile::tempdir().unwrap();
     let recorder = Recorder::start(&net, dir.path(), &["--mode", "copy"]);
@@ -105,8 +117,9 @@ fn pour(load: &Load) {
             })
         };
         let lanes: Vec<_> = (0..load.lanes).map(lane).collect();
+        let end = EndOfLoad(&stop);
         watch(dir.path(), load.seconds);
-        stop.store(true, Ordering::Relaxed);
+        drop(end);
         lanes.into_iter().map(|lane| lane.join().unwrap()).collect()
     });
     let took = began.elapsed();
@@ -115,13 +128,14 @@ fn pour(load: &Load) {
     wait_seen(dir.path(), placed);
     let ended = recorder.stop();
     let rate = sent.iter().sum::<u64>() / took.as_secs().max(1);
-    println!(
+    let words = format!(
         "{} lanes, random {}: {sent:?} sent ({rate}/s), {refused} not placed; {}",
         load.lanes, load.random, ended.ledger["total"]
     );
     judge(&ended, placed);
     let there = on_disk(dir.path(), &sent);
     assert_eq!(ended.total("stored"), i64::try_from(there).unwrap(), "{ended:?}");
+    words
 }
 
 /// The final books, by themselves and against what was placed.
@@ -173,7 +187,7 @@ fn on_disk(store: &Path, sent: &[u64]) -> usize {
 }
 
 /// More queues than live frames reach: packet sockets, one thread a CPU.
-fn pour_by_socket(queues: u32, seconds: u64) {
+fn pour_by_socket(queues: u32, seconds: u64) -> String {
     let net = Net::new(queues, 1500);
     let dir = tempfile::tempdir().unwrap();
     let recorder = Recorder::start(&net, dir.path(), &["--mode", "copy"]);
@@ -196,15 +210,16 @@ fn pour_by_socket(queues: u32, seconds: u64) {
             })
         };
         let lanes: Vec<_> = (0..2).map(lane).collect();
+        let end = EndOfLoad(&stop);
         watch(dir.path(), seconds);
-        stop.store(true, Ordering::Relaxed);
+        drop(end);
         lanes.into_iter().map(|lane| lane.join().unwrap()).unzip()
     });
     let refused = dropped(&net.tx);
     let placed = sent.iter().sum::<u64>() - refused;
     wait_seen(dir.path(), placed);
     let ended = recorder.stop();
-    println!(
+    let words = format!(
         "{queues} queues: {sent:?} sent, {failed:?} failed, {refused} dropped; {}",
         ended.ledger["total"]
     );
@@ -214,31 +229,32 @@ fn pour_by_socket(queues: u32, seconds: u64) {
     assert!(busy.count() > 2, "{ended:?}");
     let there = on_disk(dir.path(), &sent);
     assert_eq!(ended.total("stored"), i64::try_from(there).unwrap(), "{ended:?}");
+    words
 }
 
 #[test]
 fn live_frames_on_one_queue() {
     live!();
-    pour(&FULL);
+    println!("{}", pour(&FULL));
 }
 
 #[test]
 fn live_frames_on_two_queues() {
     live!();
-    pour(&Load { lanes: 2, ..FULL });
+    println!("{}", pour(&Load { lanes: 2, ..FULL }));
 }
 
 /// What does not shrink: at most a gigabyte of it.
 #[test]
 fn random_payload() {
     live!();
-    pour(&Load { seconds: 2, random: true, gap: Duration::from_micros(3), ..FULL });
+    println!("{}", pour(&Load { seconds: 2, random: true, gap: Duration::from_micros(3), ..FULL }));
 }
 
 #[test]
 fn packet_sockets_on_four_queues() {
     live!();
-    pour_by_socket(4, 3);
+    println!("{}", pour_by_socket(4, 3));
 }
 
 mod soak {
@@ -247,25 +263,25 @@ mod soak {
     #[test]
     fn five_minutes_on_one_queue() {
         live!();
-        pour(&Load { seconds: 300, ..FULL });
+        println!("{}", pour(&Load { seconds: 300, ..FULL }));
     }
 
     #[test]
     fn one_minute_on_two_queues() {
         live!();
-        pour(&Load { lanes: 2, seconds: 60, ..FULL });
+        println!("{}", pour(&Load { lanes: 2, seconds: 60, ..FULL }));
     }
 
     /// Some nine gigabytes.
     #[test]
     fn half_a_minute_of_random_payload() {
         live!();
-        pour(&Load { seconds: 30, random: true, gap: Duration::from_micros(5), ..FULL });
+        println!("{}", pour(&Load { seconds: 30, random: true, gap: Duration::from_micros(5), ..FULL }));
     }
 
     #[test]
     fn one_minute_of_packet_sockets() {
         live!();
-        pour_by_socket(4, 60);
+        println!("{}", pour_by_socket(4, 60));
     }
 }
