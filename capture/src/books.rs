@@ -14,6 +14,8 @@ use crate::xsk::Gauge;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use tapedeck_ebpf::{Counts as ProgramCounts, ProgramError, QUEUES_MAX, Refusal};
+use tapedeck_index::table::ledger::LedgerCounts;
+use tapedeck_packet::Timestamp;
 use tapedeck_writer::ChainCounters;
 
 /// Looks at a queue this often for one without traffic in between.
@@ -23,6 +25,8 @@ const LOOKS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct QueueBooks {
     pub(crate) queue: u32,
+    /// Number of the store that its packets go to.
+    pub(crate) store: usize,
     pub(crate) shared: Arc<Shared>,
     pub(crate) gauge: Option<Gauge>,
     pub(crate) chain: Arc<ChainCounters>,
@@ -36,6 +40,9 @@ pub(crate) struct InterfaceBooks {
     pub(crate) ifindex: u32,
     pub(crate) mode: Mode,
     pub(crate) queues: Vec<QueueBooks>,
+    /// Since when packets come in, and until when they did, by the packets' clock.
+    pub(crate) began: Timestamp,
+    pub(crate) closed: Option<Timestamp>,
     /// `rx_missed_errors` before the recording.
     pub(crate) missed_before: u64,
     /// The same when it was last asked for.
@@ -184,6 +191,23 @@ pub(crate) fn tell_worker(books: &QueueBooks, intake: &Intake) -> Result<(), Pro
     books.shared.seen.store(seen, Ordering::Relaxed);
     books.shared.lost.store(wanted.saturating_sub(delivered), Ordering::Relaxed);
     Ok(())
+}
+
+/// What the program counted, as numbers of a row.
+pub(crate) fn of_program(counts: &ProgramCounts) -> LedgerCounts {
+    let n = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+    let refused = |why| n(counts.refused(why));
+    LedgerCounts {
+        seen: n(counts.packets),
+        seen_bytes: n(counts.bytes),
+        ring_full: refused(Refusal::RingFull),
+        fill_empty: refused(Refusal::FillEmpty),
+        oversize: refused(Refusal::Oversize),
+        unbound: n(counts.slot_empty).saturating_add(refused(Refusal::Unbound)),
+        wrong_queue: refused(Refusal::WrongQueue),
+        program: n(counts.failed).saturating_add(refused(Refusal::Other)),
+        ..LedgerCounts::default()
+    }
 }
 
 fn book_program(entry: &mut QueueEntry, counts: &ProgramCounts) {

@@ -6,7 +6,8 @@
 
 use crate::cli::ImportArgs;
 use crate::identity::{now, open_store, run_number, secret};
-use crate::ledger::{Counts, Dropped, InterfaceEntry, Ledger, QueueEntry};
+use crate::ledger::{Counts, Dropped, InterfaceEntry, Ledger, QueueEntry, SessionEntry};
+use crate::ledger_rows::file::FileRows;
 use crate::sessions::desk::{Desk, Kind};
 use crate::sessions::{SessionCounts, SessionOptions, Tracker};
 use crate::voice::Failure;
@@ -176,6 +177,7 @@ struct Importer<'o> {
 struct Opened {
     sensor: String,
     desk: Desk,
+    rows: FileRows,
     /// Of the interfaces whose chains have ended.
     sessions: SessionCounts,
 }
@@ -271,6 +273,11 @@ impl Importer<'_> {
             self.packets += 1;
             if self.packets.is_multiple_of(PROGRESS_PACKETS) {
                 progress(self.packets);
+                if let Some(opened) = &mut self.opened {
+                    self.chains
+                        .iter()
+                        .for_each(|(of, working)| opened.rows.look(of, &working.chain.counters()));
+                }
             }
             let number = self.packets;
             let working = if fits(interface, packet.record.bytes.len()) {
@@ -315,7 +322,11 @@ impl Importer<'_> {
         if let Some(opened) = &mut self.opened {
             opened.sessions.add(&sessions);
         }
+        let counters = working.chain.counters();
         let report = working.chain.finish()?;
+        if let Some(opened) = &mut self.opened {
+            opened.rows.look(&interface, &counters);
+        }
         self.unsealed.extend(report.unsealed);
         let books = self.books.entry(interface).or_default();
         books.seen += working.seen;
@@ -338,8 +349,16 @@ impl Importer<'_> {
                 .push(InterfaceEntry { interface: interface.name.clone(), ..InterfaceEntry::default() });
             queues.push(books.entry(interface.name));
         }
-        let sessions = self.opened.map(|opened| opened.desk.finish(&opened.sessions)).unwrap_or_default();
-        let ledger = Ledger::close(self.options.run, self.options.start, now(), interfaces, queues, sessions);
+        let (mut sessions, mut rows) = (SessionEntry::default(), None);
+        if let Some(opened) = self.opened {
+            sessions = opened.desk.finish(&opened.sessions);
+            rows = Some(opened.rows);
+        }
+        let (start, now) = (self.options.start, now());
+        let ledger = Ledger::close(self.options.run, start, now, interfaces, queues, sessions);
+        if let Some(rows) = rows {
+            rows.finish(&ledger, start, now);
+        }
         Ok(Imported { ledger, problems: self.problems, rounded: self.rounded, unsealed: self.unsealed })
     }
 }
@@ -350,7 +369,9 @@ impl Opened {
         let store = (options.store.as_path(), sensor.as_str());
         let desk = Desk::start(&[store], options.run, Kind::File, options.sessions.clone(), secret()?)
             .map_err(unwritable)?;
-        Ok(Self { sensor, desk, sessions: SessionCounts::default() })
+        let rows =
+            FileRows::start((options.store.clone(), sensor.clone()), options.run).map_err(unwritable)?;
+        Ok(Self { sensor, desk, rows, sessions: SessionCounts::default() })
     }
 }
 

@@ -16,6 +16,7 @@ pub mod identity;
 pub mod import;
 pub mod ladder;
 pub mod ledger;
+mod ledger_rows;
 pub mod lock;
 pub mod maintain;
 mod originals;

@@ -283,6 +283,7 @@ impl<'b> Iterator for Packets<'b> {
             stats.misfits += 1;
             return Some(RawPacket {
                 stamp: Stamp::Missing,
+                second: None,
                 sequence: None,
                 filter: 0,
                 bytes: &[],
@@ -293,6 +294,7 @@ impl<'b> Iterator for Packets<'b> {
         let Some(tag) = packet.tag else {
             return Some(RawPacket {
                 stamp,
+                second: None,
                 sequence: None,
                 filter: 0,
                 bytes: packet.bytes,
@@ -301,7 +303,8 @@ impl<'b> Iterator for Packets<'b> {
         };
         // SAFETY: the `Block` is dropped after `'b`.
         let bytes = unsafe { self.source.tagged(packet.bytes, tag) };
-        Some(RawPacket { stamp, sequence: None, filter: 0, bytes, orig_len: packet.len.saturating_add(4) })
+        let orig_len = packet.len.saturating_add(4);
+        Some(RawPacket { stamp, second: None, sequence: None, filter: 0, bytes, orig_len })
     }
 }
 

@@ -21,6 +21,8 @@ pub enum Stamp {
 pub struct RawPacket<'a> {
     /// When it came.
     pub stamp: Stamp,
+    /// UTC second that the source has counted it in; `None`: that of its stamp.
+    pub second: Option<u64>,
     /// Number of the packet in its queue, counting also those the kernel could not deliver.
     pub sequence: Option<u64>,
     /// Generation of the filter that let it through, modulo 256; 0 where the worker judges.

@@ -29,6 +29,7 @@ use crate::filtering::InForce;
 use crate::identity;
 use crate::ladder::Intake;
 use crate::ledger::Ledger;
+use crate::ledger_rows::{ClockRows, LedgerRows};
 use crate::lock::InterfaceLock;
 use crate::plan::RecordPlan;
 use crate::sessions::SessionCounts;
@@ -40,6 +41,7 @@ use crate::voice::Failure;
 use crate::worker::{Ended, Phase};
 use ending::Stage;
 use pressure::Pressure;
+use report::Books;
 use signals::Signals;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
@@ -140,6 +142,7 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
     let files = StatusFiles::new(&plan.stores, run.run, run.start);
     let mut active = Vec::new();
     let mut desk = start::desk(plan, &run, &stores)?;
+    let rows = start::rows(&run, &stores)?;
     if let Err(error) = start::interfaces(plan, &run, &stores, locked, &mut desk, &mut active) {
         abandon(&mut active);
         return Err(error.into());
@@ -155,6 +158,7 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
         active,
         desk,
         files,
+        rows: Books { rows, clock: ClockRows::new("system") },
         watch,
         signals,
         began: Instant::now(),
@@ -169,6 +173,7 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
     session.pressure.end(&session.active);
     let sessions = session.desk.finish(&sessions(&session.active));
     let ledger = report::ledger(&session.run, &session.active, sessions)?;
+    session.rows.finish(&session.run, &session.active, &ledger)?;
     Ok(Outcome { ledger, trouble: session.trouble })
 }
 
@@ -184,6 +189,7 @@ struct Session<'p> {
     active: Vec<Active>,
     desk: Desk,
     files: StatusFiles,
+    rows: Books,
     watch: LinkWatch,
     signals: Signals,
     began: Instant,
@@ -256,7 +262,7 @@ impl Session<'_> {
             if let Some(claim) = &mut one.claim {
                 claim.set_gone(gone);
             }
-            one.begin_end();
+            one.begin_end(now(&self.run));
         }
         let mut all = self.active.iter().map(|one| one.gone.map(|gone| (one, gone)));
         if !self.stopping && all.all(|one| one.is_some()) {
@@ -283,8 +289,9 @@ impl Session<'_> {
     fn stop(&mut self) {
         self.stopping = true;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+        let now = now(&self.run);
         for one in &mut self.active {
-            one.begin_end();
+            one.begin_end(now);
         }
     }
 
@@ -294,7 +301,7 @@ impl Session<'_> {
         }
         self.next_second += SECOND;
         self.pressure.look(&self.active);
-        report::sample_clock(&self.run, &self.active, &mut self.quarantined);
+        report::sample_clock(&self.run, &self.active, &mut self.rows, &mut self.quarantined);
         let sessions = self.desk.entry(&sessions(&self.active));
         let reported = report::report(
             &self.run,
@@ -302,6 +309,7 @@ impl Session<'_> {
             sessions,
             &self.plan.stores,
             &mut self.files,
+            &mut self.rows,
             &mut self.unheard,
             self.quarantined,
         );
@@ -310,6 +318,11 @@ impl Session<'_> {
             self.stop();
         }
     }
+}
+
+/// The time that packets would have which came now.
+fn now(run: &Run) -> Timestamp {
+    run.clock.conversion().utc(crate::worker::monotonic_ns())
 }
 
 fn sessions(active: &[Active]) -> SessionCounts {

@@ -22,6 +22,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 use tapedeck_index::pcapng::{Counters, PacketRecord};
+use tapedeck_packet::time::NANOS_PER_SEC;
 use tapedeck_packet::{LinkType, Timestamp, Walk};
 use tapedeck_session::{Packet, Place};
 use tapedeck_writer::{Appended, Chain, ChainReport, WriteError};
@@ -57,6 +58,9 @@ pub enum Phase {
 #[derive(Debug, Default)]
 pub struct Shared {
     phase: AtomicU8,
+    /// No packet of this time or before comes out of the ring any more, and all that came are in the chain's books
+    /// by second. Nanoseconds; Release and Acquire: who reads it sees those books.
+    pub settled: AtomicU64,
     /// Packets taken from the ring. Written by the worker.
     pub received: AtomicU64,
     /// Of these, packets whose ring entries were given back.
@@ -239,7 +243,9 @@ impl<S: Source> Worker<S> {
         self.report_source();
         self.tick_chain();
         let _ = self.tracker.finish();
-        self.chain.finish()
+        let ended = self.chain.finish();
+        self.shared.settled.store(Timestamp::MAX.nanos(), Ordering::Release);
+        ended
     }
 
     /// Takes what is in the ring, up to [`BATCH`] entries. Returns the number of packets.
@@ -289,7 +295,8 @@ impl<S: Source> Worker<S> {
                 }
                 let record = PacketRecord { ts, bytes, orig_len, dropped, flags: None };
                 // Stored, shed and failed are counted by the chain.
-                let stored = chain.append(&record, walk) == Appended::Stored;
+                let second = packet.second.unwrap_or(ts.nanos() / NANOS_PER_SEC);
+                let stored = chain.append_in(second, &record, walk) == Appended::Stored;
                 if stored {
                     note_cut(shared, orig_len, whole, kept);
                 }
@@ -348,6 +355,8 @@ impl<S: Source> Worker<S> {
         let until = settled(self.last, self.post.clock.conversion().utc(now), drained);
         self.chain.settle(until);
         self.tick_chain();
+        // Release: partner is the Acquire load in `ledger_rows::facts`.
+        self.shared.settled.store(until.nanos(), Ordering::Release);
         self.tracker.tick(until);
     }
 
@@ -425,7 +434,7 @@ fn note_cut(shared: &Shared, orig_len: u32, whole: usize, kept: usize) {
 }
 
 /// CLOCK_MONOTONIC for ticks, never for packets.
-fn monotonic_ns() -> u64 {
+pub(crate) fn monotonic_ns() -> u64 {
     clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(0, |time| {
         let sec = u64::try_from(time.tv_sec()).unwrap_or(0);
         sec.wrapping_mul(1_000_000_000).wrapping_add(u64::try_from(time.tv_nsec()).unwrap_or(0))

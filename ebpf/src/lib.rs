@@ -325,6 +325,23 @@ impl Program {
         Ok(sums)
     }
 
+    /// [`Program::totals`] and [`Program::seconds`] in one look, so that the two differ by no more than the
+    /// packets that are being counted meanwhile.
+    ///
+    /// # Errors
+    /// [`ProgramError::Map`], [`ProgramError::Layout`].
+    pub fn total_and_seconds(&self, queue: u32) -> Result<(Counts, BTreeMap<u64, Counts>), ProgramError> {
+        let (mut total, mut seconds) = (Counts::default(), BTreeMap::<u64, Counts>::new());
+        let layout = || ProgramError::Layout { map: "queues" };
+        for row in self.rows(queue)? {
+            total.add(&QueueRow::read_total(&row).ok_or_else(layout)?);
+            for slot in QueueRow::read_seconds(&row).ok_or_else(layout)? {
+                seconds.entry(slot.second).or_default().add(&slot.counts);
+            }
+        }
+        Ok((total, seconds))
+    }
+
     fn rows(&self, queue: u32) -> Result<Vec<Vec<u8>>, ProgramError> {
         self.queues
             .lookup_percpu(&queue.to_ne_bytes(), MapFlags::ANY)

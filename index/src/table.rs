@@ -17,6 +17,7 @@ use tapedeck_packet::{Timestamp, UtcHour};
 mod catalog;
 pub mod encode;
 pub mod journal;
+pub mod ledger;
 pub mod live;
 mod name;
 mod page;
@@ -26,6 +27,7 @@ pub mod stats;
 mod tests;
 
 pub use catalog::{Found, Listing, LiveFound, State, list};
+pub use ledger::LEDGER;
 pub use name::{LIVE_SUFFIX, PARQUET_SUFFIX, TableFile, TableName, live_file, parse_live};
 pub use page::schema_page;
 pub use sessions::{RECORD_SPAN_NANOS, SESSIONS};
@@ -43,7 +45,7 @@ pub const KIND_KEY: &str = "tapedeck.table";
 pub const DOC_KEY: &str = "doc";
 
 /// Every kind of table that a store may hold.
-pub static KINDS: &[&Kind] = &[&SESSIONS, &STATS];
+pub static KINDS: &[&Kind] = &[&SESSIONS, &STATS, &LEDGER];
 
 /// What a value is. Counters are signed, so that differences of them are safe in every SQL engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -14,11 +14,12 @@ mod place;
 mod tests;
 
 use crate::config::{ChainConfig, WhenFull};
-use crate::counters::{ChainCounters, CounterSnapshot};
+use crate::counters::{ChainCounters, CounterSnapshot, Sum};
 use crate::error::WriteError;
 use crate::home::{Home, Root};
 use crate::level::LevelPolicy;
 use crate::live::LiveFile;
+use crate::seconds::Slots;
 use crate::settle::{self, Mark, Marks, Place, Slot};
 use crate::sink::SinkKind;
 use crate::sinks::{self, SinkMaker};
@@ -97,6 +98,8 @@ pub struct Chain {
     latest: Counters,
     /// Clock of the latest tick.
     wall: Instant,
+    /// Packets by second since the last tick.
+    seconds: Slots,
     /// Packets copied into frames, for `isb_usrdeliv`.
     delivered: u64,
     /// Packets lost since the last one that was taken, for `epb_dropcount`.
@@ -198,6 +201,7 @@ impl Chain {
             header_bytes,
             latest: Counters::default(),
             wall: Instant::now(),
+            seconds: Slots::default(),
             delivered: 0,
             lost: 0,
             back_off: BACK_OFF,
@@ -228,27 +232,42 @@ impl Chain {
     ///
     /// With [`WhenFull::Shed`] it never waits. `packet.dropped` is written as `epb_dropcount`; packets
     /// that this chain had to drop since the last one are added to it.
+    ///
+    /// It is booked in the second of its time; see [`Chain::append_in`].
     pub fn append(&mut self, packet: &PacketRecord<'_>, walk: &Walk) -> Appended {
+        self.append_in(packet.ts.nanos() / NANOS_PER_SEC, packet, walk)
+    }
+
+    /// As [`Chain::append`], for a source that has counted the packet in a UTC second already: it is booked in
+    /// that one, so that both add up.
+    pub fn append_in(&mut self, second: u64, packet: &PacketRecord<'_>, walk: &Walk) -> Appended {
         let bytes = crate::sink::to_u64(packet.bytes.len());
         self.counters.appended.add_single(1, bytes);
         let packet = PacketRecord { dropped: packet.dropped.saturating_add(self.lost), ..*packet };
-        match self.place(&packet) {
-            Ok(()) => {
-                self.put(&packet, walk);
-                self.counters.entered.add_single(1, bytes);
-                self.lost = 0;
-                Appended::Stored
-            }
-            Err(refused) => {
-                self.lost = packet.dropped.saturating_add(1);
-                if refused == Refused::Full {
-                    self.counters.shed.add_single(1, bytes);
-                    Appended::Shed
-                } else {
-                    self.counters.refused.add_single(1, bytes);
-                    Appended::Failed
-                }
-            }
+        let placed = self.place(&packet);
+        let books = self.seconds.of(second, &self.counters);
+        let (one, wire) = (Sum { packets: 1, bytes }.into(), u64::from(packet.orig_len));
+        books.appended += one;
+        books.wire_bytes = books.wire_bytes.wrapping_add(i64::from(packet.orig_len));
+        if bytes < wire {
+            books.short += Sum { packets: 1, bytes: wire - bytes }.into();
+        }
+        let Err(refused) = placed else {
+            books.entered += one;
+            self.put(&packet, second, walk);
+            self.counters.entered.add_single(1, bytes);
+            self.lost = 0;
+            return Appended::Stored;
+        };
+        self.lost = packet.dropped.saturating_add(1);
+        if refused == Refused::Full {
+            books.shed += one;
+            self.counters.shed.add_single(1, bytes);
+            Appended::Shed
+        } else {
+            books.refused += one;
+            self.counters.refused.add_single(1, bytes);
+            Appended::Failed
         }
     }
 
@@ -261,7 +280,7 @@ impl Chain {
     }
 
     /// Copies a packet into the open frame, after a statistics block if one is due.
-    fn put(&mut self, packet: &PacketRecord<'_>, walk: &Walk) {
+    fn put(&mut self, packet: &PacketRecord<'_>, second: u64, walk: &Walk) {
         self.delivered += 1;
         let due = self.statistics_len(packet.ts) > 0;
         let counters = self.statistics();
@@ -275,7 +294,7 @@ impl Chain {
         pcapng::encode_packet(&mut frame.raw, packet);
         segment.last_packet = segment.last_packet.max(packet.ts);
         segment.rows.add(walk);
-        frame.note(packet.ts, crate::sink::to_u64(packet.bytes.len()));
+        frame.note(packet.ts, second, crate::sink::to_u64(packet.bytes.len()));
     }
 
     /// Bytes of the statistics block that is due before a packet of this time; 0 if none is.
@@ -326,6 +345,7 @@ impl Chain {
     pub(crate) fn tick_at(&mut self, now: Timestamp, counters: Counters, wall: Instant) {
         self.latest = counters;
         self.wall = wall;
+        self.seconds.try_hand_over(&self.counters);
         self.end_failed_segments();
         if self.config.live {
             self.live_statistics(now);
@@ -379,9 +399,9 @@ impl Chain {
             number: frame.number,
             offset: frame.copied,
             bytes,
-            sum: frame.sum.minus(frame.copied_sum),
+            runs: frame.runs.behind(frame.copied_sum),
         };
-        (frame.copied, frame.copied_sum, frame.slow) = (frame.raw.len(), frame.sum, true);
+        (frame.copied, frame.copied_sum, frame.slow) = (frame.raw.len(), frame.runs.sum(), true);
         let _ = self.jobs.send(job);
     }
 
@@ -392,6 +412,7 @@ impl Chain {
     pub fn finish(mut self) -> Result<ChainReport, WriteError> {
         self.cut_frame();
         self.end_all_segments();
+        self.seconds.hand_over(&self.counters);
         let Some(threads) = self.threads.take() else { return Err(WriteError::Died("stage")) };
         let counters = Arc::clone(&self.counters);
         // The stage ends when the worker hangs up, the sync thread when the stage does.

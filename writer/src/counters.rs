@@ -4,7 +4,9 @@
 //! counted by the stages (what entered minus what left), never as the remainder of the others.
 
 use crate::level::Effort;
+use crate::seconds::SecondBooks;
 use crate::sink::SinkKind;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
 
 /// Level shown when frames are stored raw.
@@ -95,6 +97,8 @@ pub struct ChainCounters {
     pub(crate) raw_bytes: AtomicU64,
     pub(crate) file_bytes: AtomicU64,
     pub(crate) sync_errors: AtomicU64,
+    /// The same by second, since it was taken last. Held for a few additions, never for a packet.
+    pub(crate) seconds: Mutex<SecondBooks>,
     level: AtomicI32,
     sink: AtomicU8,
 }
@@ -146,30 +150,16 @@ impl ChainCounters {
         self.sink.store(code, Ordering::Relaxed);
     }
 
-    /// Books packets as retrievable.
-    pub(crate) fn store(&self, sum: Sum) {
-        self.stored.add(sum);
-        self.left.add(sum);
-    }
-
-    /// Books packets as lost in writing.
-    pub(crate) fn fail(&self, sum: Sum) {
-        self.failed.add(sum);
-        self.left.add(sum);
-    }
-
-    /// Moves packets that were booked as retrievable, and are not any more, to those lost in writing.
-    pub(crate) fn lose(&self, sum: Sum) {
+    /// Moves packets from `stored` to `failed`, in the totals only.
+    pub(crate) fn move_to_failed(&self, sum: Sum) {
         self.stored.take(sum);
         self.failed.add(sum);
     }
 
-    /// Of a segment, `counted` packets were booked as retrievable and `found` are: corrects the books.
-    pub(crate) fn settle(&self, counted: Sum, found: Sum) {
-        self.lose(counted.minus(found));
-        let back = found.minus(counted);
-        self.stored.add(back);
-        self.failed.take(back);
+    /// The way back.
+    pub(crate) fn move_to_stored(&self, sum: Sum) {
+        self.stored.add(sum);
+        self.failed.take(sum);
     }
 
     /// All counters; taken one after the other, so exact only when the chain is at rest.

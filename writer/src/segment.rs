@@ -13,6 +13,7 @@ use crate::counters::{ChainCounters, Sum};
 use crate::disk;
 use crate::journal::JournalFile;
 use crate::output::Output;
+use crate::seconds::{BySecond, Runs};
 use crate::sink::{Durable, Sink, to_u64};
 use crate::stage::FrameJob;
 use crate::sync::Watch;
@@ -59,7 +60,7 @@ pub(crate) struct FrameInfo {
     /// `offset` and the lengths are filled in here.
     pub(crate) meta: FrameMeta,
     pub(crate) rows: FrameRows,
-    pub(crate) sum: Sum,
+    pub(crate) runs: Runs,
 }
 
 /// A compressed frame that the journal does not know yet.
@@ -68,7 +69,7 @@ struct Unrecorded {
     info: FrameInfo,
     end: u64,
     /// Packets not covered by journalled blocks.
-    uncovered: Sum,
+    uncovered: Runs,
     /// It existed at the last tick: now it must be recorded, or it grows too old.
     known: bool,
 }
@@ -117,7 +118,7 @@ pub(crate) struct Segment {
     /// Its files are no longer where readers and recovery look.
     lost: bool,
     /// Its packets that were counted `stored`.
-    stored: Sum,
+    stored: BySecond,
 }
 
 /// A segment whose bytes are all in its file.
@@ -130,11 +131,11 @@ pub(crate) struct Complete {
     pub(crate) len: u64,
     pub(crate) builder: SidecarBuilder,
     /// Packets that only the seal makes retrievable: the journal could not take them.
-    pub(crate) unrecorded: Sum,
+    pub(crate) unrecorded: Runs,
     /// As many of them as no reader sees before the seal.
     pub(crate) hidden: u64,
     /// Packets counted `stored`.
-    pub(crate) stored: Sum,
+    pub(crate) stored: BySecond,
 }
 
 /// A segment that ended in a failed write: recovery makes of it what can be made.
@@ -144,7 +145,7 @@ pub(crate) struct Broken {
     /// The open file; closing it gives the lock back.
     pub(crate) lock: Arc<File>,
     /// Packets counted `stored`.
-    pub(crate) stored: Sum,
+    pub(crate) stored: BySecond,
 }
 
 /// How a segment ended.
@@ -170,7 +171,7 @@ impl Segment {
             next_number: 0,
             failed: false,
             lost: false,
-            stored: Sum::default(),
+            stored: BySecond::default(),
         }
     }
 
@@ -214,7 +215,7 @@ impl Segment {
     /// lost; `waiting` are its frames that are not compressed yet, in order. The last part of the answer:
     /// nothing that came for the segment stands behind that place.
     pub(crate) fn readable<'a>(&self, waiting: impl Iterator<Item = &'a FrameJob>) -> (u32, usize, bool) {
-        if let Some(frame) = self.unrecorded.iter().find(|frame| frame.uncovered.packets > 0) {
+        if let Some(frame) = self.unrecorded.iter().find(|frame| frame.uncovered.sum().packets > 0) {
             return (frame.info.number, 0, false);
         }
         let covered = |number: u32| self.covered.get(&number).map_or(0, |covered| covered.bytes);
@@ -234,13 +235,13 @@ impl Segment {
     }
 
     /// Puts raw blocks of a frame that is not compressed yet into the journal: `bytes` begin at
-    /// `offset` of the frame and hold the packets of `sum`. `false` if the journal did not take them.
+    /// `offset` of the frame and hold the packets of `runs`. `false` if the journal did not take them.
     pub(crate) fn cover(
         &mut self,
         number: u32,
         offset: usize,
         bytes: &[u8],
-        sum: Sum,
+        runs: &Runs,
         counters: &ChainCounters,
     ) -> bool {
         let known = self.covered.get(&number).copied().unwrap_or_default();
@@ -253,9 +254,9 @@ impl Segment {
             self.journal_failed(&error);
             return false;
         }
-        let covered = Covered { bytes: offset + bytes.len(), sum: known.sum.plus(sum) };
+        let covered = Covered { bytes: offset + bytes.len(), sum: known.sum.plus(runs.sum()) };
         self.covered.insert(number, covered);
-        self.book(sum, counters);
+        self.book(runs, counters);
         true
     }
 
@@ -263,26 +264,32 @@ impl Segment {
     pub(crate) fn cover_rest(&mut self, info: &FrameInfo, raw: &[u8], counters: &ChainCounters) -> bool {
         let known = self.covered.get(&info.number).copied().unwrap_or_default();
         let rest = raw.get(known.bytes..).unwrap_or_default();
-        rest.is_empty() || self.cover(info.number, known.bytes, rest, info.sum.minus(known.sum), counters)
+        rest.is_empty() || self.cover(info.number, known.bytes, rest, &info.runs.behind(known.sum), counters)
     }
 
     /// A frame for a segment that takes no more bytes: the journal, or nothing.
     pub(crate) fn salvage(&mut self, info: &FrameInfo, raw: &[u8], counters: &ChainCounters) {
         if !self.cover_rest(info, raw, counters) {
             let known = self.covered.get(&info.number).copied().unwrap_or_default();
-            counters.fail(info.sum.minus(known.sum));
+            self.fail_packets(&info.runs.behind(known.sum), counters);
         }
         self.note_packets(info);
         self.next_number = info.number.saturating_add(1);
     }
 
-    fn book(&mut self, sum: Sum, counters: &ChainCounters) {
-        self.stored = self.stored.plus(sum);
-        counters.store(sum);
+    fn book(&mut self, runs: &Runs, counters: &ChainCounters) {
+        self.stored.add(runs);
+        counters.store(runs);
+    }
+
+    /// Recovery may find some of them all the same.
+    fn fail_packets(&mut self, runs: &Runs, counters: &ChainCounters) {
+        self.stored.touch(runs);
+        counters.fail(runs);
     }
 
     fn note_packets(&mut self, info: &FrameInfo) {
-        if info.sum.packets > 0 {
+        if info.runs.sum().packets > 0 {
             let t_min = info.meta.t_min;
             self.t0 = Some(self.t0.map_or(t_min, |t0| t0.min(t_min)));
         }
@@ -299,7 +306,7 @@ impl Segment {
         self.note_packets(&info);
         self.next_number = info.number.saturating_add(1);
         let covered = self.covered.remove(&info.number).unwrap_or_default();
-        let uncovered = info.sum.minus(covered.sum);
+        let uncovered = info.runs.behind(covered.sum);
         self.unrecorded.push_back(Unrecorded { info, end: self.output.end(), uncovered, known: false });
         self.parts.link.stored_bytes.store(self.output.end(), Ordering::Relaxed);
         if number > 0 {
@@ -352,12 +359,12 @@ impl Segment {
         self.parts.link.failed.store(true, Ordering::Relaxed);
         counters.segments_failed.fetch_add(1, Ordering::Relaxed);
         for frame in self.unrecorded.drain(..) {
-            counters.fail(frame.uncovered);
+            counters.fail(&frame.uncovered);
             done(frame.info.rows);
         }
         let stored = std::mem::take(&mut self.stored);
-        counters.lose(stored);
-        say_lost(&self.parts.paths.open, stored);
+        counters.lose(&stored);
+        say_lost(&self.parts.paths.open, stored.sum());
     }
 
     /// Journals frames whose bytes can be had, and those that `reach` names with their bytes.
@@ -391,12 +398,12 @@ impl Segment {
             return;
         }
         self.tail_end = self.tail_end.max(end);
-        let mut recorded = Sum::default();
+        let mut recorded = Runs::default();
         for frame in self.unrecorded.drain(..count) {
-            recorded = recorded.plus(frame.uncovered);
+            recorded.join(&frame.uncovered);
             done(frame.info.rows);
         }
-        self.book(recorded, counters);
+        self.book(&recorded, counters);
     }
 
     fn journal_failed(&mut self, error: &std::io::Error) {
@@ -420,8 +427,8 @@ impl Segment {
         // If the journal is full too: at least what needs no bytes in it.
         self.record(Reach::InFile, counters, done);
         let whole = self.unrecorded.front().map_or(self.output.end(), |frame| frame.info.meta.offset);
-        for frame in self.unrecorded.drain(..) {
-            counters.fail(frame.uncovered);
+        for frame in std::mem::take(&mut self.unrecorded) {
+            self.fail_packets(&frame.uncovered, counters);
             done(frame.info.rows);
         }
         // What was counted as lost must not come back: it would stand in two lines of the ledger.
@@ -455,9 +462,9 @@ impl Segment {
         if !self.failed {
             self.record(Reach::All, counters, done);
         }
-        let mut unrecorded = Sum::default();
+        let mut unrecorded = Runs::default();
         for frame in self.unrecorded.drain(..) {
-            unrecorded = unrecorded.plus(frame.uncovered);
+            unrecorded.join(&frame.uncovered);
             done(frame.info.rows);
         }
         let SegmentParts { mut name, paths, sink, lock, .. } = self.parts;
@@ -475,8 +482,8 @@ impl Segment {
             lock,
             len,
             builder,
+            hidden: unrecorded.sum().packets,
             unrecorded,
-            hidden: unrecorded.packets,
             stored,
         }))
     }

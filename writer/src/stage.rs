@@ -9,7 +9,7 @@
 //! Must never: wait for the worker, end because a write failed.
 
 use crate::buffer::Pool;
-use crate::counters::{ChainCounters, Sum};
+use crate::counters::ChainCounters;
 use crate::disk;
 use crate::error::{FileError, WriteError};
 use crate::home::Home;
@@ -17,6 +17,7 @@ use crate::journal::JournalFile;
 use crate::level::{Effort, LevelPolicy};
 use crate::live::LiveFile;
 use crate::output::WRITE_BYTES;
+use crate::seconds::Runs;
 use crate::segment::{Ended, FrameInfo, Link, Paths, Segment, SegmentParts};
 use crate::settle::{Marks, Place};
 use crate::sink::to_u64;
@@ -46,7 +47,7 @@ pub(crate) enum Job {
     /// A segment begins.
     Open(Box<OpenJob>),
     /// New blocks of the open frame, for the journal.
-    Blocks { seq: u32, number: u32, offset: usize, bytes: Vec<u8>, sum: Sum },
+    Blocks { seq: u32, number: u32, offset: usize, bytes: Vec<u8>, runs: Runs },
     /// A frame is full.
     Frame(Box<FrameJob>),
     /// A segment ends; its last statistics.
@@ -179,9 +180,9 @@ impl Stage {
     fn accept(&mut self, job: Job) {
         match job {
             Job::Open(job) => self.open_segment(&job),
-            Job::Blocks { seq, number, offset, mut bytes, sum } => {
+            Job::Blocks { seq, number, offset, mut bytes, runs } => {
                 if let Some(segment) = self.open.iter_mut().find(|s| s.seq() == seq) {
-                    segment.cover(number, offset, &bytes, sum, &self.parts.counters);
+                    segment.cover(number, offset, &bytes, &runs, &self.parts.counters);
                 }
                 bytes.clear();
                 let _ = self.parts.returns.copies.try_send(bytes);
@@ -220,7 +221,7 @@ impl Stage {
             Some(segment) => self.parts.press.frame(segment, info, &raw, waiting, &self.parts.counters),
             // The segment could not be opened.
             None => {
-                self.parts.counters.fail(info.sum);
+                self.parts.counters.fail(&info.runs);
                 Some(info.rows)
             }
         };
@@ -363,7 +364,7 @@ impl Stage {
         header_blocks(&mut raw, &self.parts.section, &job.interface, job.name.t0, &job.counters);
         let counters = &self.parts.counters;
         // From here on the journal alone makes a segment of what comes.
-        segment.cover(0, 0, &raw, Sum::default(), counters);
+        segment.cover(0, 0, &raw, &Runs::default(), counters);
         self.parts.press.frame(&mut segment, bare_frame(0), &raw, 0, counters);
         Ok(segment)
     }
@@ -441,11 +442,11 @@ impl Press {
         if let Err(error) = compress(&mut self.encoder, effort, raw, &mut self.scratch) {
             // Only a packet of over 4 GiB could get here.
             tracing::error!(%error, "frame cannot be stored");
-            counters.fail(info.sum);
+            counters.fail(&info.runs);
             return Some(info.rows);
         }
         self.policy.observe(effort, raw.len(), self.scratch.len());
-        if info.sum.packets > 0 {
+        if info.runs.sum().packets > 0 {
             counters.set_level(effort);
         }
         counters.raw_bytes.fetch_add(to_u64(raw.len()), Ordering::Relaxed);
@@ -502,6 +503,6 @@ fn bare_frame(number: u32) -> FrameInfo {
             sorted: true,
         },
         rows: FrameRows::default(),
-        sum: Sum::default(),
+        runs: Runs::default(),
     }
 }

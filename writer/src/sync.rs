@@ -25,7 +25,7 @@ use std::time::{Duration, Instant};
 /// Time between two attempts to seal what could not be sealed.
 const RETRY: Duration = Duration::from_secs(10);
 
-/// Sealed segments that are remembered: at one a minute, those of eleven days; about 3 MiB.
+/// Sealed segments that are remembered: at one a minute, those of eleven days; about 4 MiB.
 const REMEMBERED: usize = 16 * 1024;
 
 /// Removed segments that are forgotten in one go.
@@ -82,13 +82,33 @@ impl Unsealed {
         disk::sealed_name(file, &paths.folder)
     }
 
+    /// First and last second of its packets.
+    fn span(&self) -> Option<(u64, u64)> {
+        match self {
+            Self::Complete(complete) => {
+                let mut all = complete.stored.clone();
+                all.touch(&complete.unrecorded);
+                all.span()
+            }
+            Self::Broken(broken) => broken.stored.span(),
+        }
+    }
+
     /// Packets counted `stored`, and those that the seal makes retrievable.
     fn sums(&self) -> (Sum, Sum) {
         match self {
-            Self::Complete(complete) => (complete.stored, complete.unrecorded),
-            Self::Broken(broken) => (broken.stored, Sum::default()),
+            Self::Complete(complete) => (complete.stored.sum(), complete.unrecorded.sum()),
+            Self::Broken(broken) => (broken.stored.sum(), Sum::default()),
         }
     }
+}
+
+/// A segment that was sealed, and the packets in it.
+struct Sealed {
+    path: PathBuf,
+    sum: Sum,
+    /// First and last second of them.
+    seconds: Option<(u64, u64)>,
 }
 
 /// What is left when the thread ends.
@@ -106,8 +126,8 @@ pub(crate) struct Syncer {
     watched: Vec<(u32, Watch)>,
     unsealed: Vec<Unsealed>,
     root: Root,
-    /// Segments sealed here and the packets in them, the oldest first.
-    sealed: VecDeque<(PathBuf, Sum)>,
+    /// Segments sealed here, the oldest first.
+    sealed: VecDeque<Sealed>,
     /// The oldest of them was not there at the last look.
     oldest_gone: bool,
 }
@@ -190,7 +210,7 @@ impl Syncer {
         }
         let result = match &segment {
             Unsealed::Complete(complete) => {
-                let all = complete.stored.plus(complete.unrecorded);
+                let all = complete.stored.sum().plus(complete.unrecorded.sum());
                 seal::seal(complete).map(|path| (Some(path), all)).map_err(RecoverError::from)
             }
             Unsealed::Broken(broken) => {
@@ -204,11 +224,11 @@ impl Syncer {
             Ok((sealed, found)) => {
                 self.no_longer_hidden(&segment);
                 match &segment {
-                    Unsealed::Complete(complete) => self.counters.store(complete.unrecorded),
-                    Unsealed::Broken(broken) => self.counters.settle(broken.stored, found),
+                    Unsealed::Complete(complete) => self.counters.store(&complete.unrecorded),
+                    Unsealed::Broken(broken) => self.counters.settle(&broken.stored, found),
                 }
                 if let Some(path) = sealed {
-                    self.count_sealed(path, found);
+                    self.count_sealed(path, found, segment.span());
                 }
             }
             Err(error) if segment.is_gone() => self.end_gone(&segment, &error),
@@ -218,8 +238,8 @@ impl Syncer {
                     Unsealed::Complete(mut complete) => {
                         // The file is whole: recovery will find these packets.
                         let unrecorded = std::mem::take(&mut complete.unrecorded);
-                        self.counters.store(unrecorded);
-                        complete.stored = complete.stored.plus(unrecorded);
+                        self.counters.store(&unrecorded);
+                        complete.stored.add(&unrecorded);
                         Unsealed::Complete(complete)
                     }
                     broken => broken,
@@ -236,17 +256,24 @@ impl Syncer {
             "a segment is sealed, but not all of it is durable"
         );
         self.no_longer_hidden(segment);
+        if let Unsealed::Complete(complete) = segment {
+            self.counters.store(&complete.unrecorded);
+        }
         let (stored, unrecorded) = segment.sums();
-        self.counters.store(unrecorded);
-        self.count_sealed(path, stored.plus(unrecorded));
+        self.count_sealed(path, stored.plus(unrecorded), segment.span());
     }
 
     /// A segment that had ended was taken away before it was sealed.
     fn lose(&mut self, segment: &Unsealed) {
         self.no_longer_hidden(segment);
+        match segment {
+            Unsealed::Complete(complete) => {
+                self.counters.fail(&complete.unrecorded);
+                self.counters.lose(&complete.stored);
+            }
+            Unsealed::Broken(broken) => self.counters.lose(&broken.stored),
+        }
         let (stored, unrecorded) = segment.sums();
-        self.counters.fail(unrecorded);
-        self.counters.lose(stored);
         say_lost(&segment.paths().1.open, stored.plus(unrecorded));
         self.count_sealed_again();
     }
@@ -258,24 +285,20 @@ impl Syncer {
         }
     }
 
-    fn count_sealed(&mut self, path: PathBuf, sum: Sum) {
+    fn count_sealed(&mut self, path: PathBuf, sum: Sum, seconds: Option<(u64, u64)>) {
         tracing::debug!(segment = %path.display(), "sealed");
         self.counters.segments_sealed.fetch_add(1, Ordering::Relaxed);
-        self.remember(path, sum);
-    }
-
-    fn remember(&mut self, path: PathBuf, sum: Sum) {
         if self.sealed.len() >= REMEMBERED {
             self.sealed.pop_front();
         }
-        self.sealed.push_back((path, sum));
+        self.sealed.push_back(Sealed { path, sum, seconds });
     }
 
     /// Segments are removed on purpose from the oldest on: these were stored, and stay counted. Only what
     /// is gone at two looks, so that a store that is being deleted has been noticed in between.
     fn forget_removed(&mut self) {
         for _ in 0..REMOVED_AT_ONCE {
-            let gone = self.sealed.front().is_some_and(|(path, _)| !path.try_exists().unwrap_or(true));
+            let gone = self.sealed.front().is_some_and(|sealed| !sealed.path.try_exists().unwrap_or(true));
             if gone && self.oldest_gone {
                 self.sealed.pop_front();
             } else {
@@ -289,16 +312,17 @@ impl Syncer {
     /// either.
     fn count_sealed_again(&mut self) {
         let (mut segments, mut gone) = (0, Sum::default());
-        self.sealed.retain(|(path, sum)| {
+        let Self { sealed, counters, .. } = self;
+        sealed.retain(|Sealed { path, sum, seconds }| {
             let there = path.try_exists().unwrap_or(true);
             if !there {
                 segments += 1;
                 gone = gone.plus(*sum);
+                counters.lose_sealed(*sum, *seconds);
             }
             there
         });
         if segments > 0 {
-            self.counters.lose(gone);
             let packets = gone.packets;
             tracing::warn!(
                 segments,

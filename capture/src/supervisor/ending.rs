@@ -9,6 +9,7 @@ use crate::worker::Phase;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 use tapedeck_ebpf::ProgramError;
+use tapedeck_packet::Timestamp;
 
 /// A drain that gets nowhere for this long is over.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
@@ -48,10 +49,12 @@ enum Look {
 
 impl Active {
     /// Begins the end, unless it has begun.
-    pub(super) fn begin_end(&mut self) {
+    /// `now` is the time of the packets' clock.
+    pub(super) fn begin_end(&mut self, now: Timestamp) {
         if !matches!(self.stage, Stage::Running) {
             return;
         }
+        self.books.closed = Some(now);
         // An interface that is gone lets nothing in any more.
         if let Err(error) = self.intake.close()
             && self.gone.is_none()

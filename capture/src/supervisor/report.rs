@@ -7,14 +7,43 @@ use crate::books;
 use crate::clock::{self, Change};
 use crate::identity;
 use crate::ledger::{Ledger, SessionEntry};
+use crate::ledger_rows::{ClockRows, LedgerRows, Look};
 use crate::status::{Status, StatusFiles, WorkerStatus};
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+/// The books by second.
+pub(super) struct Books {
+    pub(super) rows: LedgerRows,
+    pub(super) clock: ClockRows,
+}
+
+impl Books {
+    fn look(&mut self, run: &Run, active: &[Active], ledger: &Ledger) -> Result<(), RecordError> {
+        let now = super::now(run);
+        self.clock.look(&run.clock, now, &mut self.rows);
+        for one in active {
+            let look = Look { books: &one.books, intake: &one.intake, now };
+            self.rows.look(&look, ledger)?;
+        }
+        self.rows.hand_over();
+        Ok(())
+    }
+
+    /// When all workers have ended and the last books are closed.
+    pub(super) fn finish(mut self, run: &Run, active: &[Active], ledger: &Ledger) -> Result<(), RecordError> {
+        self.look(run, active, ledger)?;
+        let books = active.iter().map(|one| &one.books);
+        self.rows.finish(ledger, books, run.start, super::now(run));
+        Ok(())
+    }
+}
+
 /// Samples the clock and says when it jumps.
-pub(super) fn sample_clock(run: &Run, active: &[Active], quarantined: &mut bool) {
+pub(super) fn sample_clock(run: &Run, active: &[Active], books: &mut Books, quarantined: &mut bool) {
+    let before = super::now(run);
     let change = match clock::read() {
         Ok(reading) => run.clock.sample(reading),
         Err(error) => {
@@ -29,6 +58,9 @@ pub(super) fn sample_clock(run: &Run, active: &[Active], quarantined: &mut bool)
             let seconds = Duration::from_nanos(to_ns.abs_diff(from_ns)).as_secs_f64();
             let way = if to_ns > from_ns { "forward" } else { "back" };
             tracing::warn!("the system clock was stepped {way} by {seconds:.3} s; packet times follow");
+            let now = super::now(run);
+            books.clock.stepped(&run.clock, now, (from_ns, to_ns), &mut books.rows);
+            books.rows.stepped(before, now);
         }
         Change::Quarantined { from_ns, to_ns } if !*quarantined => {
             *quarantined = true;
@@ -36,6 +68,7 @@ pub(super) fn sample_clock(run: &Run, active: &[Active], quarantined: &mut bool)
             tracing::warn!(
                 "clock: quarantined: the system clock jumped by {hours} h; packet times do not follow"
             );
+            books.clock.stepped(&run.clock, before, (from_ns, to_ns), &mut books.rows);
         }
         Change::Quarantined { .. } => {}
     }
@@ -54,10 +87,12 @@ pub(super) fn report(
     sessions: SessionEntry,
     stores: &[PathBuf],
     files: &mut StatusFiles,
+    books: &mut Books,
     unheard: &mut BTreeSet<String>,
     quarantined: bool,
 ) -> Result<(), RecordError> {
     let ledger = ledger(run, active, sessions)?;
+    books.look(run, active, &ledger)?;
     complain_of_unheard(active, &ledger, unheard);
     let mut workers = Vec::new();
     for one in active {

@@ -4,7 +4,7 @@
 //! fails takes its workers with it before the next one is tried.
 
 use super::ending::Stage;
-use super::{Active, Crew, RecordError, Run};
+use super::{Active, Crew, RecordError, Run, now};
 use crate::books::{InterfaceBooks, QueueBooks};
 use crate::claim::Claim;
 use crate::cli::ModeWish;
@@ -12,6 +12,7 @@ use crate::doctor::Checkup;
 use crate::filtering::Judge;
 use crate::identity;
 use crate::ladder::{Intake, Mode, Prepared, Rung, RungError, Sources};
+use crate::ledger_rows::LedgerRows;
 use crate::lock::{Holder, InterfaceLock};
 use crate::maintain;
 use crate::plan::RecordPlan;
@@ -26,7 +27,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 use tapedeck_index::pcapng::InterfaceInfo;
-use tapedeck_packet::LinkType;
+use tapedeck_packet::{LinkType, Timestamp};
 use tapedeck_writer::{Chain, ChainConfig, RecoverOptions};
 
 /// A folder and the sensor that fills it.
@@ -51,6 +52,12 @@ pub(super) fn desk(plan: &RecordPlan, run: &Run, stores: &[Store]) -> Result<Des
     let folders: Vec<_> = stores.iter().map(|store| (store.path.as_path(), store.sensor.as_str())).collect();
     Desk::start(&folders, run.run, Kind::Live, plan.sessions.clone(), identity::secret()?)
         .map_err(|error| Fault::of(&error))
+}
+
+/// The thread for the rows of the ledger.
+pub(super) fn rows(run: &Run, stores: &[Store]) -> Result<LedgerRows, Fault> {
+    let folders = stores.iter().map(|store| (store.path.clone(), store.sensor.clone())).collect();
+    LedgerRows::start(folders, run.run).map_err(|error| Fault::of(&error))
 }
 
 /// Seals what is left open, and says so. What cannot be recovered stays as it is: a recorder that did
@@ -200,6 +207,8 @@ fn try_mode(target: &Target, place: &mut Place<'_>, rung: &Rung, mode: Mode) -> 
         ifindex: target.ifindex,
         mode,
         queues: Vec::new(),
+        began: Timestamp::MAX,
+        closed: None,
         missed_before: target.state.rx_missed,
         missed: AtomicU64::new(target.state.rx_missed),
     };
@@ -218,7 +227,8 @@ fn try_mode(target: &Target, place: &mut Place<'_>, rung: &Rung, mode: Mode) -> 
         }),
     };
     let opened = hired.map_err(Failure::Fatal).and_then(|()| intake.open().map_err(Failure::Step));
-    let Gang { books, workers, .. } = crew;
+    let Gang { mut books, workers, .. } = crew;
+    books.began = now(place.run);
     match opened {
         Ok(()) => Ok(Started { intake, books, workers, pages }),
         Err(failure) => {
@@ -318,7 +328,7 @@ impl Gang<'_> {
         let sessions = tracker.books();
         let thread = worker::spawn(post, source, chain, tracker)
             .map_err(|source| RecordError::System { act: "start a worker", source })?;
-        self.books.queues.push(QueueBooks { queue, shared, gauge, chain: counters, sessions });
+        self.books.queues.push(QueueBooks { queue, store: spread, shared, gauge, chain: counters, sessions });
         self.workers.push(Crew { queue, cpu, store: store.path.clone(), thread });
         Ok(())
     }

@@ -82,6 +82,8 @@ pub(crate) fn get<T: Plain>(
 pub(crate) struct ClockState {
     /// A daemon holds the clock to a source of time.
     pub(crate) synchronised: bool,
+    /// The kernel's status word, STA_... in linux/timex.h.
+    pub(crate) status: i32,
     /// TAI minus UTC, seconds; 0 = nobody has told the kernel.
     pub(crate) tai_offset_s: i32,
     /// Largest error the daemon vouches for, microseconds.
@@ -99,6 +101,7 @@ pub(crate) fn clock_state() -> io::Result<ClockState> {
     }
     Ok(ClockState {
         synchronised: state.status & libc::STA_UNSYNC == 0,
+        status: state.status,
         tai_offset_s: state.tai,
         error_max_us: state.maxerror,
     })

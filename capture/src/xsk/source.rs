@@ -11,6 +11,7 @@ impl PacketBatch for Batch<'_> {
             let len = u32::try_from(packet.bytes.len()).unwrap_or(u32::MAX);
             RawPacket {
                 stamp: packet.meta.map_or(Stamp::Missing, |meta| Stamp::Monotonic(meta.ktime_ns)),
+                second: packet.meta.map(|meta| meta.second.into()),
                 sequence: packet.meta.map(|meta| meta.sequence),
                 filter: packet.meta.map_or(0, |meta| meta.filter_generation()),
                 bytes: packet.bytes,

@@ -1,6 +1,7 @@
 //! The worker's books of an open segment and of the frame being filled.
 
 use crate::counters::Sum;
+use crate::seconds::Runs;
 use crate::segment::FrameInfo;
 use crate::segment::Link;
 use crate::sink::to_u64;
@@ -65,7 +66,7 @@ pub(super) struct OpenFrame {
     pub(super) number: u32,
     pub(super) raw: Vec<u8>,
     pub(super) opened: Instant,
-    pub(super) sum: Sum,
+    pub(super) runs: Runs,
     /// Bytes and packets sent to the journal already.
     pub(super) copied: usize,
     pub(super) copied_sum: Sum,
@@ -83,7 +84,7 @@ impl OpenFrame {
             number,
             raw,
             opened,
-            sum: Sum::default(),
+            runs: Runs::default(),
             copied: 0,
             copied_sum: Sum::default(),
             slow: false,
@@ -94,9 +95,9 @@ impl OpenFrame {
         }
     }
 
-    /// Notes a packet that has been copied in.
-    pub(super) fn note(&mut self, ts: Timestamp, bytes: u64) {
-        self.sum = self.sum.plus(Sum { packets: 1, bytes });
+    /// Notes a packet of this second that has been copied in.
+    pub(super) fn note(&mut self, ts: Timestamp, second: u64, bytes: u64) {
+        self.runs.note(second, bytes);
         self.t_min = self.t_min.min(ts);
         self.t_max = self.t_max.max(ts);
         self.sorted &= ts >= self.last;
@@ -109,13 +110,13 @@ impl OpenFrame {
             offset: 0,
             stored_len: 0,
             raw_len: 0,
-            packets: u32::try_from(self.sum.packets).unwrap_or(u32::MAX),
+            packets: u32::try_from(self.runs.sum().packets).unwrap_or(u32::MAX),
             t_min: self.t_min,
             t_max: self.t_max,
             first_arrival: 0,
             sorted: self.sorted,
         };
-        let info = FrameInfo { number: self.number, meta, rows, sum: self.sum };
+        let info = FrameInfo { number: self.number, meta, rows, runs: self.runs };
         FrameJob { seq, info, raw: self.raw, known: false }
     }
 }

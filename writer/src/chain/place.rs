@@ -6,6 +6,7 @@ use crate::config::WhenFull;
 use crate::segment::Link;
 use crate::sink::to_u64;
 use crate::stage::{Job, OpenJob};
+use crossbeam_channel::SendError;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -65,11 +66,10 @@ impl Chain {
         let mut rows = self.rows.try_recv().unwrap_or_default();
         segment.rows.cut_frame(&mut rows);
         segment.bound_sent += to_u64(compress_bound(frame.raw.len()));
-        let sum = frame.sum;
         let job = Job::Frame(Box::new(frame.into_job(segment.seq, rows)));
-        if self.jobs.send(job).is_err() {
+        if let Err(SendError(Job::Frame(job))) = self.jobs.send(job) {
             // The stage has died; its death shows in `finish`.
-            self.counters.fail(sum);
+            self.counters.fail(&job.info.runs);
         }
     }
 

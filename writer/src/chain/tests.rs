@@ -4,6 +4,7 @@ use super::*;
 use crate::config::SinkChoice;
 use crate::counters::Sum;
 use crate::recover::RecoverOptions;
+use crate::seconds::{Delta, Second, SecondBooks, Shift};
 use crate::testing::{T18, append, at, clean, config, files, ids, sealed, tool, wait_for};
 use crate::{recover, verify};
 use std::path::Path;
@@ -34,6 +35,38 @@ fn balanced(report: &ChainReport) {
     assert_eq!(c.pending, Sum::default(), "{c:?}");
 }
 
+/// Ends a chain whose books balance, in all and by second.
+fn finished(chain: Chain) -> ChainReport {
+    finished_by_second(chain).0
+}
+
+/// The same, with the books by second.
+fn finished_by_second(chain: Chain) -> (ChainReport, SecondBooks) {
+    let counters = chain.counters();
+    let report = chain.finish().unwrap();
+    balanced(&report);
+    let books = counters.take_seconds();
+    let mut sum = Second::default();
+    for second in books.seconds.values() {
+        sum += *second;
+        assert_eq!((second.entered, second.entered.packets), (second.left, second.left.packets), "{books:?}");
+        let (Second { shed, refused, .. }, mut all) = (*second, second.left);
+        all += shed;
+        all += refused;
+        assert_eq!(second.appended, all, "{books:?}");
+    }
+    for Shift { stored, .. } in &books.shifts {
+        sum.stored += *stored;
+        sum.failed += -*stored;
+    }
+    let c = report.counters;
+    sum.failed += sum.refused;
+    let want = [c.appended, c.stored, c.shed, c.write_error].map(Delta::from);
+    assert_eq!([sum.appended, sum.stored, sum.shed, sum.failed], want, "{books:?}");
+    assert_eq!(counters.take_seconds(), SecondBooks::default());
+    (report, books)
+}
+
 /// Appends until it is taken.
 fn insist(chain: &mut Chain, id: u64, ts: u64, len: usize) {
     wait_for("a free buffer", || append(chain, id, ts, len) == Appended::Stored);
@@ -53,8 +86,7 @@ fn packets_come_back_from_sealed_segments() {
             );
             expected.push((id, ts));
         }
-        let report = chain.finish().unwrap();
-        balanced(&report);
+        let report = finished(chain);
         assert_eq!(report.counters.stored.packets, 20_000);
         let segments = sealed(dir.path());
         assert_eq!(segments.len(), 1);
@@ -98,7 +130,7 @@ fn a_packet_larger_than_a_frame_has_one_to_itself() {
     for (id, len) in (0..).zip(lens) {
         insist(&mut chain, id, T18 + id * SECOND * 2, len);
     }
-    balanced(&chain.finish().unwrap());
+    finished(chain);
     assert_eq!(ids(dir.path()), (0..7).collect::<Vec<u64>>());
     clean(dir.path());
 }
@@ -111,7 +143,7 @@ fn check_hours(config: ChainConfig, packets: &[(i64, u32)]) {
     for (id, (millis, _)) in (0..).zip(packets) {
         insist(&mut chain, id, u64::try_from(hour + millis * 1_000_000).unwrap(), 100);
     }
-    balanced(&chain.finish().unwrap());
+    finished(chain);
     let segments = sealed(&store);
     for (id, (millis, seq)) in (0..).zip(packets) {
         let homes: Vec<_> = segments.iter().filter(|s| s.packets.iter().any(|p| p.0 == id)).collect();
@@ -162,7 +194,7 @@ fn segments_are_cut_by_stored_size() {
         for id in 0..12_000 {
             append(&mut chain, id, T18 + id, 1500);
         }
-        balanced(&chain.finish().unwrap());
+        finished(chain);
         let segments = sealed(dir.path());
         assert!(segments.len() >= 3, "{} segments", segments.len());
         for segment in &segments {
@@ -198,7 +230,7 @@ fn age_cuts_frames_and_segments_of_an_idle_queue() {
     for seconds in 61..200 {
         tick(&mut chain, seconds);
     }
-    balanced(&chain.finish().unwrap());
+    finished(chain);
     let segments = sealed(dir.path());
     assert_eq!(segments.len(), 1);
     // Header, ten frames of 5 s each and a second until the next begins, the one of the last second, the
@@ -219,7 +251,7 @@ fn a_live_segment_ends_with_its_hour() {
     assert_eq!(chain.open.len(), 1);
     chain.tick(at(late + 3 * SECOND), Counters::default());
     assert!(chain.open.is_empty());
-    balanced(&chain.finish().unwrap());
+    finished(chain);
     clean(dir.path());
 }
 
@@ -240,8 +272,7 @@ fn open_packets_are_in_the_journal() {
             });
             assert_eq!(journalled(dir.path()), appended, "round {round}");
         }
-        let report = chain.finish().unwrap();
-        balanced(&report);
+        let report = finished(chain);
         assert_eq!(report.counters.stored.packets, appended);
         assert_eq!(ids(dir.path()), (0..appended).collect::<Vec<u64>>());
         clean(dir.path());

@@ -55,8 +55,7 @@ fn a_deleted_store_is_made_anew_and_its_packets_count_as_lost() {
     std::fs::remove_dir_all(&store).unwrap();
     wait_for_loss(&mut chain, 100);
     fill(&mut chain, 100..150);
-    let report = chain.finish().unwrap();
-    balanced(&report);
+    let report = finished(chain);
     let c = report.counters;
     assert_eq!((c.stored.packets, c.write_error.packets, c.segments_failed), (50, 100, 1));
     assert_eq!((c.stored.bytes, c.write_error.bytes), (50 * 500, 100 * 500));
@@ -85,8 +84,7 @@ fn sealed_segments_that_go_with_their_store_are_lost_too() {
     std::thread::sleep(Duration::from_millis(900));
     assert_eq!(counters.snapshot().stored.packets, 3);
     std::fs::remove_dir_all(&store).unwrap();
-    let report = chain.finish().unwrap();
-    balanced(&report);
+    let report = finished(chain);
     assert_eq!((report.counters.stored.packets, report.counters.write_error.packets), (1, 2));
 }
 
@@ -108,8 +106,7 @@ fn a_segment_that_is_gone_at_the_last_seal_is_lost() {
         if !at_end {
             wait_for_loss(&mut chain, 100);
         }
-        let report = chain.finish().unwrap();
-        balanced(&report);
+        let report = finished(chain);
         assert_eq!((report.counters.stored.packets, report.counters.write_error.packets), (0, 100));
         assert!(report.unsealed.is_empty(), "nothing is promised that cannot be: {report:?}");
     }
@@ -124,8 +121,7 @@ fn a_file_put_in_place_of_an_open_segment_is_left_alone() {
     let other = dir.path().join("other");
     std::fs::write(&other, b"not ours").unwrap();
     std::fs::rename(&other, &open).unwrap();
-    let report = chain.finish().unwrap();
-    balanced(&report);
+    let report = finished(chain);
     assert_eq!((report.counters.stored.packets, report.counters.write_error.packets), (0, 100));
     assert_eq!(std::fs::read(&open).unwrap(), b"not ours");
 }
@@ -142,8 +138,7 @@ fn without_its_journal_a_segment_is_sealed_and_another_begins() {
         counters.snapshot().segments_sealed == 1
     });
     wait_for("another segment", || append(&mut chain, 100, T18 + 100_000, 500) == Appended::Stored);
-    let report = chain.finish().unwrap();
-    balanced(&report);
+    let report = finished(chain);
     let stored = report.counters.stored.packets;
     assert_eq!(u64::try_from(found(&store).len()).unwrap(), stored);
     assert_eq!(stored, 101);
@@ -162,8 +157,7 @@ fn what_only_a_lost_journal_had_is_counted_by_what_recovery_finds() {
     // The write that would have brought the packets into the file fails.
     trouble.disk_bytes.store(1, Ordering::SeqCst);
     trouble.stuck.store(false, Ordering::SeqCst);
-    let report = chain.finish().unwrap();
-    balanced(&report);
+    let report = finished(chain);
     let stored = report.counters.stored.packets;
     assert_eq!(u64::try_from(found(&store).len()).unwrap(), stored);
     assert_eq!(stored, 0, "{report:?}");
@@ -182,7 +176,7 @@ fn the_least_segment_size_holds_whatever_comes() {
         }
         // A packet that nearly fills a frame.
         append(&mut chain, 5000, T18 + 5000, FRAME_BYTES_MAX - 100);
-        balanced(&chain.finish().unwrap());
+        finished(chain);
         let lens: Vec<u64> = sealed(dir.path()).iter().map(|s| s.path.metadata().unwrap().len()).collect();
         assert!(lens.len() > 2 && lens.iter().all(|len| *len <= SEGMENT_BYTES_MIN), "{level:?}: {lens:?}");
         assert_eq!(ids(dir.path()).len(), 5001);

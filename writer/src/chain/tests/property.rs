@@ -38,7 +38,14 @@ fn run(steps: &[Step], config: ChainConfig) {
             }
         }
     }
-    balanced(&chain.finish().unwrap());
+    let (_, books) = finished_by_second(chain);
+    let mut seconds = std::collections::BTreeMap::new();
+    for (_, ts) in &expected {
+        *seconds.entry(ts / SECOND).or_insert(0) += 1;
+    }
+    let stored: std::collections::BTreeMap<u64, i64> =
+        books.seconds.iter().map(|(second, books)| (*second, books.stored.packets)).collect();
+    assert_eq!(stored, seconds, "by second");
     let segments = sealed(&store);
     let mut got = Vec::new();
     for segment in &segments {

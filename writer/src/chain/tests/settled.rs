@@ -95,8 +95,7 @@ fn check(config: ChainConfig, trouble: &Arc<Trouble>, mut between: impl FnMut(u6
         views += 1;
     }
     trouble.stuck.store(false, Ordering::SeqCst);
-    let report = chain.finish().unwrap();
-    balanced(&report);
+    let report = finished(chain);
     assert_eq!(report.counters.stored.packets, id);
     views
 }
@@ -136,7 +135,7 @@ fn an_idle_chain_states_that_it_is_whole() {
     // Also when its segment has ended.
     chain.end_all_segments();
     states(&mut chain, T18 + 2 * SECOND);
-    balanced(&chain.finish().unwrap());
+    finished(chain);
     assert!(std::fs::read_dir(dir.path().join(RUN_FOLDER)).unwrap().next().is_none());
 }
 
@@ -147,6 +146,6 @@ fn an_import_states_nothing() {
         Chain::start(ChainConfig { live: false, ..config(dir.path(), SinkChoice::Plain) }).unwrap();
     append(&mut chain, 0, T18, 100);
     chain.settle(at(T18));
-    balanced(&chain.finish().unwrap());
+    finished(chain);
     assert!(!dir.path().join(RUN_FOLDER).exists());
 }

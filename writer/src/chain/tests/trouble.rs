@@ -37,8 +37,7 @@ fn without_a_free_buffer_packets_are_shed_and_counted() {
     assert_eq!(now.stored.plus(now.pending).packets, taken);
     trouble.stuck.store(false, Ordering::SeqCst);
     wait_for("a buffer", || append(&mut chain, 9999, T18 + 9_999_000, 1400) == Appended::Stored);
-    let report = chain.finish().unwrap();
-    balanced(&report);
+    let report = finished(chain);
     assert_eq!(report.counters.stored.packets, taken + 1);
     let segments = sealed(dir.path());
     let packets: Vec<_> = segments.iter().flat_map(|s| s.packets.clone()).collect();
@@ -63,8 +62,7 @@ fn while_the_disk_is_stuck_the_journal_goes_on() {
         counters.snapshot().stored.packets == 1000
     });
     trouble.stuck.store(false, Ordering::SeqCst);
-    let report = chain.finish().unwrap();
-    balanced(&report);
+    finished(chain);
     assert_eq!(ids(dir.path()), (0..1000).collect::<Vec<u64>>());
     clean(dir.path());
 }
@@ -76,18 +74,28 @@ fn check_trouble(trouble: &Arc<Trouble>, packets: u64) -> CounterSnapshot {
     let wait = ChainConfig { when_full: WhenFull::Wait, segment_bytes: 3 << 20, ..base };
     let mut chain = troubled(wait, trouble);
     for id in 0..packets {
-        append(&mut chain, id, T18 + id * 1000, 1400);
+        // A thousand packets a second.
+        append(&mut chain, id, T18 + id * 1_000_000, 1400);
         if id % 500 == 0 {
-            chain.tick(at(T18 + id * 1000), Counters::default());
+            chain.tick(at(T18 + id * 1_000_000), Counters::default());
         }
     }
-    let report = chain.finish().unwrap();
-    balanced(&report);
+    let (report, books) = finished_by_second(chain);
     let recovered = recover::recover(dir.path(), &RecoverOptions::default());
     assert!(recovered.errors.is_empty(), "{recovered:?}");
     let found = ids(dir.path());
     assert!(found.windows(2).all(|pair| pair[0] < pair[1]), "a packet came back twice");
     assert_eq!(u64::try_from(found.len()).unwrap(), report.counters.stored.packets, "{trouble:?}");
+    // Where no correction came after the fact, each second says exactly which packets it has.
+    if books.shifts.is_empty() {
+        for second in 0..packets.div_ceil(1000) {
+            let there = found.iter().filter(|id| **id / 1000 == second).count();
+            let Second { appended, stored, failed, refused, .. } = books.seconds[&(T18 / SECOND + second)];
+            assert_eq!(stored.packets, i64::try_from(there).unwrap(), "second {second}: {books:?}");
+            let lost = failed.packets + refused.packets;
+            assert_eq!((appended.packets, lost), (1000, 1000 - stored.packets), "second {second}");
+        }
+    }
     clean(dir.path());
     report.counters
 }
@@ -130,8 +138,7 @@ fn a_segment_that_cannot_be_made_loses_its_packets_and_a_later_one_is_made() {
     assert_eq!(pour(&mut chain, 10..20, 100), (0, 0, 10));
     trouble.refuse.store(false, Ordering::SeqCst);
     wait_for("the next attempt", || append(&mut chain, 99, T18 + 99, 100) == Appended::Stored);
-    let report = chain.finish().unwrap();
-    balanced(&report);
+    let report = finished(chain);
     assert_eq!(report.counters.stored.packets, 1);
     assert_eq!(ids(dir.path()), [99]);
     clean(dir.path());
@@ -155,8 +162,7 @@ fn small_disk_process() {
                 chain.tick(at(T18 + id * 1000), Counters::default());
             }
         }
-        let report = chain.finish().unwrap();
-        balanced(&report);
+        let report = finished(chain);
         assert!(report.counters.write_error.packets > 0, "the disk was not small enough");
         // Someone makes room; what waited for it is sealed.
         tool("mount", &["-o", "remount,size=64m", store.to_str().unwrap()], None);

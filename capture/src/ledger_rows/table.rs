@@ -1,0 +1,116 @@
+//! The thread that writes the rows of the ledger: one table a store, each with its journal.
+//!
+//! The supervisor never waits for it: rows that find no room in the queue stay with the supervisor for the next
+//! time. A row is in a journal, where readers see it and a `kill -9` leaves it, a quarter of a second after it
+//! was handed over.
+
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use std::path::PathBuf;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+use tapedeck_index::table::LEDGER;
+use tapedeck_index::table::ledger::{LedgerRow, to_batch};
+use tapedeck_writer::WriteError;
+use tapedeck_writer::table::{TableConfig, TableCounts, TableWriter};
+
+/// Hand-overs that may wait; there is one a second.
+const QUEUE: usize = 64;
+/// Time between two commits to the journals.
+const COMMIT: Duration = Duration::from_millis(250);
+/// Time between two syncs.
+const SYNC: Duration = Duration::from_secs(1);
+
+/// Rows for one store.
+#[derive(Debug, Default)]
+pub(super) struct Rows {
+    pub(super) store: usize,
+    /// Final: each stands for itself.
+    pub(super) rows: Vec<LedgerRow>,
+    /// Of seconds of which something is under way: each replaces the one before it.
+    pub(super) live: Vec<LedgerRow>,
+}
+
+/// The thread.
+#[derive(Debug)]
+pub(super) struct LedgerTable {
+    to: Sender<Vec<Rows>>,
+    thread: JoinHandle<Vec<TableCounts>>,
+}
+
+impl LedgerTable {
+    /// Starts it for stores (folder, sensor).
+    ///
+    /// # Errors
+    /// The system has no thread left.
+    pub(super) fn start(stores: Vec<(PathBuf, String)>, run: u32) -> Result<Self, WriteError> {
+        const NAME: &str = "ledger";
+        let (to, from) = bounded(QUEUE);
+        let config = |(path, sensor)| TableConfig::new(path, sensor, run);
+        let tables = stores.into_iter().map(|store| TableWriter::new(&LEDGER, config(store)));
+        let tables = tables.collect::<Result<Vec<_>, _>>()?;
+        let thread = std::thread::Builder::new()
+            .name(NAME.to_owned())
+            .spawn(move || run_tables(tables, &from))
+            .map_err(|source| WriteError::Thread { name: NAME, source })?;
+        Ok(Self { to, thread })
+    }
+
+    /// Hands rows over, if there is room. Else they come back.
+    pub(super) fn hand_over(&self, rows: Vec<Rows>) -> Result<(), Vec<Rows>> {
+        self.to.try_send(rows).map_err(|refused| match refused {
+            TrySendError::Full(rows) | TrySendError::Disconnected(rows) => rows,
+        })
+    }
+
+    /// The same where waiting costs nothing. False: the thread has died.
+    pub(super) fn hand_over_waiting(&self, rows: Vec<Rows>) -> bool {
+        self.to.send(rows).is_ok()
+    }
+
+    /// Seals everything.
+    pub(super) fn finish(self) -> Vec<TableCounts> {
+        drop(self.to);
+        self.thread.join().unwrap_or_else(|_| {
+            tracing::error!(
+                "the thread that writes the ledger has panicked; its last rows are in its journal"
+            );
+            Vec::new()
+        })
+    }
+}
+
+fn run_tables(mut tables: Vec<TableWriter>, from: &Receiver<Vec<Rows>>) -> Vec<TableCounts> {
+    let (mut committed, mut synced) = (Instant::now(), Instant::now());
+    loop {
+        match from.recv_timeout(COMMIT) {
+            Ok(all) => all.iter().for_each(|rows| take(&mut tables, rows)),
+            Err(RecvTimeoutError::Timeout) => {}
+            Err(RecvTimeoutError::Disconnected) => break,
+        }
+        if committed.elapsed() >= COMMIT {
+            committed = Instant::now();
+            for table in &mut tables {
+                table.commit();
+                table.tick(committed);
+            }
+        }
+        if synced.elapsed() >= SYNC {
+            synced = Instant::now();
+            tables.iter_mut().for_each(TableWriter::sync);
+        }
+    }
+    tables.into_iter().map(TableWriter::finish).collect()
+}
+
+fn take(tables: &mut [TableWriter], rows: &Rows) {
+    let Some(table) = tables.get_mut(rows.store) else { return };
+    match to_batch(&rows.rows) {
+        Ok(batch) if batch.num_rows() > 0 => table.append(&batch, Instant::now()),
+        Ok(_) => {}
+        Err(error) => tracing::error!(%error, "rows of the ledger make no batch"),
+    }
+    match to_batch(&rows.live) {
+        Ok(batch) => table.append_live(&batch),
+        Err(error) => tracing::error!(%error, "rows of the ledger make no batch"),
+    }
+}
