@@ -29,7 +29,7 @@ use crate::filtering::InForce;
 use crate::identity;
 use crate::ladder::Intake;
 use crate::ledger::Ledger;
-use crate::ledger_rows::{ClockRows, LedgerRows};
+use crate::ledger_rows::ClockRows;
 use crate::lock::InterfaceLock;
 use crate::plan::RecordPlan;
 use crate::sessions::SessionCounts;

@@ -19,6 +19,7 @@ pub mod filter;
 mod framewalk;
 pub mod gather;
 mod inspect;
+mod ledger;
 mod lost;
 pub mod merge;
 pub mod out;

@@ -8,6 +8,7 @@ use crate::cli::{Cli, Command};
 use crate::escape::Foreign;
 use crate::failure::Failure;
 use crate::gather::gather;
+use crate::ledger;
 use crate::out::json::Json;
 use crate::out::pcap::Pcap;
 use crate::out::pcapng::Pcapng;
@@ -16,6 +17,7 @@ use crate::out::text::Text;
 use crate::out::{CountOnly, Output, OutputError, Sink, write_hint};
 use crate::plan::{Choice, Plan};
 use crate::range::{Span, TimeRange};
+use crate::sessions::read::FileTrouble;
 use crate::stats::StatsAsk;
 use crate::verdict::{EXIT_ERROR, EXIT_MATCHES, Verdict};
 use std::fmt::Display;
@@ -174,8 +176,12 @@ fn packets(
 ) -> Result<u8, Failure> {
     check_target(&ask.deliver, &ask.stores, out_is_terminal)?;
     let plan = gather(&ask.stores, &ask.filter, ask.range).map_err(|e| Failure::of(&e))?;
+    let mut witness = ledger::witness(&ask.stores, ask.range)?;
+    for FileTrouble { path, what } in &witness.troubles {
+        talk.warn(path, what);
+    }
     if ask.deliver == Deliver::Explain {
-        return print(&mut out, &plan).map(|()| EXIT_MATCHES);
+        return print(&mut out, &format_args!("{plan}{witness}")).map(|()| EXIT_MATCHES);
     }
     for segment in &plan.segments {
         if let Choice::Unindexed { why } = &segment.choice {
@@ -210,7 +216,9 @@ fn packets(
             answer
         }
     };
-    answer.verdict.range = Some(cut_to_life(ask.range, plan.life, plan.edge, clock.now));
+    let life = ledger::life(plan.life, witness.life());
+    answer.verdict.range = Some(cut_to_life(ask.range, life, plan.edge, clock.now));
+    witness.tell(&mut answer.verdict);
     answer.verdict.elapsed_ms = (clock.elapsed_ms)();
     Ok(conclude(&plan, &answer, ask.verdict_json, talk))
 }

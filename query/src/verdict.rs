@@ -23,6 +23,28 @@ pub enum Cause {
     Unreadable,
     /// Files are being imported into this time: more packets may come.
     Importing,
+    /// The card lost packets before any program. This and the following are the causes of the ledger.
+    Nic,
+    /// The worker of a queue did not keep up.
+    RingFull,
+    /// The kernel had no room to put packets in.
+    FillEmpty,
+    /// No socket listened on a queue.
+    Unbound,
+    /// Packets were redirected to a socket of another queue.
+    WrongQueue,
+    /// Packets were longer than the socket takes.
+    Oversize,
+    /// The program could not handle packets.
+    Program,
+    /// Compressor or disk did not keep up.
+    Shed,
+    /// Writing failed, or what was written was taken away.
+    WriteError,
+    /// The recorder died before packets were recoverable.
+    Crash,
+    /// No recorder was there.
+    Down,
     /// Too little was recorded before, or of the hour itself, to say what is usual.
     ShortHistory,
 }
@@ -37,6 +59,17 @@ impl fmt::Display for Cause {
             Self::Vanished => "segment gone while reading",
             Self::Unreadable => "segment that cannot be opened",
             Self::Importing => "an import that is still running",
+            Self::Nic => "lost by the network card (nic)",
+            Self::RingFull => "lost by a recorder that did not keep up (ring_full)",
+            Self::FillEmpty => "lost for want of packet memory (fill_empty)",
+            Self::Unbound => "came on a queue that nobody listened on (unbound)",
+            Self::WrongQueue => "steered to the wrong queue (wrong_queue)",
+            Self::Oversize => "longer than the recorder takes (oversize)",
+            Self::Program => "not handled by the program (program)",
+            Self::Shed => "shed: compressor or disk did not keep up (shed)",
+            Self::WriteError => "not written, or taken away (write_error)",
+            Self::Crash => "lost in a crash (crash)",
+            Self::Down => "passed while no recorder ran (down)",
             Self::ShortHistory => "history too short to judge",
         })
     }
@@ -62,7 +95,7 @@ pub struct Verdict {
     pub limited: bool,
     /// Where it was stopped: what lies at or behind this time was not looked at.
     pub until: Option<Timestamp>,
-    /// Spans of the segments that were asked.
+    /// Spans of the segments that were asked, and what the ledger says was watched.
     pub asked: Vec<Span>,
     /// Where packets may be missing.
     pub gaps: Vec<Gap>,

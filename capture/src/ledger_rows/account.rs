@@ -127,6 +127,8 @@ impl Account {
         if from < to {
             self.skipped.push((from, to));
         }
+        // No time has passed in which the program could have used its slots twice.
+        self.looked = self.looked.map(|_| second_of(after));
     }
 
     /// Takes in what was counted and drafts the rows that are due.
@@ -134,7 +136,7 @@ impl Account {
         let mut drafts = Drafts::default();
         let end = until.unwrap_or(facts.now).min(facts.now);
         let (now, settled) = (second_of(end), facts.settled);
-        self.absorb(facts, &mut drafts);
+        self.absorb(facts, now, &mut drafts);
         // Of the latest second more may come, until the queue is closed.
         let over = if until.is_some() { now } else { now.saturating_sub(1) };
         self.late_seconds(settled, &mut drafts);
@@ -224,7 +226,8 @@ impl Account {
         Some(counts.settled())
     }
 
-    fn absorb(&mut self, facts: Facts, drafts: &mut Drafts) {
+    /// `latest`: the second in which what has none was noticed.
+    fn absorb(&mut self, facts: Facts, latest: u64, drafts: &mut Drafts) {
         let now = second_of(facts.now);
         if let Some((total, seconds)) = facts.program {
             let blind = self.looked.filter(|looked| now > looked + REMEMBERED);
@@ -235,7 +238,7 @@ impl Account {
                 self.read_sum = self.read_sum.plus(&counts);
                 let (ts, ts_end) = (start_of(from), start_of(to));
                 drafts.rows.push(Draft { kind: RowKind::Correction, ts, ts_end, counts });
-                self.skipped.push((from + 1, to));
+                self.skipped.push((from, to));
             }
         }
         self.looked = Some(now);
@@ -256,7 +259,7 @@ impl Account {
         let (full, empty) = (since(facts.socket.0, self.socket.0), since(facts.socket.1, self.socket.1));
         self.socket = facts.socket;
         match self.origin {
-            Origin::Socket if full > 0 => self.open.entry(now).or_default().drops += full,
+            Origin::Socket if full > 0 => self.open.entry(latest).or_default().drops += full,
             Origin::Program => self.unassigned = (self.unassigned.0 + full, self.unassigned.1 + empty),
             Origin::Socket | Origin::File => {}
         }

@@ -13,6 +13,7 @@
 )]
 
 mod bad_input;
+mod ledger;
 mod live;
 mod made;
 mod reference;

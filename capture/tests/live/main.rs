@@ -11,6 +11,7 @@ mod filter;
 mod flood;
 mod guest;
 mod identity;
+mod ledger;
 mod operator;
 mod overload;
 mod record;

@@ -1,0 +1,289 @@
+//! What the ledger of a store says of a range: which seconds were watched, and in which packets were lost.
+//!
+//! A store without a ledger says nothing, and its answers are as whole as its segments. Rows of files say what was lost
+//! on the way into the store, not that anything was watched. It must never take a file that cannot be read for one
+//! without losses.
+
+use crate::failure::Failure;
+use crate::range::{Span, TimeRange, union};
+use crate::sessions::read::FileTrouble;
+use crate::verdict::{Cause, Gap, Verdict};
+use arrow_array::RecordBatch;
+use arrow_array::cast::AsArray as _;
+use arrow_array::types::{Int64Type, TimestampNanosecondType};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::ErrorKind;
+use std::path::PathBuf;
+use tapedeck_index::table::encode::time;
+use tapedeck_index::table::journal::Replay;
+use tapedeck_index::table::{Found, LEDGER, State, list};
+use tapedeck_packet::Timestamp;
+use tapedeck_packet::time::NANOS_PER_SEC;
+
+/// The columns of losses, and the causes they are.
+const LOSSES: [(&str, Cause); 11] = [
+    ("dropped_nic", Cause::Nic),
+    ("dropped_ring_full", Cause::RingFull),
+    ("dropped_fill_empty", Cause::FillEmpty),
+    ("dropped_unbound", Cause::Unbound),
+    ("dropped_wrong_queue", Cause::WrongQueue),
+    ("dropped_oversize", Cause::Oversize),
+    ("dropped_program", Cause::Program),
+    ("dropped_shed", Cause::Shed),
+    ("dropped_write_error", Cause::WriteError),
+    ("dropped_crash", Cause::Crash),
+    ("dropped_down", Cause::Down),
+];
+
+/// The other columns that are read.
+const OTHERS: [&str; 4] = ["ts", "ts_end", "kind", "mode"];
+
+/// What the ledger says.
+#[derive(Debug, Default)]
+pub(crate) struct Witness {
+    /// Where packets were lost, in order of time.
+    pub(crate) gaps: Vec<Gap>,
+    /// What was watched, in order of time.
+    pub(crate) watched: Vec<Span>,
+    /// Files that could not be read.
+    pub(crate) troubles: Vec<FileTrouble>,
+}
+
+/// Losses of a stretch, in the order of [`LOSSES`].
+type Losses = BTreeMap<Span, [i64; LOSSES.len()]>;
+
+/// Asks the ledgers of `stores` about `range`.
+///
+/// # Errors
+/// A folder cannot be listed.
+pub(crate) fn witness(stores: &[PathBuf], range: TimeRange) -> Result<Witness, Failure> {
+    // A second may begin before the range that it reaches into.
+    let from = range.from.saturating_sub(NANOS_PER_SEC);
+    let find = || list(&LEDGER, stores, from, range.to).map_err(|e| Failure::of(&e));
+    let (mut witness, mut losses) = (Witness::default(), Losses::new());
+    for found in &find()?.files {
+        let mut batches = read(found);
+        if matches!(batches, Err(Refusal::Gone)) && found.state == State::Open {
+            // Sealed meanwhile.
+            let again = find()?.files.into_iter().find(|other| other.name.key() == found.name.key());
+            batches = again.map_or(Err(Refusal::Gone), |found| read(&found));
+        }
+        let taken = batches.and_then(|batches| {
+            batches.iter().try_for_each(|batch| {
+                let none = || Refusal::Other("a column of the ledger is missing".to_owned());
+                take(batch, range, &mut losses, &mut witness.watched).ok_or_else(none)
+            })
+        });
+        if let Err(refusal) = taken {
+            witness.doubt(found, refusal, range);
+        }
+    }
+    witness.watched = union(std::mem::take(&mut witness.watched));
+    witness.gaps.extend(losses.into_iter().filter_map(|(span, lost)| gap(span, &lost)));
+    witness.gaps.sort_by_key(|gap| gap.span);
+    witness.gaps = joined(std::mem::take(&mut witness.gaps));
+    Ok(witness)
+}
+
+impl Witness {
+    /// A file that could not be read: nobody knows what was lost in its time.
+    fn doubt(&mut self, found: &Found, refusal: Refusal, range: TimeRange) {
+        let what = match refusal {
+            Refusal::Gone => "gone while reading".to_owned(),
+            Refusal::Other(why) => format!("{why}; what was lost in its time is not known"),
+        };
+        self.troubles.push(FileTrouble { path: found.path.clone(), what });
+        let to = found.name.t1.max(found.name.t0).saturating_add(NANOS_PER_SEC);
+        if let Some(span) = (Span { from: found.name.t0, to }).within(&range) {
+            self.gaps.push(Gap { span, cause: Cause::CorruptFile, packets: None });
+        }
+    }
+
+    /// Adds what it says to the verdict of an answer, as far as that goes.
+    pub(crate) fn tell(&mut self, verdict: &mut Verdict) {
+        verdict.asked.append(&mut self.watched);
+        let Some(range) = verdict.range else { return };
+        let range = TimeRange { from: range.from, to: Some(range.to) };
+        let until = verdict.until.filter(|_| verdict.limited);
+        for gap in self.gaps.drain(..).filter(|gap| until.is_none_or(|until| gap.span.from <= until)) {
+            verdict.gaps.extend(gap.span.within(&range).map(|span| Gap { span, ..gap }));
+        }
+        verdict.gaps.sort_by_key(|gap| gap.span);
+    }
+
+    /// First and last time that the ledger speaks of.
+    pub(crate) fn life(&self) -> Option<Span> {
+        let spans = || self.watched.iter().copied().chain(self.gaps.iter().map(|gap| gap.span));
+        Some(Span { from: spans().map(|s| s.from).min()?, to: spans().map(|s| s.to).max()? })
+    }
+}
+
+/// As `--explain` says it; nothing where there is no ledger.
+impl fmt::Display for Witness {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.watched.is_empty() && self.gaps.is_empty() {
+            return Ok(());
+        }
+        match self.watched.as_slice() {
+            [] => f.write_str("ledger    nothing was watched")?,
+            [one] => write!(f, "ledger    watched {} to {}", one.from, one.to)?,
+            [first, .., last] => {
+                let stretches = self.watched.len();
+                write!(f, "ledger    watched {} to {}, in {stretches} stretches", first.from, last.to)?;
+            }
+        }
+        writeln!(f, ", losses in {} stretches", self.gaps.len())?;
+        for Gap { span, cause, packets } in &self.gaps {
+            write!(f, "  missing: {} to {}, {cause}", span.from, span.to)?;
+            match packets {
+                Some(packets) => writeln!(f, ", {packets} packets before filtering")?,
+                None => writeln!(f, ", packets unknown")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Why a file could not be read.
+enum Refusal {
+    Gone,
+    Other(String),
+}
+
+impl Refusal {
+    fn of(error: &dyn std::error::Error) -> Self {
+        Self::Other(error.to_string())
+    }
+}
+
+impl From<std::io::Error> for Refusal {
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == ErrorKind::NotFound { Self::Gone } else { Self::of(&error) }
+    }
+}
+
+/// The rows of a file, of the columns that are needed.
+fn read(found: &Found) -> Result<Vec<RecordBatch>, Refusal> {
+    if found.state == State::Open {
+        let bytes = fs::read(&found.path)?;
+        return Ok(Replay::read(&bytes).map_err(|e| Refusal::of(&e))?.batches);
+    }
+    let builder =
+        ParquetRecordBatchReaderBuilder::try_new(File::open(&found.path)?).map_err(|e| Refusal::of(&e))?;
+    let names = LOSSES.iter().map(|(name, _)| *name).chain(OTHERS);
+    let mask = ProjectionMask::columns(builder.parquet_schema(), names);
+    let reader = builder.with_projection(mask).build().map_err(|e| Refusal::of(&e))?;
+    reader.collect::<Result<_, _>>().map_err(|e| Refusal::of(&e))
+}
+
+/// Takes the rows of a batch that reach into `range`; `None` where a column is missing.
+fn take(batch: &RecordBatch, range: TimeRange, losses: &mut Losses, watched: &mut Vec<Span>) -> Option<()> {
+    let times = |name| batch.column_by_name(name)?.as_primitive_opt::<TimestampNanosecondType>();
+    let texts = |name| batch.column_by_name(name)?.as_string_opt::<i32>();
+    let (from, to, kind, mode) = (times("ts")?, times("ts_end")?, texts("kind")?, texts("mode")?);
+    let mut counts = Vec::with_capacity(LOSSES.len());
+    for (name, _) in LOSSES {
+        counts.push(batch.column_by_name(name)?.as_primitive_opt::<Int64Type>()?.values());
+    }
+    for row in 0..batch.num_rows() {
+        let span = Span { from: time(from.value(row)), to: time(to.value(row)) };
+        let Some(span) = span.within(&range) else { continue };
+        let of_file = !arrow_array::Array::is_null(mode, row) && mode.value(row) == "file";
+        let of_second = kind.value(row) == "second";
+        if of_second && !of_file {
+            match watched.last_mut() {
+                Some(last) if (last.from..=last.to).contains(&span.from) => last.to = last.to.max(span.to),
+                _ => watched.push(span),
+            }
+        }
+        // What no second of a file can be named for has no time at all.
+        if (of_second || !of_file) && counts.iter().any(|counts| counts.get(row).is_some_and(|n| *n != 0)) {
+            let sum = losses.entry(span).or_default();
+            for (sum, counts) in sum.iter_mut().zip(&counts) {
+                *sum = sum.wrapping_add(counts.get(row).copied().unwrap_or(0));
+            }
+        }
+    }
+    Some(())
+}
+
+/// The gap of a stretch: by its largest cause, with all that was lost.
+fn gap(span: Span, lost: &[i64; LOSSES.len()]) -> Option<Gap> {
+    let counts = lost.iter().zip(LOSSES).map(|(packets, (_, cause))| (*packets, cause));
+    let (_, cause) = counts.filter(|(packets, _)| *packets > 0).max_by_key(|(packets, _)| *packets)?;
+    let packets = lost.iter().filter_map(|packets| u64::try_from(*packets).ok()).sum();
+    Some(Gap { span, cause, packets: Some(packets) })
+}
+
+/// Gaps of one cause that follow each other are one.
+fn joined(gaps: Vec<Gap>) -> Vec<Gap> {
+    let mut out: Vec<Gap> = Vec::with_capacity(gaps.len());
+    for gap in gaps {
+        match out.last_mut() {
+            Some(last) if last.span.to == gap.span.from && last.cause == gap.cause => {
+                last.span.to = gap.span.to;
+                last.packets = last.packets.zip(gap.packets).map(|(one, other)| one + other);
+            }
+            _ => out.push(gap),
+        }
+    }
+    out
+}
+
+/// The life of a store by its segments and by its ledger.
+pub(crate) fn life(segments: Option<Span>, ledger: Option<Span>) -> Option<Span> {
+    match (segments, ledger) {
+        (Some(a), Some(b)) => Some(Span { from: a.from.min(b.from), to: a.to.max(b.to) }),
+        (one, other) => one.or(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tapedeck_index::table::ledger::{LedgerCounts, LedgerRow, RowKind, to_batch};
+
+    fn at(secs: u64) -> Timestamp {
+        Timestamp::from_nanos_saturating(secs * NANOS_PER_SEC)
+    }
+
+    fn row(second: u64, mode: &str, counts: LedgerCounts) -> LedgerRow {
+        let mode = Some(mode.to_owned());
+        LedgerRow { ts: at(second), ts_end: at(second + 1), mode, counts, ..LedgerRow::default() }
+    }
+
+    fn lost(shed: i64, ring_full: i64) -> LedgerCounts {
+        LedgerCounts { seen: 100, shed, ring_full, ..LedgerCounts::default() }
+    }
+
+    #[test]
+    fn seconds_with_losses_are_gaps_by_their_largest_cause_and_the_others_are_watched() {
+        let rows = [
+            row(10, "copy", lost(0, 0)),
+            row(10, "copy", lost(0, 0)),
+            row(11, "copy", lost(3, 1)),
+            row(11, "copy", lost(0, 1)),
+            row(12, "copy", lost(2, 0)),
+            row(13, "copy", lost(0, 5)),
+            // One that is known better by now.
+            row(14, "copy", lost(4, 0)),
+            row(14, "copy", lost(-4, 0)),
+            row(20, "file", lost(0, 0)),
+            LedgerRow { kind: RowKind::Correction, ..row(21, "file", lost(7, 0)) },
+        ];
+        let (mut losses, mut watched) = (Losses::new(), Vec::new());
+        let range = TimeRange { from: at(10), to: Some(at(30)) };
+        take(&to_batch(&rows).unwrap(), range, &mut losses, &mut watched).unwrap();
+        assert_eq!(watched, [Span { from: at(10), to: at(15) }]);
+        let gaps = joined(losses.into_iter().filter_map(|(span, lost)| gap(span, &lost)).collect());
+        let told: Vec<_> = gaps.iter().map(|g| (g.span.from, g.span.to, g.cause, g.packets)).collect();
+        assert_eq!(
+            told,
+            [(at(11), at(13), Cause::Shed, Some(7)), (at(13), at(14), Cause::RingFull, Some(5))]
+        );
+    }
+}
