@@ -582,9 +582,10 @@ __noinline int filter_leaves_out(struct xdp_md *ctx, __u32 generation)
 		return 0;
 	if (length > TD_FILTER_WINDOW)
 		length = TD_FILTER_WINDOW;
-	/* Bounds that clang cannot move away from the call: the verifier wants to see them. */
+	/* From 1 to the window, as old verifiers follow it: before 6.8 they learn nothing from a comparison with 0. */
 	asm volatile("" : "+r"(length));
-	if (length == 0 || length > TD_FILTER_WINDOW || bpf_xdp_load_bytes(ctx, 0, w->bytes, length) != 0)
+	length = ((length - 1) & (TD_FILTER_WINDOW - 1)) + 1;
+	if (bpf_xdp_load_bytes(ctx, 0, w->bytes, length) != 0)
 		return 0;
 	w->end = length;
 	w->slot = slot;
@@ -596,5 +597,4 @@ __noinline int filter_leaves_out(struct xdp_md *ctx, __u32 generation)
 	w->proto = w->port = 0;
 	return filter_judge();
 }
-
 #endif

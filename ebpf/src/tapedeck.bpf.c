@@ -107,7 +107,11 @@ static __always_inline int in_pieces(struct xdp_md *ctx, __u64 length)
 	void *data = (void *)(long)ctx->data;
 	void *data_end = (void *)(long)ctx->data_end;
 
-	return length > 0xffff || data + length > data_end;
+	if (length > 0xffff)
+		return 1;
+	/* Bounded where it is used: old verifiers forget a comparison when the number has been in memory. */
+	asm volatile("" : "+r"(length));
+	return data + (length & 0xffff) > data_end;
 }
 
 /* The loads of the packet's bounds stay where they are written: clang would otherwise fold those of
