@@ -175,13 +175,9 @@ fn more_flows_than_places_are_kept_rather_than_cut() {
     for _ in 0..200 {
         keep(&mut shedder, &long, 0);
     }
-    let mut ip = match Walk::new() {
-        mut walk => {
-            walk.run(LinkType::ETHERNET, &long);
-            let Net::Ip(ip) = walk.layers()[0].net else { panic!("no IP") };
-            ip
-        }
-    };
+    let mut walk = Walk::new();
+    walk.run(LinkType::ETHERNET, &long);
+    let Net::Ip(mut ip) = walk.layers()[0].net else { panic!("no IP") };
     for number in 0..u32::try_from(SETS * WAYS * 10).unwrap() {
         ip.dst = IpAddr::from((0x0b00_0000 + number).to_be_bytes());
         assert_eq!(shedder.count(&ip, 1_000, at(0)), 0);

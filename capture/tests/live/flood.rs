@@ -125,6 +125,7 @@ fn pour(load: &Load) -> String {
     let took = began.elapsed();
     let refused = counted(&net.tx, "xdp_xmit_errors");
     let placed = sent.iter().sum::<u64>() - refused;
+    assert_eq!(counted(&net.tx, "_xdp_xmit"), placed, "{sent:?} sent, {refused} refused");
     wait_seen(dir.path(), placed);
     let ended = recorder.stop();
     let rate = sent.iter().sum::<u64>() / took.as_secs().max(1);
