@@ -21,7 +21,6 @@ use std::path::PathBuf;
 use tapedeck_index::table::encode::time;
 use tapedeck_index::table::journal::Replay;
 use tapedeck_index::table::{Found, LEDGER, State, list};
-use tapedeck_packet::Timestamp;
 use tapedeck_packet::time::NANOS_PER_SEC;
 
 /// The columns of losses, and the causes they are.
@@ -246,6 +245,7 @@ pub(crate) fn life(segments: Option<Span>, ledger: Option<Span>) -> Option<Span>
 mod tests {
     use super::*;
     use tapedeck_index::table::ledger::{LedgerCounts, LedgerRow, RowKind, to_batch};
+    use tapedeck_packet::Timestamp;
 
     fn at(secs: u64) -> Timestamp {
         Timestamp::from_nanos_saturating(secs * NANOS_PER_SEC)
