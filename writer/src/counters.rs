@@ -5,6 +5,7 @@
 
 use crate::level::Effort;
 use crate::seconds::SecondBooks;
+use crate::prefix::{Prefix, SealedPrefix};
 use crate::sink::SinkKind;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};
@@ -99,6 +100,8 @@ pub struct ChainCounters {
     pub(crate) sync_errors: AtomicU64,
     /// The same by second, since it was taken last. Held for a few additions, never for a packet.
     pub(crate) seconds: Mutex<SecondBooks>,
+    /// Sync thread.
+    pub(crate) prefix: Prefix,
     level: AtomicI32,
     sink: AtomicU8,
 }
@@ -160,6 +163,12 @@ impl ChainCounters {
     pub(crate) fn move_to_stored(&self, sum: Sum) {
         self.stored.add(sum);
         self.failed.take(sum);
+    }
+
+    /// How far the segments are sealed, in order.
+    #[must_use]
+    pub fn sealed_prefix(&self) -> SealedPrefix {
+        self.prefix.get()
     }
 
     /// All counters; taken one after the other, so exact only when the chain is at rest.

@@ -17,10 +17,11 @@ use crate::sink::Durable;
 use crossbeam_channel::{Receiver, RecvTimeoutError};
 use std::collections::VecDeque;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
+use tapedeck_index::name::SegmentName;
 
 /// Time between two attempts to seal what could not be sealed.
 const RETRY: Duration = Duration::from_secs(10);
@@ -80,6 +81,14 @@ impl Unsealed {
     fn sealed(&self) -> Option<PathBuf> {
         let (file, paths) = self.paths();
         disk::sealed_name(file, &paths.folder)
+    }
+
+    /// Its number in the run.
+    fn seq(&self) -> u32 {
+        match self {
+            Self::Complete(complete) => complete.name.seq,
+            Self::Broken(broken) => broken.name.seq,
+        }
     }
 
     /// First and last second of its packets.
@@ -178,7 +187,10 @@ impl Syncer {
 
     fn accept(&mut self, job: SyncJob) {
         match job {
-            SyncJob::Watch(seq, watch) => self.watched.push((seq, watch)),
+            SyncJob::Watch(seq, watch) => {
+                self.counters.prefix.open(seq);
+                self.watched.push((seq, watch));
+            }
             SyncJob::Seal(seq, complete) => {
                 self.forget(seq);
                 self.end(Unsealed::Complete(complete));
@@ -189,12 +201,14 @@ impl Syncer {
             }
             SyncJob::Discard(seq, empty) => {
                 self.forget(seq);
+                self.counters.prefix.close(seq, 0);
                 if let Err(error) = seal::discard(&empty.paths) {
                     warn(&error);
                 }
             }
             SyncJob::Lost(seq) => {
                 self.forget(seq);
+                self.counters.prefix.close(seq, 0);
                 self.count_sealed_again();
             }
         }
@@ -223,6 +237,7 @@ impl Syncer {
         match result {
             Ok((sealed, found)) => {
                 self.no_longer_hidden(&segment);
+                self.counters.prefix.close(segment.seq(), found.packets);
                 match &segment {
                     Unsealed::Complete(complete) => self.counters.store(&complete.unrecorded),
                     Unsealed::Broken(broken) => self.counters.settle(&broken.stored, found),
@@ -260,6 +275,7 @@ impl Syncer {
             self.counters.store(&complete.unrecorded);
         }
         let (stored, unrecorded) = segment.sums();
+        self.counters.prefix.close(segment.seq(), stored.plus(unrecorded).packets);
         self.count_sealed(path, stored.plus(unrecorded), segment.span());
     }
 
@@ -274,6 +290,7 @@ impl Syncer {
             Unsealed::Broken(broken) => self.counters.lose(&broken.stored),
         }
         let (stored, unrecorded) = segment.sums();
+        self.counters.prefix.close(segment.seq(), 0);
         say_lost(&segment.paths().1.open, stored.plus(unrecorded));
         self.count_sealed_again();
     }
@@ -319,6 +336,9 @@ impl Syncer {
                 segments += 1;
                 gone = gone.plus(*sum);
                 counters.lose_sealed(*sum, *seconds);
+                if let Some(seq) = seq_of(path) {
+                    counters.prefix.lose(seq, sum.packets);
+                }
             }
             there
         });
@@ -357,6 +377,12 @@ impl Syncer {
             }
         }
     }
+}
+
+/// The number of a segment in its run, by its path.
+fn seq_of(path: &Path) -> Option<u32> {
+    let (name, _) = SegmentName::parse_file(path.file_name()?.to_str()?)?;
+    Some(name.seq)
 }
 
 fn warn(error: &FileError) {
