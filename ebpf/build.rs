@@ -7,6 +7,8 @@ use std::{env, io, io::Write as _};
 
 const SOURCE: &str = "src/tapedeck.bpf.c";
 const GENERATOR: &str = "src/generator.bpf.c";
+/// What the programs of a recorder are made of.
+const INPUTS: [&str; 4] = [SOURCE, "src/shared.h", "src/filter.h", "build.rs"];
 
 fn main() -> ExitCode {
     match build().and_then(|()| generator()) {
@@ -53,8 +55,16 @@ fn build() -> Result<(), String> {
         .clang_args(clang_args())
         .build_and_generate(&out)
         .map_err(|err| format!("{err:#}"))?;
-    for input in [SOURCE, "src/shared.h", "src/filter.h", "build.rs"] {
+    let mut hash = 0xcbf2_9ce4_8422_2325;
+    for input in INPUTS {
         let _ = writeln!(io::stdout(), "cargo::rerun-if-changed={input}");
+        hash = fnv(hash, &std::fs::read(input).map_err(|err| format!("{input}: {err}"))?);
     }
+    let _ = writeln!(io::stdout(), "cargo::rustc-env=TAPEDECK_PROGRAMS={hash:016x}");
     Ok(())
+}
+
+/// FNV-1a, 64 bit: the same in every build, unlike the standard library's.
+fn fnv(hash: u64, bytes: &[u8]) -> u64 {
+    bytes.iter().fold(hash, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
 }

@@ -11,9 +11,10 @@ use crate::sessions::{SessionBooks, SessionCounts};
 use crate::sys::netlink;
 use crate::worker::{Phase, Shared};
 use crate::xsk::Gauge;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tapedeck_ebpf::{Counts as ProgramCounts, ProgramError, QUEUES_MAX, Refusal};
+use tapedeck_ebpf::{Counts as ProgramCounts, Program, ProgramError, QUEUES_MAX, Refusal};
 use tapedeck_index::table::ledger::LedgerCounts;
 use tapedeck_packet::Timestamp;
 use tapedeck_writer::ChainCounters;
@@ -43,6 +44,9 @@ pub(crate) struct InterfaceBooks {
     /// Since when packets come in, and until when they did, by the packets' clock.
     pub(crate) began: Timestamp,
     pub(crate) closed: Option<Timestamp>,
+    /// Losses of recorders that died before this run, which no ledger has told yet, by queue. They are part
+    /// of this run's ledger, with as many packets seen.
+    pub(crate) carried: BTreeMap<u32, Dropped>,
     /// `rx_missed_errors` before the recording.
     pub(crate) missed_before: u64,
     /// The same when it was last asked for.
@@ -60,7 +64,8 @@ impl InterfaceBooks {
         InterfaceEntry { interface: self.interface.clone(), dropped: BeforeQueues { nic } }
     }
 
-    /// An entry per queue, and one per queue without a worker that saw packets all the same.
+    /// An entry per queue, and one per queue without a worker that saw packets all the same, or of which
+    /// losses were carried over.
     ///
     /// # Errors
     /// The program's maps cannot be read.
@@ -69,7 +74,27 @@ impl InterfaceBooks {
         for books in &self.queues {
             entries.push(self.look(books, intake)?);
         }
-        let Some(program) = intake.program() else { return Ok(entries) };
+        if let Some(program) = intake.program() {
+            self.unheard(program, &mut entries)?;
+        }
+        for (queue, dropped) in &self.carried {
+            let entry = match entries.iter_mut().position(|entry| entry.queue == *queue) {
+                Some(at) => entries.get_mut(at),
+                None => {
+                    entries.push(self.empty_entry(*queue));
+                    entries.last_mut()
+                }
+            };
+            if let Some(entry) = entry {
+                entry.dropped.add(dropped);
+                entry.counts.seen += dropped.sum();
+            }
+        }
+        Ok(entries)
+    }
+
+    /// Queues without a worker that saw packets all the same.
+    fn unheard(&self, program: &Program, entries: &mut Vec<QueueEntry>) -> Result<(), ProgramError> {
         let first = u32::try_from(self.queues.len()).unwrap_or(u32::MAX);
         for queue in first..=QUEUES_MAX {
             let counts = program.totals(queue)?;
@@ -79,7 +104,7 @@ impl InterfaceBooks {
                 entries.push(entry);
             }
         }
-        Ok(entries)
+        Ok(())
     }
 
     /// The sessions of all queues.
@@ -200,6 +225,7 @@ pub(crate) fn of_program(counts: &ProgramCounts) -> LedgerCounts {
     LedgerCounts {
         seen: n(counts.packets),
         seen_bytes: n(counts.bytes),
+        filtered: n(counts.filtered),
         ring_full: refused(Refusal::RingFull),
         fill_empty: refused(Refusal::FillEmpty),
         oversize: refused(Refusal::Oversize),

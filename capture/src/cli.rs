@@ -41,6 +41,13 @@ pub enum Command {
     Doctor(DoctorArgs),
     /// Show what running recorders do: packets, losses by cause, workers. Exit code 0: one runs; 2: none.
     Status(StatusArgs),
+    /// Take off what killed recorders left on interfaces, and close their books.
+    ///
+    /// A recorder that is killed leaves its XDP program on the interface, where it counts what passes until
+    /// the next `record` takes it over. This takes it off instead: what the dead recorder stored is sealed, and
+    /// its ledger stands on stdout, a line of JSON per run. Exit code 0: nothing is left; 2: a recorder
+    /// holds the interface, or something could not be taken off.
+    Detach(DetachArgs),
     /// Store the packets of capture files: pcap, pcapng, snoop; plain, .gz, .zst or .lz4.
     ///
     /// Same pipeline as a recording. Ends with the ledger as JSON on stdout. Exit code 0: all files
@@ -296,6 +303,10 @@ pub struct RecordArgs {
     /// Record even an interface that carries the default route
     #[arg(long)]
     pub force: bool,
+    /// Folder in a BPF file system where the XDP program is kept while recording, so that it counts on
+    /// after a kill [default: /sys/fs/bpf/tapedeck]
+    #[arg(long, value_name = "DIR")]
+    pub pin_dir: Option<PathBuf>,
     /// How sessions are kept.
     #[command(flatten)]
     pub sessions: SessionArgs,
@@ -316,6 +327,23 @@ pub struct DoctorArgs {
     /// Print findings and facts as one JSON object
     #[arg(long)]
     pub json: bool,
+    /// Folder where recorders keep their XDP programs [default: /sys/fs/bpf/tapedeck]
+    #[arg(long, value_name = "DIR")]
+    pub pin_dir: Option<PathBuf>,
+}
+
+/// Arguments of `detach`.
+#[derive(Clone, Debug, Default, clap::Args)]
+pub struct DetachArgs {
+    /// Interfaces of this network namespace
+    #[arg(value_name = "IF", required_unless_present = "all", conflicts_with = "all")]
+    pub interfaces: Vec<String>,
+    /// All that is left of dead recorders, in every network namespace
+    #[arg(long)]
+    pub all: bool,
+    /// Folder where recorders keep their XDP programs [default: /sys/fs/bpf/tapedeck]
+    #[arg(long, value_name = "DIR")]
+    pub pin_dir: Option<PathBuf>,
 }
 
 /// Options of `status`.
@@ -327,6 +355,9 @@ pub struct StatusArgs {
     /// Print the ledger as JSON, one line per recorder
     #[arg(long)]
     pub json: bool,
+    /// Folder where recorders keep their XDP programs [default: /sys/fs/bpf/tapedeck]
+    #[arg(long, value_name = "DIR")]
+    pub pin_dir: Option<PathBuf>,
 }
 
 /// What `--mode` asks for.

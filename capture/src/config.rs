@@ -84,6 +84,7 @@ struct RecordFile {
     cpus: Option<Scalar>,
     rss: Option<bool>,
     force: Option<bool>,
+    pin_dir: Option<PathBuf>,
     max_sessions: Option<Scalar>,
     timeout: Option<OneOrMany>,
     separate_vlans: Option<bool>,
@@ -291,6 +292,7 @@ fn merge(typed: RecordArgs, path: &Path, text: &str) -> Result<RecordArgs, Confi
         cpus: typed.cpus.or(value(path, "cpus", file.cpus, cli::cpus)?),
         rss: typed.rss || file.rss.unwrap_or(false),
         force: typed.force || file.force.unwrap_or(false),
+        pin_dir: typed.pin_dir.or(file.pin_dir),
         sessions: SessionArgs {
             max_sessions: typed.sessions.max_sessions.or(value(
                 path,
@@ -321,7 +323,8 @@ mod tests {
         let text = "interface = ['eth1', 'eth2']\nstore = '/data'\nmode = 'skb'\nsegment-size = '2MiB'\n\
                     segment-age = 30\nlevel = -3\nduration = '1h'\npackets = 9\ncpus = '2-3'\nrss = true\n\
                     force = true\nmax-sessions = 5000\nsnaplen = 128\ntimeout = ['fragment=2s', 'dns-session=3s']\n\
-                    separate-vlans = true\nshed-payload = 'off'\nflow-keep = '128KiB'\nstrict = true\n";
+                    separate-vlans = true\npin-dir = '/sys/fs/bpf/x'\nshed-payload = 'off'\nflow-keep = '128KiB'\n\
+                     strict = true\n";
         let args = merged(RecordArgs::default(), text).unwrap();
         assert_eq!(args.interface, ["eth1", "eth2"]);
         assert_eq!(args.store, [PathBuf::from("/data")]);
@@ -331,6 +334,7 @@ mod tests {
         assert_eq!((args.duration, args.cpus), (Some(Duration::from_secs(3600)), Some(CpuList(vec![2, 3]))));
         assert_eq!((args.shed_payload, args.flow_keep, args.strict), (Some(false), Some(128 << 10), true));
         assert!(args.rss && args.force && args.sessions.separate_vlans);
+        assert_eq!(args.pin_dir, Some(PathBuf::from("/sys/fs/bpf/x")));
         let options = args.sessions.options();
         assert_eq!((options.max_sessions, options.timeouts.fragment), (5_000, 2_000_000_000));
         assert_eq!((options.timeouts.dns_session, args.snaplen), (3_000_000_000, Some(128)));

@@ -61,7 +61,8 @@ pub fn command(args: &DoctorArgs, page: Page) -> Result<(String, u8), Failure> {
         error.hint().map_or(failure.clone(), |hint| failure.hint(hint))
     })?;
     let segment_bytes = plan::SEGMENT_BYTES;
-    let wish = Wish { cpus: &cpus, chosen: asked.is_some(), segment_bytes, ..Wish::default() };
+    let pin_dir = Some(plan::pin_dir(args.pin_dir.as_ref()));
+    let wish = Wish { cpus: &cpus, chosen: asked.is_some(), segment_bytes, pin_dir, ..Wish::default() };
     let mut facts = gather::before(&target, &wish);
     facts.stores = stores.iter().map(|store| disk::look(store, true)).collect();
     let findings = examine(&facts);
@@ -108,7 +109,8 @@ impl Checkup {
     /// Looks at an interface that has been taken, before its sockets take memory.
     pub(crate) fn begin(target: &Target, plan: &RecordPlan, stores: &[PathBuf]) -> Self {
         let (sessions, segment_bytes) = (plan.sessions.clone(), plan.segment_bytes);
-        let wish = Wish { cpus: &plan.cpus, chosen: plan.cpus_named, segment_bytes, sessions };
+        let cpus = &plan.cpus;
+        let wish = Wish { cpus, chosen: plan.cpus_named, segment_bytes, sessions, pin_dir: None };
         let mut facts = gather::at_start(target, &wish);
         facts.stores = stores.iter().map(|store| disk::look(store, false)).collect();
         Self(facts)

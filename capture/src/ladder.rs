@@ -4,8 +4,12 @@
 //! the caller starts workers on the sources; [`Intake::open`] attaches the program, so that nothing is
 //! counted before somebody reads. On the way out [`Intake::close`] comes first. It must never take a
 //! step down that was not asked for (`--mode`), nor take one in silence.
+//!
+//! A program that a killed recorder left on the interface goes on counting for the new one, if it fits
+//! ([`Estate`]): then nothing is attached, and packets come in from the moment a slot is filled.
 
 use crate::packet_mmap::{PacketError, PacketIntake, PacketSource};
+use crate::pins::estate::Estate;
 use crate::xsk::{BindMode, ChunkSize, Gauge, Pages, XskConfig, XskError, XskSocket, takes_pieces};
 use std::fmt;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -167,51 +171,83 @@ pub enum Intake {
 }
 
 impl Rung {
-    /// Sets everything up for `mode`, up to the point where packets would come in.
+    /// Sets everything up for `mode`, up to the point where packets would come in. A pinned program that
+    /// does not fit is taken off; one that does stays as it is, also after an error.
     ///
     /// # Errors
     /// [`RungError`]: the mode cannot be had on this interface.
-    pub fn prepare(&self, mode: Mode) -> Result<Prepared, RungError> {
+    pub(crate) fn prepare(&self, mode: Mode, estate: &mut Estate) -> Result<Prepared, RungError> {
         let (bind, attach) = match mode {
             Mode::ZeroCopy => (BindMode::ZeroCopy, AttachMode::Native),
             Mode::Copy => (BindMode::Copy, AttachMode::Native),
             Mode::Skb => (BindMode::Copy, AttachMode::Skb),
-            Mode::Packet => return self.prepare_packet(),
+            Mode::Packet => {
+                estate.take_off();
+                return self.prepare_packet();
+            }
         };
         if self.queues > QUEUES_MAX {
             return Err(RungError::Queues(self.queues));
         }
         let pieces = takes_pieces();
-        let mut program = if pieces {
-            Program::load(self.utc_offset_ns)?
-        } else {
-            Program::load_for_one_piece(self.utc_offset_ns)?
+        let mut program = match estate.take(self.ifindex, attach, choice()) {
+            Some(program) => program,
+            None if pieces => Program::load(self.utc_offset_ns)?,
+            None => Program::load_for_one_piece(self.utc_offset_ns)?,
         };
+        match self.bind_to(&mut program, bind, attach, pieces) {
+            Ok((sockets, late)) => Ok(Prepared {
+                gauges: sockets.iter().map(XskSocket::gauge).collect(),
+                pages: sockets.first().map(XskSocket::pages),
+                intake: Intake::Xdp {
+                    attach: (!program.is_attached()).then_some(attach),
+                    program: Box::new(program),
+                    ifindex: self.ifindex,
+                    late,
+                },
+                sources: Sources::Xsk(sockets),
+            }),
+            Err(error) => {
+                if estate.has_taken() {
+                    program.leave();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// The sockets of all queues, bound; and those of them whose slots must stay empty until packets may
+    /// come, because the program is attached already.
+    fn bind_to(
+        &self,
+        program: &mut Program,
+        bind: BindMode,
+        attach: AttachMode,
+        pieces: bool,
+    ) -> Result<(Vec<XskSocket>, Vec<OwnedFd>), RungError> {
         let sockets = (0..self.queues).map(|queue| self.socket(queue, pieces));
         let mut sockets = sockets.collect::<Result<Vec<_>, _>>()?;
-        let mut late = Vec::new();
-        let mut pending = Some(attach);
+        if program.is_attached() {
+            program.set_utc_offset(self.utc_offset_ns)?;
+        }
         if let Err(refused) = bind_all(&mut sockets, bind) {
             // virtio-net announces zero-copy only once a program is attached.
-            if bind != BindMode::ZeroCopy || refused.source.raw_os_error() != Some(libc::EOPNOTSUPP) {
+            let is_unknown = refused.source.raw_os_error() == Some(libc::EOPNOTSUPP);
+            if bind != BindMode::ZeroCopy || !is_unknown || program.is_attached() {
                 return Err(refused.into());
             }
             program.attach(self.ifindex, attach)?;
-            pending = None;
             bind_all(&mut sockets, bind)?;
-            let copy = |socket: &XskSocket| socket.as_fd().try_clone_to_owned();
-            late = sockets.iter().map(copy).collect::<Result<_, _>>().map_err(RungError::Descriptors)?;
-        } else {
+        }
+        if !program.is_attached() {
             for (queue, socket) in (0..).zip(&sockets) {
                 program.set_socket(queue, socket.as_fd())?;
             }
+            return Ok((sockets, Vec::new()));
         }
-        Ok(Prepared {
-            gauges: sockets.iter().map(XskSocket::gauge).collect(),
-            pages: sockets.first().map(XskSocket::pages),
-            intake: Intake::Xdp { program: Box::new(program), ifindex: self.ifindex, attach: pending, late },
-            sources: Sources::Xsk(sockets),
-        })
+        let copy = |socket: &XskSocket| socket.as_fd().try_clone_to_owned();
+        let late = sockets.iter().map(copy).collect::<Result<_, _>>().map_err(RungError::Descriptors)?;
+        Ok((sockets, late))
     }
 
     fn prepare_packet(&self) -> Result<Prepared, RungError> {
@@ -269,10 +305,10 @@ impl Intake {
     /// Lets nothing more in. What has arrived stays in the rings, and the counters stay readable.
     ///
     /// # Errors
-    /// [`RungError`]: the packet socket did not take the filter.
+    /// [`RungError`]: the packet socket did not take the filter, or the program's pinned link did not let go.
     pub fn close(&mut self) -> Result<(), RungError> {
         match self {
-            Self::Xdp { program, .. } => program.detach(),
+            Self::Xdp { program, .. } => program.detach()?,
             Self::Packet(intake) => intake.close()?,
         }
         Ok(())
@@ -286,4 +322,24 @@ impl Intake {
             Self::Packet(_) => None,
         }
     }
+
+    /// The same, to change it.
+    pub(crate) fn program_mut(&mut self) -> Option<&mut Program> {
+        match self {
+            Self::Xdp { program, .. } => Some(program),
+            Self::Packet(_) => None,
+        }
+    }
+
+    /// Leaves the program on the interface, if it is pinned, when this is dropped.
+    pub(crate) fn leave(&mut self) {
+        if let Some(program) = self.program_mut() {
+            program.leave();
+        }
+    }
+}
+
+/// What is chosen when the program is loaded; one that was loaded otherwise is not taken over.
+pub(crate) fn choice() -> &'static str {
+    if takes_pieces() { "" } else { "one-piece" }
 }

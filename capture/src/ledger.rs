@@ -60,7 +60,7 @@ impl Dropped {
             + down
     }
 
-    fn add(&mut self, other: &Self) {
+    pub(crate) fn add(&mut self, other: &Self) {
         self.ring_full += other.ring_full;
         self.fill_empty += other.fill_empty;
         self.unbound += other.unbound;

@@ -9,6 +9,7 @@ mod claim;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod detach;
 pub mod doctor;
 pub mod filtering;
 mod hints;
@@ -22,6 +23,7 @@ pub mod maintain;
 mod originals;
 #[expect(unsafe_code, reason = "reads the blocks of a ring shared with the kernel")]
 pub mod packet_mmap;
+mod pins;
 pub mod plan;
 pub mod preflight;
 pub mod records;

@@ -65,8 +65,12 @@ impl InterfaceLock {
     /// # Errors
     /// [`LockError::Held`] names the process that has it.
     pub fn take(ifindex: u32, holder: &Holder) -> Result<Self, LockError> {
+        Self::take_in(namespace(), ifindex, holder)
+    }
+
+    /// The same for an interface of another network namespace, by its number.
+    pub(crate) fn take_in(namespace: u64, ifindex: u32, holder: &Holder) -> Result<Self, LockError> {
         let folder = folder()?;
-        let namespace = namespace();
         let path = folder.join(format!("{namespace}-{ifindex}.lock"));
         let io = |act| {
             let path = path.clone();
@@ -110,7 +114,12 @@ impl Drop for InterfaceLock {
 
 /// Who holds interface `ifindex` of the caller's network namespace, if anybody does.
 pub(crate) fn holder_of(ifindex: u32) -> Option<Holder> {
-    let name = format!("{}-{ifindex}.lock", namespace());
+    holder_in(namespace(), ifindex)
+}
+
+/// The same for any network namespace, by its number.
+pub(crate) fn holder_in(namespace: u64, ifindex: u32) -> Option<Holder> {
+    let name = format!("{namespace}-{ifindex}.lock");
     folders().iter().find_map(|folder| alive(&folder.join(&name)))
 }
 

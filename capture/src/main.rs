@@ -15,7 +15,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use tapedeck_capture::cli::{Cli, Command};
 use tapedeck_capture::voice::Failure;
-use tapedeck_capture::{doctor, import, maintain, status, supervisor};
+use tapedeck_capture::{detach, doctor, import, maintain, status, supervisor};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         // It would complain on stderr that stderr cannot be written to, and panic.
         .log_internal_errors(false)
         .init();
-    let ledger = matches!(cli.command, Command::Record(_) | Command::Import(_));
+    let ledger = matches!(cli.command, Command::Record(_) | Command::Import(_) | Command::Detach(_));
     match run(cli).and_then(|(stdout, code)| print(&stdout, ledger).map(|()| code)) {
         Ok(code) => ExitCode::from(code),
         Err(failure) => {
@@ -47,6 +47,7 @@ fn run(cli: Cli) -> Result<(String, u8), Failure> {
         Command::Record(args) => supervisor::command(*args, &mut say),
         Command::Doctor(args) => doctor::command(&args, page()),
         Command::Status(args) => status::command(&args),
+        Command::Detach(args) => detach::command(&args, &mut say),
         Command::Import(args) => import::command(args, &mut say),
         Command::Recover(args) => maintain::recover(&args.store, &mut say),
         Command::Reindex(args) => maintain::reindex(&args.store, &args.segments, &mut say),

@@ -103,6 +103,8 @@ pub struct RecordPlan {
     pub rss: bool,
     /// Also interfaces that carry the default route.
     pub force: bool,
+    /// Where the program is pinned.
+    pub pin_dir: PathBuf,
     /// How sessions are kept.
     pub sessions: SessionOptions,
     /// Which packets are recorded.
@@ -144,6 +146,7 @@ impl RecordPlan {
             cpus_named: args.cpus.is_some(),
             rss: args.rss,
             force: args.force,
+            pin_dir: pin_dir(args.pin_dir.as_ref()),
             sessions: args.sessions.options(),
             filter: Filter::new(args.keep.clone(), args.skip.clone()).map_err(PlanError::Filter)?,
             reload: None,
@@ -167,6 +170,12 @@ fn shed(args: &RecordArgs) -> Result<ShedPayload, PlanError> {
         (true, None, _) | (false, _, Some(false)) => Ok(ShedPayload::Never),
         (false, _, _) => Ok(ShedPayload::Beyond(args.flow_keep.unwrap_or(FLOW_KEEP_BYTES))),
     }
+}
+
+/// Where programs are pinned.
+pub(crate) fn pin_dir(asked: Option<&PathBuf>) -> PathBuf {
+    let dir = asked.map_or(Path::new(crate::pins::DEFAULT), PathBuf::as_path);
+    std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned())
 }
 
 /// Folders as they are, globs as what they match. Each folder once.

@@ -10,6 +10,7 @@ pub(crate) use files::StatusFiles;
 
 use crate::cli::StatusArgs;
 use crate::ledger::Ledger;
+use crate::pins::estate::{self, Left};
 use crate::voice::Failure;
 use crate::{identity, lock};
 use serde::{Deserialize, Serialize};
@@ -129,16 +130,36 @@ pub fn command(args: &StatusArgs) -> Result<(String, u8), Failure> {
     // A recorder with several stores writes its status to each.
     found.sort_by(|a, b| a.ledger.run.cmp(&b.ledger.run));
     found.dedup_by(|a, b| a.ledger.run == b.ledger.run);
+    let left = left(args);
+    // Killed a moment ago.
+    found.retain(|status| !left.iter().any(|left| left.run == status.ledger.run));
     if found.is_empty() {
-        return Err(nobody(&args.store));
+        return Err(nobody(&args.store, &left));
     }
     let text = |status: &Status| if args.json { status.ledger.to_json() } else { Ok(status_text(status)) };
     let texts = found.iter().map(text).collect::<Result<Vec<_>, _>>().map_err(|error| Failure::of(&error))?;
-    Ok((texts.join("\n"), 0))
+    let left = left.iter().filter(|_| !args.json).map(left_text);
+    Ok((texts.into_iter().chain(left).collect::<Vec<_>>().join("\n"), 0))
+}
+
+/// What dead recorders of these stores left pinned.
+fn left(args: &StatusArgs) -> Vec<Left> {
+    let asked = |left: &Left| {
+        args.store.is_empty() || left.stores.iter().any(|one| args.store.iter().any(|other| same(one, other)))
+    };
+    estate::left(&crate::plan::pin_dir(args.pin_dir.as_ref())).into_iter().filter(asked).collect()
+}
+
+fn left_text(left: &Left) -> String {
+    let Left { interface, run, pid, last, attached, passed, .. } = left;
+    let now = if *attached { "its program counts on" } else { "its program is off the interface" };
+    format!(
+        "{interface}: run {run} (process {pid}) died after {last}; {now}: {passed} packets have passed unrecorded"
+    )
 }
 
 /// Why there is nothing to show: a recorder may be starting, or stuck.
-fn nobody(stores: &[PathBuf]) -> Failure {
+fn nobody(stores: &[PathBuf], left: &[Left]) -> Failure {
     let asked = |holder: &lock::Holder| {
         stores.is_empty() || holder.stores.iter().any(|one| stores.iter().any(|other| same(one, other)))
     };
@@ -148,7 +169,14 @@ fn nobody(stores: &[PathBuf]) -> Failure {
             holder.pid, holder.interface
         ))
         .hint("it is starting, stopped, or waits for a disk that does not answer: see its log"),
-        None => Failure::new("no recorder is running").hint("`tapedeck record` starts one"),
+        None if left.is_empty() => {
+            Failure::new("no recorder is running").hint("`tapedeck record` starts one")
+        }
+        None => {
+            let texts: Vec<_> = left.iter().map(left_text).collect();
+            Failure::new(format!("no recorder is running\n{}", texts.join("\n")))
+                .hint("`tapedeck record` takes over what counts, `tapedeck detach` takes it off")
+        }
     }
 }
 

@@ -8,6 +8,8 @@
 //! left: each interface ends in steps ([`ending`]), while status and signals are looked after as before;
 //! then the ledger is closed. An interface that leaves ends by itself, and the others go on.
 //!
+//! What is pinned ([`crate::pins`]) goes when the ledger is closed; a recording that is cut leaves it.
+//!
 //! It must never end with packets in a ring, and never leave an interface changed.
 
 mod ending;
@@ -31,6 +33,7 @@ use crate::ladder::Intake;
 use crate::ledger::Ledger;
 use crate::ledger_rows::ClockRows;
 use crate::lock::InterfaceLock;
+use crate::pins::Keeper;
 use crate::plan::RecordPlan;
 use crate::sessions::SessionCounts;
 use crate::sessions::desk::Desk;
@@ -59,6 +62,10 @@ const SECOND: Duration = Duration::from_secs(1);
 /// then the interface is put back, then others may have it.
 struct Active {
     intake: Intake,
+    /// What is pinned; None if nothing could be, and once an interface that left is over.
+    keeper: Option<Keeper>,
+    /// The program was a dead recorder's.
+    taken: bool,
     books: InterfaceBooks,
     workers: Vec<Crew>,
     stage: Stage,
@@ -143,7 +150,7 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
     let mut active = Vec::new();
     let mut desk = start::desk(plan, &run, &stores)?;
     let rows = start::rows(&run, &stores)?;
-    if let Err(error) = start::interfaces(plan, &run, &stores, locked, &mut desk, &mut active) {
+    if let Err(error) = start::interfaces(plan, &run, &stores, locked, &mut desk, &mut active, say) {
         abandon(&mut active);
         return Err(error.into());
     }
@@ -169,12 +176,22 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
         stopping: false,
         trouble: None,
     };
-    session.attend(say)?;
+    if let Err(cut) = session.attend(say) {
+        // As after a kill: the next recorder closes these books.
+        session.active.iter_mut().for_each(Active::leave);
+        return Err(cut.into());
+    }
     session.pressure.end(&session.active);
     let sessions = session.desk.finish(&sessions(&session.active));
-    let ledger = report::ledger(&session.run, &session.active, sessions)?;
-    session.rows.finish(&session.run, &session.active, &ledger)?;
-    Ok(Outcome { ledger, trouble: session.trouble })
+    let closed = report::ledger(&session.run, &session.active, sessions)
+        .and_then(|ledger| session.rows.finish(&session.run, &session.active, &ledger).map(|()| ledger));
+    match closed {
+        Ok(ledger) => Ok(Outcome { ledger, trouble: session.trouble }),
+        Err(unread) => {
+            session.active.iter_mut().for_each(Active::leave);
+            Err(unread.into())
+        }
+    }
 }
 
 fn ready_text(active: &Active) -> String {
@@ -300,6 +317,12 @@ impl Session<'_> {
             return;
         }
         self.next_second += SECOND;
+        let now = identity::now();
+        for one in &mut self.active {
+            if let Some(keeper) = &mut one.keeper {
+                keeper.beat(&one.books, &one.intake, now);
+            }
+        }
         self.pressure.look(&self.active);
         report::sample_clock(&self.run, &self.active, &mut self.rows, &mut self.quarantined);
         let sessions = self.desk.entry(&sessions(&self.active));
@@ -347,9 +370,23 @@ fn died(active: &Active) -> Option<RecordError> {
     Some(RecordError::Worker { interface: active.books.interface.clone(), queue: dead.queue })
 }
 
-/// Takes back a start that failed half way.
+impl Active {
+    /// Leaves everything that is pinned as it is.
+    fn leave(&mut self) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.leave();
+            self.intake.leave();
+        }
+    }
+}
+
+/// Takes back a start that failed half way. A program that was found on the interface stays there, with the
+/// books of the dead: no ledger will be written now.
 fn abandon(active: &mut Vec<Active>) {
     for one in active.iter_mut() {
+        if one.taken || !one.books.carried.is_empty() {
+            one.leave();
+        }
         let _ = one.intake.close();
         one.tell(Phase::Finish);
         for crew in one.workers.drain(..) {

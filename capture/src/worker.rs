@@ -265,6 +265,12 @@ impl<S: Source> Worker<S> {
                 got += 1;
                 if !judge.takes(&packet, chain) {
                     leave_out(shared, &packet);
+                    let ns = match packet.stamp {
+                        Stamp::Utc(ns) => ns,
+                        Stamp::Monotonic(ns) => conversion.utc(ns).nanos(),
+                        Stamp::Missing => last.nanos(),
+                    };
+                    chain.leave_out(ns / NANOS_PER_SEC, packet.orig_len);
                     continue;
                 }
                 packet.bytes = packet.bytes.get(..snaplen).unwrap_or(packet.bytes);

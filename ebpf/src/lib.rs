@@ -3,12 +3,13 @@
 //! A [`Program`] is one instance for one interface: its own maps, its own error program. Order of use:
 //! [`Program::load`], [`Program::set_socket`] for each queue, [`Program::attach`]; on the way out
 //! [`Program::detach`] first, so that nothing new arrives while the rings are drained. Dropping it
-//! detaches too, and so does the death of the process. It must never drop or hide a counter: they live
-//! as long as the value.
+//! detaches too, and so does the death of the process, unless it is pinned ([`Pins`]). It must never drop
+//! or hide a counter: they live as long as the value, or its pins.
 
 pub mod filter;
 pub mod generator;
 mod link;
+mod pins;
 mod shared;
 
 #[expect(
@@ -24,18 +25,24 @@ mod skel {
 }
 
 pub use filter::Filter;
+pub use pins::{Field, Misfit, PinError, Pins, Tally};
 pub use shared::{
     Counts, FLAG_HEAD, FLAG_META, LAYOUT, MAGIC, META_LEN, Meta, QUEUES_MAX, QueueRow, REFUSALS, Refusal,
     SECONDS, Second,
 };
 
-use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
+use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder as _};
 use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, PrintLevel};
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+/// Names this build of the programs: a hash of their source. A pinned program of another build is not taken
+/// over.
+pub const BUILD: &str = env!("TAPEDECK_PROGRAMS");
 
 /// Where the program runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,6 +87,9 @@ pub enum ProgramError {
         #[source]
         source: libbpf_rs::Error,
     },
+    /// The link could not be pinned, or let go of.
+    #[error(transparent)]
+    Pin(PinError),
     /// A map gave a value of another layout.
     #[error("map {map} holds a record of another layout than {LAYOUT}")]
     Layout {
@@ -132,9 +142,15 @@ pub struct Program {
     queues: MapHandle,
     control: MapHandle,
     filter: filter::FilterMaps,
+    /// Every map of the object with a name of its own, for the pins; empty if they are pinned already.
+    all_maps: Vec<MapHandle>,
     xsks_id: u32,
     refusals: Result<Link, String>,
     attached: Option<OwnedFd>,
+    /// Where the link is pinned, or will be.
+    link_pin: Option<PathBuf>,
+    /// What was counted before this run, per queue; empty = nothing.
+    base: Vec<pins::Base>,
 }
 
 /// What is decided before the load.
@@ -209,9 +225,12 @@ impl Program {
             queues: handle(&skel.maps.queues)?,
             control: handle(&skel.maps.control)?,
             filter: filter::FilterMaps::of(&skel.maps).map_err(refused)?,
+            all_maps: named_maps(skel.object())?,
             xsks_id,
             refusals: Err("not loaded".to_owned()),
             attached: None,
+            link_pin: None,
+            base: Vec::new(),
         };
         loaded.set_utc_offset(utc_offset_ns)?;
         if with_refusals {
@@ -249,6 +268,14 @@ impl Program {
         self.filter.prepare(filter)
     }
 
+    /// Generation of the filter in use; 0 = there was never one.
+    ///
+    /// # Errors
+    /// [`ProgramError::Map`], [`ProgramError::Layout`].
+    pub fn filter_generation(&self) -> Result<u32, ProgramError> {
+        self.filter.generation()
+    }
+
     /// Puts the filter into use that was made ready last. When it returns, every packet is judged by it; no
     /// packet is judged by a mixture.
     ///
@@ -280,25 +307,42 @@ impl Program {
         })
     }
 
-    /// Attaches the program. Every packet of the interface is counted from here on.
+    /// Attaches the program, and pins the link if the rest is pinned. Every packet of the interface is
+    /// counted from here on.
     ///
     /// # Errors
-    /// [`ProgramError::Attach`].
+    /// [`ProgramError::Attach`], [`ProgramError::Pin`].
     pub fn attach(&mut self, ifindex: u32, mode: Mode) -> Result<(), ProgramError> {
         let refuse = |source| ProgramError::Attach { ifindex, mode, source };
         let index =
             i32::try_from(ifindex).map_err(|_| refuse(io::Error::from(io::ErrorKind::InvalidInput)))?;
-        self.attached = Some(link::attach(self.program.as_fd(), index, mode).map_err(refuse)?);
+        let link = link::attach(self.program.as_fd(), index, mode).map_err(refuse)?;
+        if let Some(path) = &self.link_pin {
+            link::pin(link.as_fd(), path)
+                .map_err(|source| ProgramError::Pin(PinError { act: "pin", path: path.clone(), source }))?;
+        }
+        self.attached = Some(link);
         Ok(())
     }
 
-    /// Takes the program off its interface. Counters and sockets stay.
-    pub fn detach(&mut self) {
-        self.attached = None;
+    /// True while the program sits on an interface.
+    #[must_use]
+    pub fn is_attached(&self) -> bool {
+        self.attached.is_some()
     }
 
-    /// Everything counted on `queue` since the load, over all CPUs. `queue` = [`QUEUES_MAX`] reads
-    /// what lay beyond.
+    /// Takes the program off its interface. Counters and sockets stay, and so do their pins.
+    ///
+    /// # Errors
+    /// [`ProgramError::Pin`]: a pinned link was not let go of; the program may count on.
+    pub fn detach(&mut self) -> Result<(), ProgramError> {
+        let (Some(link), Some(path)) = (self.attached.take(), &self.link_pin) else { return Ok(()) };
+        link::detach(link, path)
+            .map_err(|source| ProgramError::Pin(PinError { act: "detach", path: path.clone(), source }))
+    }
+
+    /// Everything counted on `queue` since the run began, over all CPUs: since the load, or since
+    /// [`Program::begin`]. `queue` = [`QUEUES_MAX`] reads what lay beyond.
     ///
     /// # Errors
     /// [`ProgramError::Map`], [`ProgramError::Layout`].
@@ -307,22 +351,16 @@ impl Program {
         for row in self.rows(queue)? {
             sum.add(&QueueRow::read_total(&row).ok_or(ProgramError::Layout { map: "queues" })?);
         }
-        Ok(sum)
+        Ok(sum.since(&self.before(queue)))
     }
 
-    /// The counts of `queue` by UTC second, for the last [`SECONDS`] seconds that saw packets. A second
-    /// is final once the clock has left it and every packet stamped in it has been handled.
+    /// The counts of `queue` by UTC second, for the last [`SECONDS`] seconds in which the run saw packets. A
+    /// second is final once the clock has left it and every packet stamped in it has been handled.
     ///
     /// # Errors
     /// [`ProgramError::Map`], [`ProgramError::Layout`].
     pub fn seconds(&self, queue: u32) -> Result<BTreeMap<u64, Counts>, ProgramError> {
-        let mut sums: BTreeMap<u64, Counts> = BTreeMap::new();
-        for row in self.rows(queue)? {
-            for slot in QueueRow::read_seconds(&row).ok_or(ProgramError::Layout { map: "queues" })? {
-                sums.entry(slot.second).or_default().add(&slot.counts);
-            }
-        }
-        Ok(sums)
+        Ok(self.total_and_seconds(queue)?.1)
     }
 
     /// [`Program::totals`] and [`Program::seconds`] in one look, so that the two differ by no more than the
@@ -331,15 +369,30 @@ impl Program {
     /// # Errors
     /// [`ProgramError::Map`], [`ProgramError::Layout`].
     pub fn total_and_seconds(&self, queue: u32) -> Result<(Counts, BTreeMap<u64, Counts>), ProgramError> {
-        let (mut total, mut seconds) = (Counts::default(), BTreeMap::<u64, Counts>::new());
-        let layout = || ProgramError::Layout { map: "queues" };
-        for row in self.rows(queue)? {
-            total.add(&QueueRow::read_total(&row).ok_or_else(layout)?);
-            for slot in QueueRow::read_seconds(&row).ok_or_else(layout)? {
-                seconds.entry(slot.second).or_default().add(&slot.counts);
+        let pins::Base { total, mut seconds } = self.raw(queue)?;
+        let base = usize::try_from(queue).ok().and_then(|queue| self.base.get(queue));
+        for (second, before) in base.iter().flat_map(|base| &base.seconds) {
+            if let Some(counts) = seconds.get_mut(second) {
+                *counts = counts.since(before);
+                if counts.packets == 0 {
+                    seconds.remove(second);
+                }
             }
         }
-        Ok((total, seconds))
+        Ok((total.since(&self.before(queue)), seconds))
+    }
+
+    /// A row as it stands in the map, whatever run it counts for.
+    fn raw(&self, queue: u32) -> Result<pins::Base, ProgramError> {
+        let mut sums = pins::Base::default();
+        for row in self.rows(queue)? {
+            let layout = || ProgramError::Layout { map: "queues" };
+            sums.total.add(&QueueRow::read_total(&row).ok_or_else(layout)?);
+            for slot in QueueRow::read_seconds(&row).ok_or_else(layout)? {
+                sums.seconds.entry(slot.second).or_default().add(&slot.counts);
+            }
+        }
+        Ok(sums)
     }
 
     fn rows(&self, queue: u32) -> Result<Vec<Vec<u8>>, ProgramError> {
@@ -355,6 +408,23 @@ impl AsFd for Program {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.program.as_fd()
     }
+}
+
+impl Drop for Program {
+    /// A pinned link would outlive the value. After a panic it does: the counters are all that is left.
+    fn drop(&mut self) {
+        if !std::thread::panicking()
+            && let Err(error) = self.detach()
+        {
+            tracing::warn!(error = &error as &dyn std::error::Error, "the XDP program stays attached");
+        }
+    }
+}
+
+/// Handles to the maps that can be pinned: those the loader makes for itself have a dot in their names.
+fn named_maps(object: &libbpf_rs::Object) -> Result<Vec<MapHandle>, ProgramError> {
+    let named = object.maps().filter(|map| !map.name().to_string_lossy().contains('.'));
+    named.map(|map| MapHandle::try_from(&map).map_err(refused)).collect()
 }
 
 thread_local! {

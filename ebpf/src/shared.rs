@@ -4,6 +4,7 @@
 //! their sizes and offsets, which are asserted here and in the header. It must never guess: bytes of
 //! another length or another magic give `None`.
 
+use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
 
 /// Version of every shared record; a change of any of them raises it.
@@ -132,6 +133,58 @@ impl Counts {
         self.packets.saturating_sub(lost)
     }
 
+    /// Name and offset of each number, for those who read rows of another build.
+    pub(crate) const FIELDS: [(&str, usize); 5 + REFUSALS] = [
+        ("packets", 0),
+        ("bytes", 8),
+        ("slot_empty", 16),
+        ("failed", 24),
+        ("ring_full", 32),
+        ("fill_empty", 40),
+        ("oversize", 48),
+        ("unbound", 56),
+        ("wrong_queue", 64),
+        ("other", 72),
+        ("filtered", 80),
+    ];
+
+    /// The same by name.
+    #[must_use]
+    pub fn tally(&self) -> BTreeMap<String, u64> {
+        let [ring_full, fill_empty, oversize, unbound, wrong_queue, other] = self.refused;
+        let Self { packets, bytes, slot_empty, failed, filtered, .. } = *self;
+        let numbers = [
+            packets,
+            bytes,
+            slot_empty,
+            failed,
+            ring_full,
+            fill_empty,
+            oversize,
+            unbound,
+            wrong_queue,
+            other,
+            filtered,
+        ];
+        Self::FIELDS.iter().zip(numbers).map(|((name, _), number)| ((*name).to_owned(), number)).collect()
+    }
+
+    /// What came since `before`.
+    pub(crate) fn since(&self, before: &Self) -> Self {
+        let mut refused = self.refused;
+        for (mine, theirs) in refused.iter_mut().zip(before.refused) {
+            *mine = mine.saturating_sub(theirs);
+        }
+        Self {
+            packets: self.packets.saturating_sub(before.packets),
+            bytes: self.bytes.saturating_sub(before.bytes),
+            slot_empty: self.slot_empty.saturating_sub(before.slot_empty),
+            failed: self.failed.saturating_sub(before.failed),
+            refused,
+            filtered: self.filtered.saturating_sub(before.filtered),
+        }
+    }
+
     /// Adds another CPU's counts.
     pub(crate) fn add(&mut self, other: &Self) {
         self.packets = self.packets.wrapping_add(other.packets);
@@ -183,6 +236,9 @@ pub struct QueueRow {
 }
 
 impl QueueRow {
+    /// Offset of the totals.
+    pub(crate) const TOTAL: usize = offset_of!(Self, total);
+
     /// The totals of a row in the per-CPU map.
     pub(crate) fn read_total(bytes: &[u8]) -> Option<Counts> {
         if bytes.len() != size_of::<Self>() {
@@ -224,6 +280,14 @@ impl Control {
         out.extend_from_slice(&self.xsks_id.to_ne_bytes());
         out.extend_from_slice(&self.layout.to_ne_bytes());
         out
+    }
+
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        Some(Self {
+            utc_offset_ns: u64::from_ne_bytes(field(bytes, 0)?),
+            xsks_id: u32::from_ne_bytes(field(bytes, 8)?),
+            layout: u32::from_ne_bytes(field(bytes, 12)?),
+        })
     }
 }
 

@@ -19,7 +19,7 @@ use crate::error::WriteError;
 use crate::home::{Home, Root};
 use crate::level::LevelPolicy;
 use crate::live::LiveFile;
-use crate::seconds::Slots;
+use crate::seconds::{Delta, Slots};
 use crate::settle::{self, Mark, Marks, Place, Slot};
 use crate::sink::SinkKind;
 use crate::sinks::{self, SinkMaker};
@@ -249,10 +249,10 @@ impl Chain {
         let (one, wire) = (Sum { packets: 1, bytes }.into(), u64::from(packet.orig_len));
         books.appended += one;
         books.wire_bytes = books.wire_bytes.wrapping_add(i64::from(packet.orig_len));
-        if bytes < wire {
-            books.short += Sum { packets: 1, bytes: wire - bytes }.into();
-        }
         let Err(refused) = placed else {
+            if bytes < wire {
+                books.short += Sum { packets: 1, bytes: wire - bytes }.into();
+            }
             books.entered += one;
             self.put(&packet, second, walk);
             self.counters.entered.add_single(1, bytes);
@@ -269,6 +269,13 @@ impl Chain {
             self.counters.refused.add_single(1, bytes);
             Appended::Failed
         }
+    }
+
+    /// Books a packet that a filter left out, of `wire_bytes` on the wire, in a UTC second. It is in no other
+    /// count of the chain.
+    pub fn leave_out(&mut self, second: u64, wire_bytes: u32) {
+        let books = self.seconds.of(second, &self.counters);
+        books.filtered += Delta { packets: 1, bytes: i64::from(wire_bytes) };
     }
 
     /// Where the packet stands that was taken last: number of the segment in the run, of the frame in the

@@ -62,8 +62,10 @@ pub struct Second {
     pub appended: Delta,
     /// Their bytes on the wire.
     pub wire_bytes: i64,
-    /// Of these, packets that came shorter than they were on the wire, and the bytes they lack.
+    /// Packets that entered a frame shorter than they were on the wire, and the bytes they lack.
     pub short: Delta,
+    /// Left out by a filter, and their bytes on the wire; in no other count.
+    pub filtered: Delta,
     /// Copied into a frame.
     pub entered: Delta,
     /// Dropped for want of a frame buffer.
@@ -83,6 +85,7 @@ impl AddAssign for Second {
         self.appended += other.appended;
         self.wire_bytes = self.wire_bytes.wrapping_add(other.wire_bytes);
         self.short += other.short;
+        self.filtered += other.filtered;
         self.entered += other.entered;
         self.shed += other.shed;
         self.refused += other.refused;

@@ -3,6 +3,7 @@
 //! A fact that nobody tells is `None` or empty, and no check may find anything in it.
 
 use super::rungs::Ladder;
+use crate::pins::estate::Left;
 use serde::Serialize;
 use std::path::PathBuf;
 
@@ -15,6 +16,8 @@ pub(crate) struct Facts {
     pub(crate) link: LinkFacts,
     /// Process that records the interface now.
     pub(crate) recorder: Option<u32>,
+    /// What killed recorders left pinned of it.
+    pub(crate) left: Vec<Left>,
     /// Features that are on and change or hide packets, as `ethtool -K` names them.
     pub(crate) offloads: Vec<OffloadFacts>,
     /// The card.

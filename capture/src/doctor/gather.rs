@@ -12,6 +12,7 @@ use super::rungs::{self, Ground, Ladder};
 use super::{link, texts};
 use crate::ladder::{self, Mode};
 use crate::lock;
+use crate::pins::estate;
 use crate::preflight::{self, Target};
 use crate::sessions::SessionOptions;
 use crate::sys::ethtool::{Channels, Ethtool};
@@ -19,7 +20,7 @@ use crate::sys::netdev;
 use crate::sys::sockopt;
 use nix::net::if_::if_indextoname;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use tapedeck_ebpf::Program;
 
 /// What a queue takes beside its packet memory (docs/operations.md).
@@ -41,6 +42,8 @@ pub(crate) struct Wish<'a> {
     pub(crate) segment_bytes: u64,
     /// Sessions.
     pub(crate) sessions: SessionOptions,
+    /// Where recorders pin; `None` for one that has looked there itself.
+    pub(crate) pin_dir: Option<PathBuf>,
 }
 
 /// Everything but the stores, for an interface that nobody of ours records.
@@ -51,7 +54,11 @@ pub(crate) fn before(target: &Target, wish: &Wish<'_>) -> Facts {
     facts.link.default_route_v4 = routes.v4;
     facts.link.default_route_v6 = routes.v6;
     facts.recorder = lock::holder_of(target.ifindex).map(|holder| holder.pid);
-    facts.link.xdp_attached = target.state.xdp_attached && facts.recorder.is_none();
+    if let (None, Some(dir)) = (facts.recorder, &wish.pin_dir) {
+        facts.left = estate::left_on(dir, target);
+    }
+    let ours = facts.recorder.is_some() || facts.left.iter().any(|left| left.attached);
+    facts.link.xdp_attached = target.state.xdp_attached && !ours;
     match Program::load(0) {
         Ok(program) => facts.kernel.without_refusals = program.without_refusals().map(str::to_owned),
         Err(error) => facts.kernel.program_refused = Some(one_line(&error)),

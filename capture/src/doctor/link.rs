@@ -12,6 +12,19 @@ pub(crate) fn check(facts: &Facts, found: &mut Vec<Finding>) {
     let interface = &word(&facts.interface);
     let link = &facts.link;
     occupied(facts, found);
+    for left in &facts.left {
+        let at = if left.attached { "sits on the interface and counts" } else { "is off the interface" };
+        found.push(Finding::warning(
+            "left-pinned",
+            format!("run {} was killed after {}; its program {at}", left.run, left.last),
+            format!(
+                "nobody records: {} packets have passed. The next `record` takes it over and books them; the \
+                 command closes the books without one",
+                left.passed
+            ),
+            format!("tapedeck detach {}", word(&left.interface)),
+        ));
+    }
     if !link.up {
         found.push(Finding::error(
             "link-down",

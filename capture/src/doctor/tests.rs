@@ -9,6 +9,7 @@ use super::rungs::{Ground, Ladder, expected};
 use super::{Page, command, examine, is_finding, json};
 use crate::cli::{CpuList, DoctorArgs};
 use crate::ladder::Mode;
+use crate::pins::estate::Left;
 use crate::sys::netdev::XdpFeatures;
 
 /// A sensor with nothing to mend: four queues, their interrupts on CPUs 0 to 3, workers on 4 to 7.
@@ -107,6 +108,9 @@ type Spoil = fn(&mut Facts);
 const WRONG: &[(&str, Severity, &str, Spoil)] = &[
     ("link-down", Severity::Error, "ip link set dev eth1 up", |f| f.link.up = false),
     ("recorder", Severity::Error, "kill -TERM 77", |f| f.recorder = Some(77)),
+    ("left-pinned", Severity::Warning, "tapedeck detach eth1", |f| {
+        f.left = vec![Left { interface: "eth1".into(), attached: true, passed: 7, ..Left::default() }];
+    }),
     ("xdp-attached", Severity::Error, "ip link set dev eth1 xdp off", |f| f.link.xdp_attached = true),
     ("default-route", Severity::Error, "ip route del default dev eth1", |f| f.link.default_route_v4 = true),
     ("default-route-v6", Severity::Error, "ip -6 route del", |f| f.link.default_route_v6 = true),

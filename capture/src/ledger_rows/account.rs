@@ -309,11 +309,12 @@ impl Open {
     /// The numbers of the second without `pending`, and what is under way.
     fn counts(&self, origin: Origin) -> (LedgerCounts, UnderWay) {
         let Self { program, chain, drops, .. } = self;
-        let Second { appended, wire_bytes, short, shed, refused, stored, failed, left, .. } = chain;
+        let Second { appended, wire_bytes, short, filtered, shed, refused, stored, failed, left, .. } = chain;
         let mut counts = *program;
         if origin != Origin::Program {
-            counts.seen = appended.packets + drops;
-            counts.seen_bytes = *wire_bytes;
+            counts.seen = appended.packets + filtered.packets + drops;
+            counts.seen_bytes = *wire_bytes + filtered.bytes;
+            counts.filtered = filtered.packets;
             counts.ring_full = *drops;
         }
         let before_ring = counts.dropped().iter().map(|(_, packets)| packets).sum::<i64>() + counts.filtered;

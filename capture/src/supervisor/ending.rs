@@ -97,7 +97,7 @@ impl Active {
                 self.stage = Stage::Over;
                 if self.gone.is_some() {
                     // Should it come back, others may have it.
-                    (self.claim, self.lock) = (None, None);
+                    (self.keeper, self.claim, self.lock) = (None, None, None);
                 }
                 let workers = std::mem::take(&mut self.workers);
                 let ended = workers.into_iter().filter_map(|crew| join(&self.books.interface, crew));

@@ -1,7 +1,8 @@
 //! The start of a recording: stores, interfaces, and per interface down the ladder.
 //!
 //! Workers run before the intake opens, so that nothing is counted as lost while they start. A mode that
-//! fails takes its workers with it before the next one is tried.
+//! fails takes its workers with it before the next one is tried. What a killed recorder left on the interface
+//! is taken over, or off, on the way ([`Estate`]).
 
 use super::ending::Stage;
 use super::{Active, Crew, RecordError, Run, now};
@@ -11,10 +12,12 @@ use crate::cli::ModeWish;
 use crate::doctor::Checkup;
 use crate::filtering::Judge;
 use crate::identity;
-use crate::ladder::{Intake, Mode, Prepared, Rung, RungError, Sources};
+use crate::ladder::{self, Intake, Mode, Prepared, Rung, RungError, Sources};
 use crate::ledger_rows::LedgerRows;
 use crate::lock::{Holder, InterfaceLock};
 use crate::maintain;
+use crate::pins::estate::Estate;
+use crate::pins::{Keeper, Note};
 use crate::plan::RecordPlan;
 use crate::preflight::{PreflightError, Target};
 use crate::sessions::Tracker;
@@ -23,6 +26,7 @@ use crate::source::Source;
 use crate::voice::Failure as Fault;
 use crate::worker::{self, Phase, Post, Shared};
 use crate::xsk::{Gauge, Pages};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64};
@@ -92,14 +96,16 @@ pub(super) fn interfaces(
     locked: Vec<(Target, InterfaceLock)>,
     desk: &mut Desk,
     active: &mut Vec<Active>,
+    say: &mut dyn FnMut(&str),
 ) -> Result<(), RecordError> {
     let seq = Arc::new(AtomicU32::new(0));
     let mut place = Place { plan, run, stores, seq, desk, next: 0 };
     for (target, lock) in locked {
+        let estate = Estate::find(&plan.pin_dir, &target, &plan.stores, say);
         let claim = Claim::new(&target, plan.rss.then(|| plan.rss_queues()))?;
         // Before the sockets take the huge pages that are free.
         let checkup = Checkup::begin(&target, plan, &plan.stores);
-        let (started, pages) = down_the_ladder(&target, &mut place, claim, lock)?;
+        let (started, pages) = down_the_ladder(&target, &mut place, estate, claim, lock)?;
         checkup.end(&target, started.books.mode, pages);
         active.push(started);
     }
@@ -138,6 +144,7 @@ impl From<RecordError> for Failure {
 fn down_the_ladder(
     target: &Target,
     place: &mut Place<'_>,
+    mut estate: Estate,
     mut claim: Claim,
     lock: InterfaceLock,
 ) -> Result<(Active, Option<Pages>), RecordError> {
@@ -160,12 +167,13 @@ fn down_the_ladder(
             step_down(interface, *mode, *next, &error);
             continue;
         }
-        match try_mode(target, place, &rung, *mode) {
+        match try_mode(target, place, &mut estate, &rung, *mode) {
             Ok(started) => {
-                let Started { intake, books, workers, pages } = started;
+                let Started { intake, keeper, taken, books, workers, pages } = started;
                 let (stage, gone) = (Stage::Running, None);
                 let (claim, lock) = (Some(claim), Some(lock));
-                return Ok((Active { intake, books, workers, stage, gone, claim, lock }, pages));
+                let active = Active { intake, keeper, taken, books, workers, stage, gone, claim, lock };
+                return Ok((active, pages));
             }
             Err(Failure::Step(source)) => match next {
                 Some(next) => step_down(interface, *mode, *next, &source),
@@ -186,13 +194,21 @@ fn step_down(interface: &str, mode: Mode, next: Mode, error: &dyn std::error::Er
 /// An interface whose packets come in.
 struct Started {
     intake: Intake,
+    keeper: Option<Keeper>,
+    taken: bool,
     books: InterfaceBooks,
     workers: Vec<Crew>,
     pages: Option<Pages>,
 }
 
-fn try_mode(target: &Target, place: &mut Place<'_>, rung: &Rung, mode: Mode) -> Result<Started, Failure> {
-    let Prepared { sources, mut intake, gauges, pages } = rung.prepare(mode)?;
+fn try_mode(
+    target: &Target,
+    place: &mut Place<'_>,
+    estate: &mut Estate,
+    rung: &Rung,
+    mode: Mode,
+) -> Result<Started, Failure> {
+    let Prepared { sources, mut intake, gauges, pages } = rung.prepare(mode, estate)?;
     if let Some(why) = intake.program().and_then(|program| program.without_refusals()) {
         let interface = &target.name;
         tracing::warn!(
@@ -209,6 +225,7 @@ fn try_mode(target: &Target, place: &mut Place<'_>, rung: &Rung, mode: Mode) -> 
         queues: Vec::new(),
         began: Timestamp::MAX,
         closed: None,
+        carried: BTreeMap::new(),
         missed_before: target.state.rx_missed,
         missed: AtomicU64::new(target.state.rx_missed),
     };
@@ -226,12 +243,17 @@ fn try_mode(target: &Target, place: &mut Place<'_>, rung: &Rung, mode: Mode) -> 
             None => Ok(()),
         }),
     };
-    let opened = hired.map_err(Failure::Fatal).and_then(|()| intake.open().map_err(Failure::Step));
+    let taken = estate.has_taken();
+    let opened =
+        hired.map_err(Failure::Fatal).and_then(|()| open(&mut intake, &mut crew.books, place, estate));
     let Gang { mut books, workers, .. } = crew;
     books.began = now(place.run);
     match opened {
-        Ok(()) => Ok(Started { intake, books, workers, pages }),
+        Ok(keeper) => Ok(Started { intake, keeper, taken, books, workers, pages }),
         Err(failure) => {
+            if taken {
+                intake.leave();
+            }
             place.next = first;
             for queue in &books.queues {
                 queue.shared.advance(Phase::Finish);
@@ -244,10 +266,14 @@ fn try_mode(target: &Target, place: &mut Place<'_>, rung: &Rung, mode: Mode) -> 
     }
 }
 
-/// Gives the program its filter before it sees a packet. Returns the filter's generation.
+/// Gives the program its filter before a socket of ours gets a packet. Returns the filter's generation.
 fn first_filter(intake: &Intake, run: &Run) -> Result<u32, RungError> {
     let filter = run.filter.filter();
-    let Some(program) = intake.program().filter(|_| !filter.is_empty()) else { return Ok(0) };
+    let Some(program) = intake.program() else { return Ok(0) };
+    // One that was taken over has its former recorder's.
+    if filter.is_empty() && program.filter_generation()? == 0 {
+        return Ok(0);
+    }
     let generation = program.prepare_filter(filter)?;
     program.switch_filter(generation)?;
     Ok(generation)
@@ -259,6 +285,33 @@ fn stamps(mode: Mode) -> &'static str {
         Mode::ZeroCopy | Mode::Copy | Mode::Skb => "stamped by the system's clock in the XDP program",
         Mode::Packet => "stamped by the system's clock at the packet socket",
     }
+}
+
+/// Closes the books of dead recorders and lets packets in. Workers run.
+fn open(
+    intake: &mut Intake,
+    books: &mut InterfaceBooks,
+    place: &Place<'_>,
+    estate: &mut Estate,
+) -> Result<Option<Keeper>, Failure> {
+    let Run { run, start, .. } = place.run;
+    let note = Note::new(books, ladder::choice().to_owned(), *run, start.nanos(), &place.plan.stores);
+    let taken = estate.has_taken();
+    let mut keeper = estate.settle(intake, books, note).map_err(RecordError::from)?;
+    let opened = intake
+        .open()
+        .and_then(|()| if taken { Estate::opened(intake, books).map_err(RungError::from) } else { Ok(()) });
+    let Err(source) = opened else { return Ok(keeper) };
+    if books.carried.is_empty() && !taken {
+        return Err(Failure::Step(source));
+    }
+    // The books of the dead are in the note now: the next start finds them there.
+    if let Some(keeper) = &mut keeper {
+        keeper.leave();
+        intake.leave();
+    }
+    let (interface, mode) = (books.interface.clone(), books.mode);
+    Err(Failure::Fatal(RecordError::Mode { interface, mode, source }))
 }
 
 /// The workers of one interface while they are hired.

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::mem::size_of;
-use std::os::fd::{AsRawFd as _, BorrowedFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd};
 
 /// A record of plain numbers, of which any pattern of bytes is a value.
 ///
@@ -12,6 +12,8 @@ pub(crate) unsafe trait Plain: Copy {}
 
 // SAFETY: an integer.
 unsafe impl Plain for u32 {}
+// SAFETY: an integer.
+unsafe impl Plain for u64 {}
 // SAFETY: an integer.
 unsafe impl Plain for libc::c_int {}
 // SAFETY: one u32.
@@ -75,6 +77,16 @@ pub(crate) fn get<T: Plain>(
         return Err(io::Error::last_os_error());
     }
     if (len as usize) < least { Err(io::Error::from_raw_os_error(libc::EPROTO)) } else { Ok(value) }
+}
+
+/// Cookie of the caller's network namespace: unlike its inode, never given to another one until the next
+/// boot (Linux 5.14).
+///
+/// # Errors
+/// The kernel's answer.
+pub(crate) fn namespace_cookie() -> io::Result<u64> {
+    let socket = std::os::unix::net::UnixDatagram::unbound()?;
+    get(socket.as_fd(), libc::SOL_SOCKET, libc::SO_NETNS_COOKIE, size_of::<u64>())
 }
 
 /// What keeps the system clock right, and how well.

@@ -17,4 +17,5 @@ mod overload;
 mod record;
 #[path = "../support/mod.rs"]
 mod support;
+mod takeover;
 mod xsk;

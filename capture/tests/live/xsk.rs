@@ -226,7 +226,7 @@ fn detaching_leaves_what_arrived_readable() {
         std::thread::sleep(Duration::from_micros(50));
     }
     settled(&program, 1, 200);
-    program.detach();
+    program.detach().unwrap();
     assert!(sender.send(&numbered(0, 999, 60, &[])));
     let totals = program.totals(0).unwrap();
     let arrived = collect(&mut sockets, 0, 200, 60);

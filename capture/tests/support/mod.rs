@@ -98,8 +98,25 @@ impl Net {
     }
 }
 
+/// Where the recorders of this test pin their programs; gone with the test's [`Net`].
+pub(crate) fn pin_dir() -> std::path::PathBuf {
+    format!("/sys/fs/bpf/tapedeck-test-{}", std::process::id()).into()
+}
+
+/// Removes what is pinned there.
+fn unpin_all() {
+    for folder in std::fs::read_dir(pin_dir()).into_iter().flatten().flatten() {
+        for pin in std::fs::read_dir(folder.path()).into_iter().flatten().flatten() {
+            let _ = std::fs::remove_file(pin.path());
+        }
+        let _ = std::fs::remove_dir(folder.path());
+    }
+    let _ = std::fs::remove_dir(pin_dir());
+}
+
 impl Drop for Net {
     fn drop(&mut self) {
+        unpin_all();
         // Back home; the namespace and its interfaces go with the last descriptor into them.
         if nix::sched::setns(&self.before, nix::sched::CloneFlags::CLONE_NEWNET).is_err() {
             std::process::abort();

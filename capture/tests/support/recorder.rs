@@ -108,9 +108,18 @@ pub(crate) fn record_command(net: &Net, store: &Path, args: &[&str]) -> Command 
 /// `tapedeck record` on an interface.
 pub(crate) fn record_on(interface: &str, store: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tapedeck"));
-    command.args(["record", "--interface", interface, "--store"]).arg(store).args(args);
+    command.args(["record", "--interface", interface, "--store"]).arg(store);
+    command.arg("--pin-dir").arg(super::pin_dir()).args(args);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// Folders in which recorders of this test have something pinned.
+pub(crate) fn pins() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(super::pin_dir()).into_iter().flatten();
+    let mut found: Vec<_> = entries.map(|entry| entry.expect("folder entry").path()).collect();
+    found.sort();
+    found
 }
 
 /// Every sealed segment of a store.

@@ -27,16 +27,34 @@ pub(crate) struct FilterMaps {
 impl FilterMaps {
     /// Those of a loaded skeleton.
     pub(crate) fn of(maps: &skel::TapedeckMaps<'_>) -> Result<Self, libbpf_rs::Error> {
+        Self::named(|name| {
+            let map = match name {
+                "filter_use" => &maps.filter_use,
+                "filter_heads" => &maps.filter_heads,
+                "filter_nets4" => &maps.filter_nets4,
+                "filter_nets6" => &maps.filter_nets6,
+                "filter_vlans" => &maps.filter_vlans,
+                "filter_ports" => &maps.filter_ports,
+                "filter_protos" => &maps.filter_protos,
+                "filter_fence" => &maps.filter_fence,
+                _ => &maps.filter_fence_inner,
+            };
+            MapHandle::try_from(map)
+        })
+    }
+
+    /// Those that `map` gives by their names.
+    pub(crate) fn named<E>(map: impl Fn(&str) -> Result<MapHandle, E>) -> Result<Self, E> {
         Ok(Self {
-            used: MapHandle::try_from(&maps.filter_use)?,
-            heads: MapHandle::try_from(&maps.filter_heads)?,
-            nets4: MapHandle::try_from(&maps.filter_nets4)?,
-            nets6: MapHandle::try_from(&maps.filter_nets6)?,
-            vlans: MapHandle::try_from(&maps.filter_vlans)?,
-            ports: MapHandle::try_from(&maps.filter_ports)?,
-            protos: MapHandle::try_from(&maps.filter_protos)?,
-            fence: MapHandle::try_from(&maps.filter_fence)?,
-            fence_inner: MapHandle::try_from(&maps.filter_fence_inner)?,
+            used: map("filter_use")?,
+            heads: map("filter_heads")?,
+            nets4: map("filter_nets4")?,
+            nets6: map("filter_nets6")?,
+            vlans: map("filter_vlans")?,
+            ports: map("filter_ports")?,
+            protos: map("filter_protos")?,
+            fence: map("filter_fence")?,
+            fence_inner: map("filter_fence_inner")?,
         })
     }
 

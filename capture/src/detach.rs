@@ -1,0 +1,157 @@
+//! `tapedeck detach`: takes off what killed recorders left pinned, and closes their books.
+//!
+//! What a dead recorder stored is recovered first, so that its ledger can say of each packet that its program
+//! counted whether it is stored, was lost in the crash, or passed while nobody recorded. It must never touch
+//! what a living recorder holds.
+
+use crate::cli::DetachArgs;
+use crate::identity;
+use crate::ledger::{BeforeQueues, Counts, InterfaceEntry, Ledger, QueueEntry, SessionEntry};
+use crate::lock::{Holder, InterfaceLock, LockError};
+use crate::pins::estate::Dead;
+use crate::pins::{self, FolderName, Note};
+use crate::voice::Failure;
+use nix::net::if_::if_nametoindex;
+use std::path::{Path, PathBuf};
+use tapedeck_ebpf::{PinError, Pins, Tally};
+use tapedeck_packet::Timestamp;
+
+/// `tapedeck detach`: the ledgers for stdout, and the exit code.
+///
+/// # Errors
+/// A recorder holds the interface, or something could not be taken off: nothing of that one is lost.
+pub fn command(args: &DetachArgs, say: &mut dyn FnMut(&str)) -> Result<(String, u8), Failure> {
+    let dir = crate::plan::pin_dir(args.pin_dir.as_ref());
+    let folders = pins::folders(&dir)
+        .map_err(|error| Failure::of(&PinError { act: "list", path: dir.clone(), source: error }))?;
+    let mut ledgers = Vec::new();
+    let mut code = 0;
+    let mut left = 0;
+    for (name, folder) in folders {
+        let dead = Dead::open(&folder);
+        if !args.all && !is_asked(&args.interfaces, &name, dead.as_ref()) {
+            continue;
+        }
+        left += 1;
+        let interface = dead.as_ref().map_or_else(|| name.to_string(), |dead| dead.note.interface.clone());
+        let _lock = match lock(&name, &interface) {
+            Ok(lock) => lock,
+            Err(LockError::Held { pid, .. }) if args.all => {
+                say(&format!("{interface}: process {pid} records it; left alone"));
+                continue;
+            }
+            Err(error) => return Err(refused(&error)),
+        };
+        match dead.map(|dead| detach(dead, say)) {
+            Some(Ok(ledger)) => ledgers.push(ledger),
+            None if remove(&folder).is_ok() => say(&format!("{}: held no books; removed", folder.display())),
+            other => {
+                let error = other.and_then(Result::err);
+                say(&Failure::new(format!("{interface}: cannot be taken off")).to_string());
+                if let Some(error) = error {
+                    say(Failure::of(&error).to_string().trim_end());
+                }
+                code = 2;
+            }
+        }
+    }
+    if left == 0 {
+        say("nothing is pinned");
+    }
+    let texts = ledgers.iter().map(Ledger::to_json).collect::<Result<Vec<_>, _>>();
+    Ok((texts.map_err(|error| Failure::of(&error))?.join("\n"), code))
+}
+
+/// Whether a folder belongs to one of the interfaces asked for, under its number or its name.
+fn is_asked(interfaces: &[String], name: &FolderName, dead: Option<&Dead>) -> bool {
+    let is = |interface: &String| {
+        if_nametoindex(interface.as_str()) == Ok(name.ifindex)
+            || dead.is_some_and(|dead| dead.note.interface == *interface)
+    };
+    name.namespace == crate::lock::namespace() && interfaces.iter().any(is)
+}
+
+fn lock(name: &FolderName, interface: &str) -> Result<InterfaceLock, LockError> {
+    let holder = Holder {
+        pid: std::process::id(),
+        run: String::new(),
+        interface: interface.to_owned(),
+        stores: Vec::new(),
+    };
+    InterfaceLock::take_in(name.namespace, name.ifindex, &holder)
+}
+
+fn refused(error: &LockError) -> Failure {
+    let failure = Failure::of(error);
+    match error {
+        LockError::Held { pid, .. } => {
+            failure.hint(format!("a recorder takes its program off itself: `kill {pid}` ends it in order"))
+        }
+        LockError::Io { .. } => failure,
+    }
+}
+
+/// A folder that no recorder could have counted in.
+fn remove(folder: &Path) -> std::io::Result<()> {
+    if let Ok(pins) = Pins::open(folder) {
+        return pins.remove().map_err(std::io::Error::other);
+    }
+    for entry in std::fs::read_dir(folder)?.flatten() {
+        std::fs::remove_file(entry.path())?;
+    }
+    std::fs::remove_dir(folder)
+}
+
+/// Takes one off and closes its books.
+fn detach(mut dead: Dead, say: &mut dyn FnMut(&str)) -> Result<Ledger, PinError> {
+    dead.pins.detach()?;
+    dead.search(&[] as &[PathBuf], say);
+    let tallies = dead.tallies()?;
+    let ledger = close(&dead, &tallies);
+    if let Some(warning) = ledger.imbalance() {
+        say(&warning);
+    }
+    let Note { interface, run, pid, .. } = &dead.note;
+    let counts = ledger.total.counts;
+    let dropped = ledger.total.dropped.queues;
+    say(&format!(
+        "{interface}: taken off; run {run} (process {pid}) had seen {} packets: {} are stored, {} were lost in \
+         the crash, {} passed while nobody recorded, {} were lost otherwise",
+        counts.seen,
+        counts.stored,
+        dropped.crash,
+        dropped.down,
+        dropped.sum() - dropped.crash - dropped.down
+    ));
+    dead.pins.remove()?;
+    Ok(ledger)
+}
+
+/// The ledger of a dead run, with what it carried of others.
+fn close(dead: &Dead, tallies: &[Tally]) -> Ledger {
+    let note = &dead.note;
+    let settled = dead.settled(tallies);
+    let mut queues = Vec::new();
+    for queue in 0..=tapedeck_ebpf::QUEUES_MAX {
+        let settled = settled.get(&queue).copied().unwrap_or_default();
+        let known = note.queues.iter().find(|entry| entry.queue == queue);
+        let carried = known.map(|entry| entry.carried).unwrap_or_default();
+        if settled.seen == 0 && carried.sum() == 0 {
+            continue;
+        }
+        let mut dropped = settled.dropped;
+        dropped.add(&carried);
+        let counts = Counts {
+            seen: settled.seen + carried.sum(),
+            filtered: settled.filtered,
+            stored: settled.stored,
+            ..Counts::default()
+        };
+        let (interface, mode) = (note.interface.clone(), note.mode.clone());
+        queues.push(QueueEntry { interface, queue, mode, counts, dropped, unaccounted: 0 });
+    }
+    let interface = InterfaceEntry { interface: note.interface.clone(), dropped: BeforeQueues::default() };
+    let start = Timestamp::from_nanos_saturating(note.start_ns);
+    let run = note.run_number().unwrap_or(0);
+    Ledger::close(run, start, identity::now(), vec![interface], queues, SessionEntry::default())
+}

@@ -1,0 +1,167 @@
+//! What outlives a recorder that is killed: the XDP program, its counters, and a note, in a folder of the BPF
+//! file system per interface ([`tapedeck_ebpf::Pins`]).
+//!
+//! A recorder is the [`Keeper`] of its folder: it writes the note at the start and each second, and removes
+//! the folder when its books are closed. The folders of the dead are an [`Estate`](estate::Estate): the next
+//! recorder takes the program over and books what nobody else can. It must never leave a program behind
+//! after an end in order, and never keep a recording from starting because nothing can be pinned.
+
+mod books;
+pub(crate) mod estate;
+mod found;
+mod note;
+
+pub(crate) use note::{FolderName, Note, QueueNote};
+
+use crate::books::InterfaceBooks;
+use crate::ladder::Intake;
+use nix::mount::{MsFlags, mount};
+use nix::sys::statfs::statfs;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use tapedeck_ebpf::{PinError, Pins, QUEUES_MAX};
+use tapedeck_packet::Timestamp;
+
+/// Where pins are by default.
+pub(crate) const DEFAULT: &str = "/sys/fs/bpf/tapedeck";
+/// Where a BPF file system belongs.
+const BPFFS: &str = "/sys/fs/bpf";
+/// `BPF_FS_MAGIC` (linux/magic.h).
+const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+
+/// Makes `dir`, which must be in a BPF file system; mounts one at its usual place if none is there.
+///
+/// # Errors
+/// Why nothing can be pinned there, in words.
+pub(crate) fn ready(dir: &Path) -> Result<(), String> {
+    if !is_bpf(dir) {
+        if !dir.starts_with(BPFFS) || !Path::new(BPFFS).is_dir() {
+            return Err(format!(
+                "{} is not in a BPF file system; `mount -t bpf bpf DIR` makes one",
+                dir.display()
+            ));
+        }
+        if !in_first_mounts() {
+            return Err(format!(
+                "{BPFFS} is no BPF file system in this mount namespace, and one mounted here would not \
+                 outlive it; enter a network namespace with `nsenter --net=FILE`, not `ip netns exec`"
+            ));
+        }
+        mount(Some("bpf"), BPFFS, Some("bpf"), MsFlags::empty(), Some("mode=0700"))
+            .map_err(|errno| format!("cannot mount a BPF file system at {BPFFS}: {}", errno.desc()))?;
+    }
+    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
+    made.map_err(|error| format!("cannot make {}: {error}", dir.display()))
+}
+
+/// Whether `dir`, or the first folder above it that is there, is in a BPF file system.
+fn is_bpf(dir: &Path) -> bool {
+    let there = dir.ancestors().find(|folder| folder.exists());
+    let magic = there.and_then(|folder| statfs(folder).ok()).map(|stat| stat.filesystem_type().0);
+    magic.and_then(|magic| u64::try_from(magic).ok()) == Some(BPF_FS_MAGIC)
+}
+
+/// Whether this process has the mounts of the first one.
+fn in_first_mounts() -> bool {
+    let number = |process: &str| fs::metadata(format!("/proc/{process}/ns/mnt")).map(|meta| meta.ino());
+    matches!((number("self"), number("1")), (Ok(ours), Ok(first)) if ours == first)
+}
+
+/// Whose folder it is while a recorder lives.
+#[derive(Debug)]
+pub(crate) struct Keeper {
+    pins: Pins,
+    note: Note,
+    leave: bool,
+}
+
+impl Keeper {
+    /// Takes the folder, whatever is in it, and writes the first note. The note counts from the moment at
+    /// which [`Keeper::begin`] is called.
+    ///
+    /// # Errors
+    /// Nothing can be pinned here.
+    fn new(pins: Pins, note: Note) -> Result<Self, PinError> {
+        pins.set_note(&note.text(pins.folder())?)?;
+        Ok(Self { pins, note, leave: false })
+    }
+
+    /// Pins the program of `intake`, if it is not pinned, and lets its counters count for the run.
+    ///
+    /// # Errors
+    /// [`PinError`].
+    fn begin(&mut self, intake: &mut Intake, taken: bool) -> Result<(), PinError> {
+        let Some(program) = intake.program_mut().filter(|_| !taken) else { return Ok(()) };
+        self.pins.pin(program)?;
+        for queue in 0..=QUEUES_MAX {
+            self.note.queue(queue).before = program.before(queue).tally();
+        }
+        self.note.counting = true;
+        self.write()
+    }
+
+    fn write(&self) -> Result<(), PinError> {
+        self.pins.set_note(&self.note.text(self.pins.folder())?)
+    }
+
+    /// What a successor must know, each second: how much is sealed, and what is lost for causes that the
+    /// program does not count.
+    pub(crate) fn beat(&mut self, books: &InterfaceBooks, intake: &Intake, now: Timestamp) {
+        self.note.seen_ns = now.nanos();
+        for (queue, dropped) in &books.carried {
+            self.note.queue(*queue).carried = *dropped;
+        }
+        if let Some(program) = intake.program() {
+            for queue in 0..=QUEUES_MAX {
+                let note = self.note.queue(queue);
+                note.before = program.before(queue).tally();
+                if let Ok(counts) = program.totals(queue) {
+                    note.unbound = counts.slot_empty;
+                }
+            }
+        }
+        for queue in &books.queues {
+            let chain = queue.chain.snapshot();
+            let sealed = queue.chain.sealed_prefix();
+            let note = self.note.queue(queue.queue);
+            (note.below, note.sealed) = (sealed.below, sealed.packets);
+            (note.shed, note.write_error) = (chain.shed.packets, chain.write_error.packets);
+            note.received = queue.shared.received.load(Ordering::Relaxed);
+        }
+        if let Err(error) = self.write() {
+            tracing::debug!(error = &error as &dyn std::error::Error, "the note is not renewed");
+        }
+    }
+
+    /// The pins stay when this is dropped, as after a kill.
+    pub(crate) fn leave(&mut self) {
+        self.leave = true;
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if self.leave || std::thread::panicking() {
+            return;
+        }
+        if let Err(error) = self.pins.remove() {
+            let hint = "`tapedeck detach --all` removes what is left";
+            tracing::warn!(error = &error as &dyn std::error::Error, hint, "pins stay behind");
+        }
+    }
+}
+
+/// All folders of pins, with the names of their interfaces; none where there is no such folder.
+pub(crate) fn folders(dir: &Path) -> io::Result<Vec<(FolderName, PathBuf)>> {
+    let entries = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let named = |entry: fs::DirEntry| Some((FolderName::parse(entry.file_name().to_str()?)?, entry.path()));
+    let mut found: Vec<_> = entries.flatten().filter_map(named).collect();
+    found.sort();
+    Ok(found)
+}

@@ -1,0 +1,229 @@
+//! The note a recorder keeps beside its pinned counters: who it is, where it writes, from which counts its
+//! run began, and what only it knows of its losses.
+//!
+//! JSON, read also by other versions of tapedeck: what they do not know they ignore. It must never be older
+//! than a second while its recorder lives.
+
+use crate::books::InterfaceBooks;
+use crate::ledger::Dropped;
+use crate::preflight::Target;
+use crate::sys::sockopt;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+use tapedeck_ebpf::{BUILD, Field, PinError, Program, Tally};
+
+/// Version of the note: raised when an older reader would misunderstand it.
+pub(crate) const VERSION: u32 = 1;
+
+/// The name of an interface's folder: `<netns inode>-<ifindex>-<MAC>`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FolderName {
+    /// Number of its network namespace.
+    pub(crate) namespace: u64,
+    /// Its number there.
+    pub(crate) ifindex: u32,
+    /// Its hardware address, hexadecimal digits without separators.
+    pub(crate) address: String,
+}
+
+impl FolderName {
+    /// Of an interface of the caller's namespace.
+    pub(crate) fn of(target: &Target) -> Self {
+        let address = target.state.address.iter().map(|byte| format!("{byte:02x}")).collect();
+        Self { namespace: crate::lock::namespace(), ifindex: target.ifindex, address }
+    }
+
+    /// Reads a name.
+    pub(crate) fn parse(name: &str) -> Option<Self> {
+        let mut parts = name.splitn(3, '-');
+        let (namespace, ifindex) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let address = parts.next()?;
+        let is_hex = address.chars().all(|c| c.is_ascii_hexdigit());
+        is_hex.then(|| Self { namespace, ifindex, address: address.to_owned() })
+    }
+}
+
+impl fmt::Display for FolderName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}-{}-{}", self.namespace, self.ifindex, self.address)
+    }
+}
+
+/// What a recorder says of itself.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Note {
+    /// [`VERSION`].
+    pub(crate) version: u32,
+    /// The programs it pinned.
+    pub(crate) build: String,
+    /// What was chosen when they were loaded.
+    pub(crate) choice: String,
+    /// Names and offsets of the totals in the rows of the map `queues`.
+    pub(crate) fields: Vec<(String, usize)>,
+    /// The counters count for this run, from the counts of its queues on; false while it starts, and in packet
+    /// mode.
+    pub(crate) counting: bool,
+    /// Cookie of the network namespace: numbers of namespaces are used again, cookies are not.
+    pub(crate) namespace: u64,
+    /// Interface name.
+    pub(crate) interface: String,
+    /// Mode of the ladder.
+    pub(crate) mode: String,
+    /// The run, 8 hexadecimal digits.
+    pub(crate) run: String,
+    /// Process.
+    pub(crate) pid: u32,
+    /// When it began, nanoseconds since the epoch.
+    pub(crate) start_ns: u64,
+    /// When it wrote this.
+    pub(crate) seen_ns: u64,
+    /// Its stores.
+    pub(crate) stores: Vec<PathBuf>,
+    /// Its queues, and others that something is known of.
+    pub(crate) queues: Vec<QueueNote>,
+}
+
+/// What a recorder says of a queue.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct QueueNote {
+    /// Queue.
+    pub(crate) queue: u32,
+    /// The counts at which the run began.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub(crate) before: Tally,
+    /// Losses of recorders before it, which no ledger has told yet.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub(crate) carried: Dropped,
+    /// Segments with a lower number are sealed,
+    pub(crate) below: u32,
+    /// and got so many packets.
+    pub(crate) sealed: u64,
+    /// Packets the worker took from the ring.
+    pub(crate) received: u64,
+    /// Lost for want of a buffer.
+    pub(crate) shed: u64,
+    /// Lost in writing.
+    pub(crate) write_error: u64,
+    /// Found the slot empty while the recorder lived.
+    pub(crate) unbound: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+fn is_none(dropped: &Dropped) -> bool {
+    dropped.sum() == 0
+}
+
+fn is_nothing(tally: &Tally) -> bool {
+    tally.values().all(|number| *number == 0)
+}
+
+impl QueueNote {
+    fn is_empty(&self) -> bool {
+        let Self { queue, before, carried, .. } = self;
+        is_nothing(before)
+            && is_none(carried)
+            && *self == Self { queue: *queue, before: before.clone(), ..Self::default() }
+    }
+}
+
+impl Note {
+    /// For a run that begins; nothing counts yet.
+    pub(crate) fn new(
+        books: &InterfaceBooks,
+        choice: String,
+        run: u32,
+        start_ns: u64,
+        stores: &[PathBuf],
+    ) -> Self {
+        Self {
+            version: VERSION,
+            build: BUILD.to_owned(),
+            choice,
+            fields: Program::fields().into_iter().map(|field| (field.name, field.at)).collect(),
+            counting: false,
+            namespace: sockopt::namespace_cookie().unwrap_or(0),
+            interface: books.interface.clone(),
+            mode: books.mode.name().to_owned(),
+            run: format!("{run:08x}"),
+            pid: std::process::id(),
+            start_ns,
+            seen_ns: start_ns,
+            stores: stores.to_vec(),
+            queues: Vec::new(),
+        }
+    }
+
+    /// The entry of a queue, made if need be.
+    pub(crate) fn queue(&mut self, queue: u32) -> &mut QueueNote {
+        let at = self.queues.binary_search_by_key(&queue, |entry| entry.queue).unwrap_or_else(|at| {
+            self.queues.insert(at, QueueNote { queue, ..QueueNote::default() });
+            at
+        });
+        #[expect(clippy::indexing_slicing, reason = "the index was just found, or made")]
+        &mut self.queues[at]
+    }
+
+    /// Names and offsets of the totals.
+    pub(crate) fn fields(&self) -> Vec<Field> {
+        self.fields.iter().map(|(name, at)| Field { name: name.clone(), at: *at }).collect()
+    }
+
+    /// The number of the run.
+    pub(crate) fn run_number(&self) -> Option<u32> {
+        u32::from_str_radix(&self.run, 16).ok()
+    }
+
+    /// Reads a note; `None` if it is none of ours.
+    pub(crate) fn read(text: &str) -> Option<Self> {
+        let note: Self = serde_json::from_str(text).ok()?;
+        (note.version == VERSION && note.queues.is_sorted_by_key(|entry| entry.queue)).then_some(note)
+    }
+
+    /// Its text.
+    pub(crate) fn text(&self, folder: &Path) -> Result<String, PinError> {
+        let mut short = self.clone();
+        short.queues.retain(|entry| !entry.is_empty());
+        let error = |source| PinError { act: "write the note in", path: folder.to_owned(), source };
+        serde_json::to_string(&short).map_err(|source| error(io::Error::other(source)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_folders_tell_namespace_interface_and_address() {
+        let name = FolderName { namespace: 4_026_531_840, ifindex: 7, address: "020000000001".into() };
+        assert_eq!(name.to_string(), "4026531840-7-020000000001");
+        assert_eq!(FolderName::parse(&name.to_string()), Some(name));
+        for other in ["", "1-2", "x-2-00", "1-2-../..", "1-2-0g"] {
+            assert_eq!(FolderName::parse(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_note_with_every_queue_and_long_paths_fits_its_map() {
+        let mut note =
+            Note { version: VERSION, stores: vec![PathBuf::from("/x".repeat(2000)); 4], ..Note::default() };
+        let full = |name: &&str| ((*name).to_owned(), u64::MAX);
+        let names =
+            ["packets", "bytes", "slot_empty", "failed", "ring_full", "fill_empty", "oversize", "unbound"];
+        let most = u64::MAX / 8;
+        let carried = Dropped { crash: most, down: most, ring_full: most, ..Dropped::default() };
+        for queue in (0..=64).rev() {
+            let entry = note.queue(queue);
+            (entry.sealed, entry.received, entry.carried) = (u64::MAX, u64::MAX, carried);
+            entry.before = names.iter().map(full).collect();
+        }
+        let text = note.text(Path::new("x")).unwrap();
+        assert!(text.len() < 64 * 1024 - 4, "{}", text.len());
+        assert_eq!(Note::read(&text), Some(note.clone()));
+        note.queue(3).before.clear();
+        (note.queue(3).carried, note.queue(3).sealed, note.queue(3).received) = (Dropped::default(), 0, 0);
+        let read = Note::read(&note.text(Path::new("x")).unwrap()).unwrap();
+        assert_eq!(read.queues.len(), 64, "an entry that says nothing is left out");
+    }
+}
