@@ -21,7 +21,6 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
 use tapedeck_ebpf::{PinError, Pins, QUEUES_MAX};
 use tapedeck_packet::Timestamp;
 
@@ -129,7 +128,6 @@ impl Keeper {
             let note = self.note.queue(queue.queue);
             (note.below, note.sealed) = (sealed.below, sealed.packets);
             (note.shed, note.write_error) = (chain.shed.packets, chain.write_error.packets);
-            note.received = queue.shared.received.load(Ordering::Relaxed);
         }
         if let Err(error) = self.write() {
             tracing::debug!(error = &error as &dyn std::error::Error, "the note is not renewed");

@@ -261,8 +261,9 @@ fn the_json_has_its_keys() {
     let finding = &value["findings"][0];
     assert_eq!(keys(finding), ["id", "mend", "severity", "what", "why"]);
     assert_eq!((&finding["id"], &finding["severity"]), (&"ring-size".into(), &"warning".into()));
-    let facts = ["card", "clock", "cores", "interface", "kernel", "ladder", "link", "memory", "offloads"];
-    assert_eq!(keys(&value["facts"])[..9], facts);
+    let facts =
+        ["card", "clock", "cores", "interface", "kernel", "ladder", "left", "link", "memory", "offloads"];
+    assert_eq!(keys(&value["facts"])[..10], facts);
     assert_eq!(value["facts"]["card"]["ring_max"], 8160);
 }
 

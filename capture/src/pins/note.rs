@@ -100,8 +100,6 @@ pub(crate) struct QueueNote {
     pub(crate) below: u32,
     /// and got so many packets.
     pub(crate) sealed: u64,
-    /// Packets the worker took from the ring.
-    pub(crate) received: u64,
     /// Lost for want of a buffer.
     pub(crate) shed: u64,
     /// Lost in writing.
@@ -110,7 +108,6 @@ pub(crate) struct QueueNote {
     pub(crate) unbound: u64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
 fn is_none(dropped: &Dropped) -> bool {
     dropped.sum() == 0
 }
@@ -215,14 +212,14 @@ mod tests {
         let carried = Dropped { crash: most, down: most, ring_full: most, ..Dropped::default() };
         for queue in (0..=64).rev() {
             let entry = note.queue(queue);
-            (entry.sealed, entry.received, entry.carried) = (u64::MAX, u64::MAX, carried);
+            (entry.sealed, entry.carried) = (u64::MAX, carried);
             entry.before = names.iter().map(full).collect();
         }
         let text = note.text(Path::new("x")).unwrap();
         assert!(text.len() < 64 * 1024 - 4, "{}", text.len());
         assert_eq!(Note::read(&text), Some(note.clone()));
         note.queue(3).before.clear();
-        (note.queue(3).carried, note.queue(3).sealed, note.queue(3).received) = (Dropped::default(), 0, 0);
+        (note.queue(3).carried, note.queue(3).sealed) = (Dropped::default(), 0);
         let read = Note::read(&note.text(Path::new("x")).unwrap()).unwrap();
         assert_eq!(read.queues.len(), 64, "an entry that says nothing is left out");
     }

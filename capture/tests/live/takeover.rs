@@ -64,6 +64,20 @@ fn wait_until_stored(store: &Path, count: u64) {
     panic!("{count} packets are not stored");
 }
 
+/// The signal reaches the threads of a process one after the other.
+fn wait_until_stopped(pid: i32) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let stopped = |task: std::fs::DirEntry| {
+        // Process, name in brackets, state.
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T'))
+    };
+    while !std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten().all(stopped) {
+        assert!(Instant::now() < deadline, "process {pid} does not stop");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 fn xdp_on(net: &Net) -> bool {
     run("ip", &["-d", "link", "show", &net.rx]).contains("prog/xdp")
 }
@@ -130,6 +144,7 @@ fn what_a_killed_recorder_had_in_its_ring_is_crash_to_the_packet() {
     send(&net, 1, 0..100);
     wait_until_stored(dir.path(), 100);
     recorder.signal(Signal::SIGSTOP);
+    wait_until_stopped(recorder.pid());
     send(&net, 1, 100..600);
     recorder.signal(Signal::SIGKILL);
     drop(recorder);
