@@ -14,8 +14,8 @@
 
 mod ending;
 mod error;
-mod refilter;
 mod pressure;
+mod refilter;
 mod report;
 mod signals;
 mod start;
@@ -325,18 +325,7 @@ impl Session<'_> {
         }
         self.pressure.look(&self.active);
         report::sample_clock(&self.run, &self.active, &mut self.rows, &mut self.quarantined);
-        let sessions = self.desk.entry(&sessions(&self.active));
-        let reported = report::report(
-            &self.run,
-            &self.active,
-            sessions,
-            &self.plan.stores,
-            &mut self.files,
-            &mut self.rows,
-            &mut self.unheard,
-            self.quarantined,
-        );
-        if let Err(error) = reported {
+        if let Err(error) = self.report() {
             self.trouble.get_or_insert(error);
             self.stop();
         }

@@ -8,7 +8,7 @@
 //!
 //! It must never exit while packets may still be in its ring: it ends when the supervisor says so.
 
-use crate::clock::Clock;
+use crate::clock::{Clock, Conversion};
 use crate::filtering::{Handover, Judge};
 use crate::sessions::Tracker;
 use crate::shed::{ShedPayload, Shedder};
@@ -265,24 +265,16 @@ impl<S: Source> Worker<S> {
                 got += 1;
                 if !judge.takes(&packet, chain) {
                     leave_out(shared, &packet);
-                    let ns = match packet.stamp {
-                        Stamp::Utc(ns) => ns,
-                        Stamp::Monotonic(ns) => conversion.utc(ns).nanos(),
-                        Stamp::Missing => last.nanos(),
-                    };
-                    chain.leave_out(ns / NANOS_PER_SEC, packet.orig_len);
+                    let ts = time_of(&packet, &conversion).unwrap_or(*last);
+                    chain.leave_out(ts.nanos() / NANOS_PER_SEC, packet.orig_len);
                     continue;
                 }
                 packet.bytes = packet.bytes.get(..snaplen).unwrap_or(packet.bytes);
                 let before = *last;
-                let ts = match packet.stamp {
-                    Stamp::Monotonic(ns) => conversion.utc(ns),
-                    Stamp::Utc(ns) => Timestamp::from_nanos_saturating(ns),
-                    Stamp::Missing => {
-                        add(&shared.unstamped, 1);
-                        before
-                    }
-                };
+                let ts = time_of(&packet, &conversion).unwrap_or_else(|| {
+                    add(&shared.unstamped, 1);
+                    before
+                });
                 if ts < before {
                     add(&shared.regressions, 1);
                 }
@@ -402,6 +394,16 @@ fn settled(last: Timestamp, now: Timestamp, drained: bool) -> Timestamp {
     let by_clock = if drained { now.saturating_sub(SETTLE_NS) } else { Timestamp::ZERO };
     // After a step of the clock the last packet may lie ahead.
     by_packets.max(by_clock).min(now)
+}
+
+/// When a packet came; `None` if it does not say.
+#[inline]
+fn time_of(packet: &RawPacket<'_>, conversion: &Conversion) -> Option<Timestamp> {
+    match packet.stamp {
+        Stamp::Monotonic(ns) => Some(conversion.utc(ns)),
+        Stamp::Utc(ns) => Some(Timestamp::from_nanos_saturating(ns)),
+        Stamp::Missing => None,
+    }
 }
 
 /// Sequence numbers missing before this packet.

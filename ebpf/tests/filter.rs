@@ -1,6 +1,8 @@
 //! The filter in the program and the one in Rust decide alike, about packets made at random and about real
 //! ones. Needs root; nothing is attached.
 
+#![expect(clippy::unwrap_used, reason = "a panic in a test is its report")]
+
 use libbpf_rs::libbpf_sys;
 use proptest::prelude::*;
 use proptest::sample::{select, subsequence};

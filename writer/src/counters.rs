@@ -4,8 +4,8 @@
 //! counted by the stages (what entered minus what left), never as the remainder of the others.
 
 use crate::level::Effort;
-use crate::seconds::SecondBooks;
 use crate::prefix::{Prefix, SealedPrefix};
+use crate::seconds::SecondBooks;
 use crate::sink::SinkKind;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU64, Ordering};

@@ -43,6 +43,7 @@ pub(crate) const TICK: Duration = Duration::from_millis(80);
 const DRAIN_POLL: Duration = Duration::from_millis(5);
 
 /// What the worker sends.
+#[expect(clippy::large_enum_variant, reason = "sent by value, so that the worker allocates nothing")]
 pub(crate) enum Job {
     /// A segment begins.
     Open(Box<OpenJob>),

@@ -60,7 +60,7 @@ pub(crate) struct Watch {
 /// A segment that is not sealed yet although it has ended.
 enum Unsealed {
     Complete(Box<Complete>),
-    Broken(Broken),
+    Broken(Box<Broken>),
 }
 
 impl Unsealed {
@@ -197,7 +197,7 @@ impl Syncer {
             }
             SyncJob::Recover(seq, broken) => {
                 self.forget(seq);
-                self.end(Unsealed::Broken(broken));
+                self.end(Unsealed::Broken(Box::new(broken)));
             }
             SyncJob::Discard(seq, empty) => {
                 self.forget(seq);

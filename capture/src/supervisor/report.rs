@@ -2,15 +2,14 @@
 //!
 //! It must never stop a recording for a status that cannot be written.
 
-use super::{Active, Crew, RecordError, Run};
+use super::{Active, Crew, RecordError, Run, Session};
 use crate::books;
 use crate::clock::{self, Change};
 use crate::identity;
 use crate::ledger::{Ledger, SessionEntry};
 use crate::ledger_rows::{ClockRows, LedgerRows, Look};
-use crate::status::{Status, StatusFiles, WorkerStatus};
+use crate::status::{Status, WorkerStatus};
 use std::collections::BTreeSet;
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -80,43 +79,39 @@ pub(super) fn sample_clock(run: &Run, active: &[Active], books: &mut Books, quar
     }
 }
 
-/// Tells workers what they cannot count themselves, and writes the status.
-pub(super) fn report(
-    run: &Run,
-    active: &[Active],
-    sessions: SessionEntry,
-    stores: &[PathBuf],
-    files: &mut StatusFiles,
-    books: &mut Books,
-    unheard: &mut BTreeSet<String>,
-    quarantined: bool,
-) -> Result<(), RecordError> {
-    let ledger = ledger(run, active, sessions)?;
-    books.look(run, active, &ledger)?;
-    complain_of_unheard(active, &ledger, unheard);
-    let mut workers = Vec::new();
-    for one in active {
-        for (books, crew) in one.books.queues.iter().zip(&one.workers) {
-            books::tell_worker(books, &one.intake)?;
-            workers.push(worker_status(&one.books.interface, books, crew));
+impl Session<'_> {
+    /// Tells workers what they cannot count themselves, books the seconds, and writes the status.
+    ///
+    /// # Errors
+    /// The counters of a program cannot be read.
+    pub(super) fn report(&mut self) -> Result<(), RecordError> {
+        let sessions = self.desk.entry(&super::sessions(&self.active));
+        let ledger = ledger(&self.run, &self.active, sessions)?;
+        self.rows.look(&self.run, &self.active, &ledger)?;
+        complain_of_unheard(&self.active, &ledger, &mut self.unheard);
+        let mut workers = Vec::new();
+        for one in &self.active {
+            for (books, crew) in one.books.queues.iter().zip(&one.workers) {
+                books::tell_worker(books, &one.intake)?;
+                workers.push(worker_status(&one.books.interface, books, crew));
+            }
         }
+        let status = Status {
+            version: 1,
+            pid: std::process::id(),
+            updated_ns: identity::now().nanos(),
+            stores: self.plan.stores.clone(),
+            clock: self.quarantined.then(|| "quarantined".to_owned()),
+            filter: self.run.filter.text().map(str::to_owned),
+            ledger,
+            workers,
+        };
+        if let Err(error) = self.files.write(&status) {
+            // A full disk is no reason to stop looking.
+            tracing::debug!(%error, "cannot write the status anywhere");
+        }
+        Ok(())
     }
-    let updated_ns = identity::now().nanos();
-    let status = Status {
-        version: 1,
-        pid: std::process::id(),
-        updated_ns,
-        stores: stores.to_vec(),
-        clock: quarantined.then(|| "quarantined".to_owned()),
-        filter: run.filter.text().map(str::to_owned),
-        ledger,
-        workers,
-    };
-    if let Err(error) = files.write(&status) {
-        // A full disk is no reason to stop looking.
-        tracing::debug!(%error, "cannot write the status anywhere");
-    }
-    Ok(())
 }
 
 /// Says once of each interface that packets arrive on queues that nobody listens on.
