@@ -4,7 +4,8 @@
 //! each second by one thread ([`Clock::sample`]) and read by every worker once per batch
 //! ([`Clock::conversion`]). Between two samples the offset moves in a straight line, so the times of a
 //! queue never go back when the system clock is slewed. A step of more than a second takes effect at
-//! once and is reported; one of more than a day is not believed.
+//! once and is reported; one of more than a day is not believed, neither here nor in stamps that the kernel took
+//! from the system clock itself ([`Conversion::believed`]).
 //!
 //! It must never be asked for the time of a packet.
 
@@ -62,6 +63,26 @@ impl Conversion {
         u64::try_from(self.to_ns).unwrap_or(0)
     }
 
+    /// A time of the system clock as these conversions have it: the same, unless it lies more than a day from `about`,
+    /// a time of now. Then `read` gives the clocks as they stand, and the time is moved by what is not believed of the
+    /// system's; `None` where that leaves it a day away still, as after a jump between stamp and reading.
+    pub fn believed(
+        &self,
+        system_ns: u64,
+        about: Timestamp,
+        read: impl FnOnce() -> Option<Reading>,
+    ) -> Option<Timestamp> {
+        let near = |ns: u64| ns.abs_diff(about.nanos()) <= QUARANTINE_NS;
+        if near(system_ns) {
+            return Some(Timestamp::from_nanos_saturating(system_ns));
+        }
+        let reading = read()?;
+        let now = i64::try_from(reading.monotonic_ns).unwrap_or(i64::MAX);
+        let ahead = reading.offset_ns.wrapping_sub(self.offset_at(now));
+        let moved = i64::try_from(system_ns).ok()?.checked_sub(ahead)?;
+        u64::try_from(moved).ok().filter(|ns| near(*ns)).map(Timestamp::from_nanos_saturating)
+    }
+
     /// UTC of a moment of CLOCK_MONOTONIC, cut to what a [`Timestamp`] holds.
     #[must_use]
     pub fn utc(&self, monotonic_ns: u64) -> Timestamp {
@@ -90,6 +111,13 @@ pub enum Change {
         /// Offset not believed.
         to_ns: i64,
     },
+    /// The system clock came back after such a jump.
+    Believed {
+        /// Offset that was not believed.
+        from_ns: i64,
+        /// Offset from now on.
+        to_ns: i64,
+    },
 }
 
 /// The offset shared by all workers. One thread samples, any number read.
@@ -101,6 +129,9 @@ pub struct Clock {
     from_ns: AtomicI64,
     to_ns: AtomicI64,
     steps: AtomicU64,
+    /// By how much the system clock is ahead of what is believed; 0 = it is believed.
+    ahead_ns: AtomicI64,
+    turns: AtomicU64,
 }
 
 impl Clock {
@@ -113,6 +144,8 @@ impl Clock {
             from_ns: AtomicI64::new(first.offset_ns),
             to_ns: AtomicI64::new(first.offset_ns),
             steps: AtomicU64::new(0),
+            ahead_ns: AtomicI64::new(0),
+            turns: AtomicU64::new(0),
         }
     }
 
@@ -141,16 +174,48 @@ impl Clock {
         let now = i64::try_from(reading.monotonic_ns).unwrap_or(i64::MAX);
         let in_use = self.conversion().offset_at(now);
         let change = reading.offset_ns.abs_diff(in_use);
+        let ahead = self.ahead_ns.load(Ordering::Relaxed);
         if change > QUARANTINE_NS {
+            self.believe(reading.offset_ns.wrapping_sub(in_use));
             return Change::Quarantined { from_ns: in_use, to_ns: reading.offset_ns };
         }
         if change > STEP_NS {
             self.steps.fetch_add(1, Ordering::Relaxed);
             self.set(Conversion { since_ns: now, from_ns: reading.offset_ns, to_ns: reading.offset_ns });
+            self.believe(0);
+            // Release: partner is the Acquire load in `turns`.
+            self.turns.fetch_add(1, Ordering::Release);
             return Change::Stepped { from_ns: in_use, to_ns: reading.offset_ns };
         }
         self.set(Conversion { since_ns: now, from_ns: in_use, to_ns: reading.offset_ns });
-        Change::Slewed
+        if ahead == 0 {
+            return Change::Slewed;
+        }
+        self.believe(0);
+        Change::Believed { from_ns: in_use.wrapping_add(ahead), to_ns: reading.offset_ns }
+    }
+
+    /// Notes by how much the system clock is ahead of what is believed.
+    fn believe(&self, ahead_ns: i64) {
+        let before = self.ahead_ns.swap(ahead_ns, Ordering::Relaxed);
+        if (before == 0) != (ahead_ns == 0) {
+            // Release: partner is the Acquire load in `turns`.
+            self.turns.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// The system clock is not believed.
+    #[must_use]
+    pub fn quarantined(&self) -> bool {
+        self.ahead_ns.load(Ordering::Relaxed) != 0
+    }
+
+    /// Number of events so far that end a segment: steps, and the system clock believed no more or again. What was
+    /// noted before is seen by whoever reads the number.
+    #[must_use]
+    pub fn turns(&self) -> u64 {
+        // Acquire: partner is the Release in `sample` and `believe`.
+        self.turns.load(Ordering::Acquire)
     }
 
     /// Steps of the system clock so far.
@@ -229,6 +294,40 @@ mod tests {
         let clock = Clock::new(at(0, OFFSET));
         assert!(matches!(clock.sample(at(1_000, 0)), Change::Quarantined { from_ns: OFFSET, to_ns: 0 }));
         assert_eq!(clock.conversion().utc(2_000).nanos(), OFFSET as u64 + 2_000);
+        assert!(clock.quarantined() && clock.turns() == 1);
+        // Told as often as it is looked at, but once to segments.
+        assert!(matches!(clock.sample(at(2_000, 0)), Change::Quarantined { .. }) && clock.turns() == 1);
+        assert_eq!(clock.sample(at(3_000, OFFSET + 5)), Change::Believed { from_ns: 0, to_ns: OFFSET + 5 });
+        assert!(!clock.quarantined() && clock.turns() == 2 && clock.steps() == 0);
+        assert_eq!(clock.sample(at(4_000, OFFSET + 5)), Change::Slewed);
+    }
+
+    #[test]
+    fn a_step_ends_a_quarantine() {
+        let clock = Clock::new(at(0, OFFSET));
+        let hour = 3600 * NANOS_PER_SEC as i64;
+        assert!(matches!(clock.sample(at(1_000, 0)), Change::Quarantined { .. }));
+        let step = Change::Stepped { from_ns: OFFSET, to_ns: OFFSET + hour };
+        assert_eq!(clock.sample(at(2_000, OFFSET + hour)), step);
+        assert!(!clock.quarantined() && clock.steps() == 1 && clock.turns() > 1);
+    }
+
+    #[test]
+    fn stamps_of_a_clock_that_jumped_are_moved_back() {
+        const YEARS: i64 = 30 * 365 * 24 * 3600 * 1_000_000_000;
+        let conversion = Clock::new(at(0, OFFSET)).conversion();
+        let about = conversion.utc(5_000);
+        let never = || -> Option<Reading> { panic!("the clocks are read for a stamp that is near") };
+        let (near, far) = (about.nanos() + 700, about.nanos().wrapping_add_signed(YEARS));
+        assert_eq!(conversion.believed(near, about, never).unwrap().nanos(), near);
+        let believed = |stamp, ahead| conversion.believed(stamp, about, || Some(at(6_000, OFFSET + ahead)));
+        assert_eq!(believed(far + 700, YEARS).unwrap().nanos(), near);
+        let past = about.nanos().wrapping_add_signed(-YEARS);
+        assert_eq!(believed(past + 700, -YEARS).unwrap().nanos(), near);
+        // It jumped back, or elsewhere, before it was read.
+        assert_eq!((believed(far, 0), believed(far, -YEARS), believed(0, 0)), (None, None, None));
+        assert_eq!(conversion.believed(u64::MAX, about, || Some(at(6_000, 0))), None);
+        assert_eq!(conversion.believed(far, about, || None), None);
     }
 
     #[test]

@@ -170,7 +170,6 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
         signals,
         began: Instant::now(),
         next_second: Instant::now() + SECOND,
-        quarantined: false,
         unheard: BTreeSet::new(),
         pressure: Pressure::default(),
         stopping: false,
@@ -211,8 +210,6 @@ struct Session<'p> {
     signals: Signals,
     began: Instant,
     next_second: Instant,
-    /// The operator knows that the clock is not believed.
-    quarantined: bool,
     /// Interfaces of which the operator knows that packets come where nobody listens.
     unheard: BTreeSet<String>,
     /// Queues of which the operator knows that payload is being shed.
@@ -324,7 +321,7 @@ impl Session<'_> {
             }
         }
         self.pressure.look(&self.active);
-        report::sample_clock(&self.run, &self.active, &mut self.rows, &mut self.quarantined);
+        report::sample_clock(&self.run, &self.active, &mut self.rows);
         if let Err(error) = self.report() {
             self.trouble.get_or_insert(error);
             self.stop();

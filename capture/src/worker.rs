@@ -8,7 +8,7 @@
 //!
 //! It must never exit while packets may still be in its ring: it ends when the supervisor says so.
 
-use crate::clock::{Clock, Conversion};
+use crate::clock::{self, Clock, Conversion, Reading};
 use crate::filtering::{Handover, Judge};
 use crate::sessions::Tracker;
 use crate::shed::{ShedPayload, Shedder};
@@ -38,6 +38,8 @@ const TICK: Duration = Duration::from_millis(25);
 const SETTLE_NS: u64 = 100_000_000;
 /// Packets of one queue overtake each other by less than this.
 const OVERTAKE_NS: u64 = 1_000_000;
+/// Behind the description in segments of a clock that is not believed.
+const QUARANTINED: &str = "; clock: quarantined";
 /// Sleep while the rings are drained at the end.
 const DRAIN_NAP: Duration = Duration::from_millis(2);
 
@@ -134,6 +136,8 @@ pub struct Post {
     pub interface: String,
     /// Queue, for messages.
     pub queue: u32,
+    /// `if_description` of its segments while the clock is believed.
+    pub description: String,
     /// CPU it is pinned to; `None` = where the scheduler likes.
     pub cpu: Option<usize>,
     /// Bytes kept of a packet.
@@ -183,7 +187,8 @@ pub fn spawn<S: Source + 'static>(
             walk: Walk::new(),
             last: Timestamp::ZERO,
             next_sequence: None,
-            ticked_ns: 0,
+            ticked_ns: monotonic_ns(),
+            clock_turns: 0,
             reported: Timestamp::ZERO,
             spins: 0,
         }
@@ -214,6 +219,8 @@ struct Worker<S> {
     next_sequence: Option<u64>,
     /// CLOCK_MONOTONIC of the last tick.
     ticked_ns: u64,
+    /// [`Clock::turns`] that the segments know of.
+    clock_turns: u64,
     /// When the source's counters were read last.
     reported: Timestamp,
     spins: u32,
@@ -248,10 +255,23 @@ impl<S: Source> Worker<S> {
         ended
     }
 
+    /// A clock that was stepped, or is not believed any more, or again, ends the open segments; those that follow
+    /// say whether it is believed.
+    fn heed_clock(&mut self) {
+        let turns = self.post.clock.turns();
+        if turns != self.clock_turns {
+            self.clock_turns = turns;
+            let doubt = if self.post.clock.quarantined() { QUARANTINED } else { "" };
+            self.chain.set_description(Some(format!("{}{doubt}", self.post.description)));
+        }
+    }
+
     /// Takes what is in the ring, up to [`BATCH`] entries. Returns the number of packets.
     fn batch(&mut self) -> u64 {
+        self.heed_clock();
         let Self { post, source, chain, tracker, shedder, walk, shared, last, next_sequence, .. } = self;
-        let (shared, snaplen, conversion) = (&**shared, post.snaplen, post.clock.conversion());
+        let (shared, snaplen) = (&**shared, post.snaplen);
+        let mut times = Times::new(post.clock.conversion(), self.ticked_ns);
         let judge = &mut post.judge;
         let (free, buffers) = chain.room();
         shared.shedding.store(shedder.press(free, buffers), Ordering::Relaxed);
@@ -265,13 +285,13 @@ impl<S: Source> Worker<S> {
                 got += 1;
                 if !judge.takes(&packet, chain) {
                     leave_out(shared, &packet);
-                    let ts = time_of(&packet, &conversion).unwrap_or(*last);
+                    let ts = times.of(&packet).unwrap_or(*last);
                     chain.leave_out(ts.nanos() / NANOS_PER_SEC, packet.orig_len);
                     continue;
                 }
                 packet.bytes = packet.bytes.get(..snaplen).unwrap_or(packet.bytes);
                 let before = *last;
-                let ts = time_of(&packet, &conversion).unwrap_or_else(|| {
+                let ts = times.of(&packet).unwrap_or_else(|| {
                     add(&shared.unstamped, 1);
                     before
                 });
@@ -396,13 +416,31 @@ fn settled(last: Timestamp, now: Timestamp, drained: bool) -> Timestamp {
     by_packets.max(by_clock).min(now)
 }
 
-/// When a packet came; `None` if it does not say.
-#[inline]
-fn time_of(packet: &RawPacket<'_>, conversion: &Conversion) -> Option<Timestamp> {
-    match packet.stamp {
-        Stamp::Monotonic(ns) => Some(conversion.utc(ns)),
-        Stamp::Utc(ns) => Some(Timestamp::from_nanos_saturating(ns)),
-        Stamp::Missing => None,
+/// Times of the packets of a batch.
+struct Times {
+    conversion: Conversion,
+    /// Some time of now.
+    about: Timestamp,
+    /// The clocks, read if a stamp is not believed.
+    reading: Option<Reading>,
+}
+
+impl Times {
+    fn new(conversion: Conversion, monotonic_ns: u64) -> Self {
+        Self { conversion, about: conversion.utc(monotonic_ns), reading: None }
+    }
+
+    /// When a packet came; `None` if it does not say, or says what cannot be.
+    #[inline]
+    fn of(&mut self, packet: &RawPacket<'_>) -> Option<Timestamp> {
+        match packet.stamp {
+            Stamp::Monotonic(ns) => Some(self.conversion.utc(ns)),
+            Stamp::Utc(ns) => self.conversion.believed(ns, self.about, || {
+                self.reading = self.reading.or_else(|| clock::read().ok());
+                self.reading
+            }),
+            Stamp::Missing => None,
+        }
     }
 }
 

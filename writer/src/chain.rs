@@ -318,12 +318,21 @@ impl Chain {
     /// Another filter decides which packets come from here on: the open segments end, and those that follow
     /// say so in their header (`if_filter`).
     pub fn set_filter(&mut self, filter: Option<String>) {
-        if self.interface.filter == filter {
-            return;
+        if self.interface.filter != filter {
+            self.begin_anew(InterfaceInfo { filter, ..InterfaceInfo::clone(&self.interface) });
         }
+    }
+
+    /// Something has changed that segments should not mix, such as the clock: the open ones end, and those that
+    /// follow have this `if_description`.
+    pub fn set_description(&mut self, description: Option<String>) {
+        self.begin_anew(InterfaceInfo { description, ..InterfaceInfo::clone(&self.interface) });
+    }
+
+    fn begin_anew(&mut self, interface: InterfaceInfo) {
         self.cut_frame();
         self.end_all_segments();
-        self.interface = Arc::new(InterfaceInfo { filter, ..InterfaceInfo::clone(&self.interface) });
+        self.interface = Arc::new(interface);
         self.header_bytes = stage::header_bytes(&self.config.section, &self.interface);
     }
 

@@ -41,8 +41,8 @@ impl Books {
 }
 
 /// Samples the clock and says when it jumps.
-pub(super) fn sample_clock(run: &Run, active: &[Active], books: &mut Books, quarantined: &mut bool) {
-    let before = super::now(run);
+pub(super) fn sample_clock(run: &Run, active: &[Active], books: &mut Books) {
+    let (before, quarantined) = (super::now(run), run.clock.quarantined());
     let change = match clock::read() {
         Ok(reading) => run.clock.sample(reading),
         Err(error) => {
@@ -51,9 +51,12 @@ pub(super) fn sample_clock(run: &Run, active: &[Active], books: &mut Books, quar
         }
     };
     match change {
-        Change::Slewed => *quarantined = false,
+        Change::Slewed => {}
+        Change::Believed { from_ns, to_ns } => {
+            tracing::warn!("clock: the system clock is back, and believed again");
+            books.clock.stepped(&run.clock, before, (from_ns, to_ns), &mut books.rows);
+        }
         Change::Stepped { from_ns, to_ns } => {
-            *quarantined = false;
             let seconds = Duration::from_nanos(to_ns.abs_diff(from_ns)).as_secs_f64();
             let way = if to_ns > from_ns { "forward" } else { "back" };
             tracing::warn!("the system clock was stepped {way} by {seconds:.3} s; packet times follow");
@@ -61,8 +64,7 @@ pub(super) fn sample_clock(run: &Run, active: &[Active], books: &mut Books, quar
             books.clock.stepped(&run.clock, now, (from_ns, to_ns), &mut books.rows);
             books.rows.stepped(before, now);
         }
-        Change::Quarantined { from_ns, to_ns } if !*quarantined => {
-            *quarantined = true;
+        Change::Quarantined { from_ns, to_ns } if !quarantined => {
             let hours = Duration::from_nanos(to_ns.abs_diff(from_ns)).as_secs() / 3600;
             tracing::warn!(
                 "clock: quarantined: the system clock jumped by {hours} h; packet times do not follow"
@@ -101,7 +103,7 @@ impl Session<'_> {
             pid: std::process::id(),
             updated_ns: identity::now().nanos(),
             stores: self.plan.stores.clone(),
-            clock: self.quarantined.then(|| "quarantined".to_owned()),
+            clock: self.run.clock.quarantined().then(|| "quarantined".to_owned()),
             filter: self.run.filter.text().map(str::to_owned),
             ledger,
             workers,

@@ -370,6 +370,7 @@ impl Gang<'_> {
         let post = Post {
             interface,
             queue,
+            description: self.description(queue),
             cpu,
             snaplen,
             shed: place.plan.shed,
@@ -386,12 +387,17 @@ impl Gang<'_> {
         Ok(())
     }
 
+    /// `if_description` of the segments of a queue.
+    fn description(&self, queue: u32) -> String {
+        format!("queue {queue}, mode {}, {}", self.mode, stamps(self.mode))
+    }
+
     fn chain_config(&self, place: &Place<'_>, queue: u32, store: &Store) -> ChainConfig {
         let interface = InterfaceInfo {
             name: self.target.name.clone(),
             link_type: LinkType::ETHERNET,
             snaplen: place.plan.snaplen.unwrap_or(0),
-            description: Some(format!("queue {queue}, mode {}, {}", self.mode, stamps(self.mode))),
+            description: Some(self.description(queue)),
             filter: place.run.filter.text().map(str::to_owned),
             hardware: self.target.state.kind.clone(),
             speed_bps: None,

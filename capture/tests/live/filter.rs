@@ -1,7 +1,7 @@
 //! What the filter leaves out is missing and counted, nothing else; another one comes in without a gap, and every
 //! segment names the one that made it.
 
-use crate::support::recorder::{Ended, Recorder, packets, segments};
+use crate::support::recorder::{Ended, Recorder, interface_option, packets, segments};
 use crate::support::{Net, live, number_of, numbered, run};
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -57,19 +57,7 @@ fn balanced(ended: &Ended) {
 
 /// `if_filter` of a segment: option 11 of the interface description, one byte of kind, then the text.
 fn filter_of(segment: &Path) -> Option<String> {
-    let raw = Command::new("zstd").arg("-dcq").arg(segment).output().expect("zstd").stdout;
-    let word = |at: usize| u32::from_le_bytes(raw[at..at + 4].try_into().unwrap()) as usize;
-    let half = |at: usize| u16::from_le_bytes(raw[at..at + 2].try_into().unwrap()) as usize;
-    let idb = word(4);
-    assert_eq!(word(idb), 1, "an interface description block");
-    let mut at = idb + 16;
-    while half(at) != 0 {
-        if half(at) == 11 {
-            return Some(String::from_utf8(raw[at + 5..at + 4 + half(at + 2)].to_vec()).unwrap());
-        }
-        at += 4 + half(at + 2).next_multiple_of(4);
-    }
-    None
+    interface_option(segment, 11).map(|value| String::from_utf8(value[1..].to_vec()).unwrap())
 }
 
 #[test]

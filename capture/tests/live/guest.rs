@@ -1,13 +1,14 @@
-//! What is checked on other kernels, in a guest of `cargo xtask vm`: kinds of packets, modes of a real
-//! card, and a clock that is stepped.
+//! What is checked on other kernels, in a guest of `cargo xtask vm`: kinds of packets, and modes of a real
+//! card. The clock is in `clock.rs`.
 //!
 //! `cargo xtask vm` sets TAPEDECK_GUEST_TX and TAPEDECK_GUEST_RX, the guest's two cards, which it joins.
 //! Tests that need no card run everywhere.
 
-use crate::support::recorder::{Ended, Recorder, packets, record_on, segments};
-use crate::support::{Net, Sender, live, number_of, numbered, run, set_tai_offset};
+use super::ledger::rows_add_up;
+use super::takeover::with_pins;
+use crate::support::recorder::{Ended, Recorder, packets, pins, record_on, segments};
+use crate::support::{Net, Sender, Unpin, live, number_of, numbered, run};
 use nix::sys::signal::Signal;
-use nix::time::{ClockId, clock_gettime, clock_settime};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
@@ -16,15 +17,8 @@ use tapedeck_bench::recorder::binary;
 use tapedeck_capture::xsk::{BindMode, ChunkSize, XskConfig, XskSocket};
 use tapedeck_ebpf::{Mode, Program};
 
-const HOUR_S: i64 = 3600;
-const HOUR_NS: u64 = 3600 * 1_000_000_000;
-/// A segment holds its hour, and this much more on both sides.
-const SLACK_NS: u64 = 2 * 1_000_000_000;
-/// Longer than the recorder takes to look at the clock.
-const NOTICED: Duration = Duration::from_millis(1500);
-
 /// The guest's cards: (sender, recorder).
-fn cards() -> Option<(String, String)> {
+pub(super) fn in_guest() -> Option<(String, String)> {
     let card = |name: &str| std::env::var(name).ok();
     Some((card("TAPEDECK_GUEST_TX")?, card("TAPEDECK_GUEST_RX")?))
 }
@@ -32,7 +26,7 @@ fn cards() -> Option<(String, String)> {
 /// The guest's cards, or the end of the test with a printed reason.
 macro_rules! cards {
     () => {
-        match cards() {
+        match $crate::guest::in_guest() {
             Some(cards) => cards,
             None => {
                 println!("SKIPPED 1: not in a guest of `cargo xtask vm`");
@@ -41,9 +35,10 @@ macro_rules! cards {
         }
     };
 }
+pub(super) use cards;
 
 /// Sends packet `number` of flows 0..`flows` for each number, and waits where the card has no room.
-fn send(sender: &Sender, flows: u16, numbers: std::ops::Range<u64>, len: usize, tags: &[u16]) {
+pub(super) fn send(sender: &Sender, flows: u16, numbers: std::ops::Range<u64>, len: usize, tags: &[u16]) {
     for number in numbers {
         for flow in 0..flows {
             let packet = numbered(flow, number, len, tags);
@@ -56,7 +51,7 @@ fn send(sender: &Sender, flows: u16, numbers: std::ops::Range<u64>, len: usize, 
 }
 
 /// What `taperead packets` counts; the answer must be whole.
-fn count(store: &Path, filter: &str) -> u64 {
+pub(super) fn count(store: &Path, filter: &str) -> u64 {
     let mut command = Command::new(binary("taperead"));
     command.args(["packets", filter, "--count", "--store"]).arg(store);
     let out = command.output().unwrap();
@@ -64,7 +59,7 @@ fn count(store: &Path, filter: &str) -> u64 {
     String::from_utf8(out.stdout).unwrap().trim().parse().unwrap()
 }
 
-fn verify(store: &Path) {
+pub(super) fn verify(store: &Path) {
     let out = Command::new(env!("CARGO_BIN_EXE_tapedeck")).args(["verify", "--store"]).arg(store).output();
     let out = out.unwrap();
     assert_eq!(out.status.code(), Some(0), "{out:?}");
@@ -80,13 +75,13 @@ fn wait_for(store: &Path, filter: &str, wanted: u64) {
 }
 
 /// Everything that was seen is stored, or stands in the ledger with a cause.
-fn balances(ended: &Ended) {
+pub(super) fn balances(ended: &Ended) {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!((ended.total("unaccounted"), ended.total("pending")), (0, 0), "{ended:?}");
 }
 
 /// Numbers per flow in the order they stand in the store.
-fn stored(store: &Path, tags: usize) -> BTreeMap<u16, Vec<u64>> {
+pub(super) fn stored(store: &Path, tags: usize) -> BTreeMap<u16, Vec<u64>> {
     let mut found: BTreeMap<u16, Vec<u64>> = BTreeMap::new();
     for segment in segments(store) {
         for (_, packet) in packets(&segment) {
@@ -188,80 +183,6 @@ fn kept_whole_in_packet_mode() {
     holds_all(dir.path(), 1, 20);
 }
 
-fn now_s() -> i64 {
-    clock_gettime(ClockId::CLOCK_REALTIME).unwrap().tv_sec()
-}
-
-fn status(store: &Path) -> String {
-    let out = Command::new(env!("CARGO_BIN_EXE_tapedeck")).args(["status", "--store"]).arg(store).output();
-    String::from_utf8(out.unwrap().stdout).unwrap()
-}
-
-fn step_clock(seconds: i64) {
-    let now = clock_gettime(ClockId::CLOCK_REALTIME).unwrap();
-    let to = nix::sys::time::TimeSpec::new(now.tv_sec() + seconds, now.tv_nsec());
-    clock_settime(ClockId::CLOCK_REALTIME, to).unwrap();
-}
-
-/// Only in a guest: it sets the machine's clock.
-#[test]
-fn a_stepped_clock_loses_and_misfiles_nothing() {
-    let _ = cards!();
-    const EACH: u64 = 100;
-    const YEARS_30: i64 = 30 * 365 * 24 * HOUR_S;
-    let net = Net::new(1, 1500);
-    let dir = tempfile::tempdir().unwrap();
-    let began = now_s();
-    let recorder = Recorder::start(&net, dir.path(), &["--mode", "copy", "--segment-age", "2s"]);
-    let sender = net.sender();
-    let mut sent = 0;
-    let mut send_some = |pause: Duration| {
-        send(&sender, 1, sent..sent + EACH, 200, &[]);
-        std::thread::sleep(pause);
-        sent += EACH;
-    };
-    send_some(Duration::ZERO);
-    // Packets come at once after each step, and again once it was noticed.
-    for seconds in [HOUR_S, -HOUR_S, -HOUR_S, HOUR_S, YEARS_30, -YEARS_30] {
-        step_clock(seconds);
-        send_some(NOTICED);
-        send_some(Duration::ZERO);
-        // The status is written once a second.
-        std::thread::sleep(NOTICED);
-        let status = status(dir.path());
-        assert_eq!(status.contains("clock: quarantined"), seconds == YEARS_30, "{seconds} s: {status}");
-    }
-    set_tai_offset(37);
-    send_some(NOTICED);
-    send_some(Duration::ZERO);
-    set_tai_offset(0);
-    let ended = recorder.stop();
-    balances(&ended);
-    assert_eq!(u64::try_from(ended.total("stored")).unwrap(), sent, "{ended:?}");
-    assert_eq!(count(dir.path(), "udp"), sent);
-    verify(dir.path());
-    let mut numbers = stored(dir.path(), 0).remove(&0).unwrap();
-    numbers.sort_unstable();
-    assert_eq!(numbers, (0..sent).collect::<Vec<_>>());
-    well_filed(dir.path(), began, now_s());
-}
-
-/// Every packet stands in the folder of its hour, and none outside what the clock ever said but for 30 years.
-fn well_filed(store: &Path, began_s: i64, ended_s: i64) {
-    let ns = |seconds: i64| u64::try_from(seconds).unwrap() * 1_000_000_000;
-    let life = ns(began_s) - HOUR_NS - SLACK_NS..ns(ended_s) + HOUR_NS + SLACK_NS;
-    for segment in segments(store) {
-        let path = segment.to_str().unwrap();
-        let part = |name: &str| path.split(name).nth(1).unwrap().split('/').next().unwrap().to_owned();
-        let folder: jiff::Timestamp = format!("{}T{}:00:00Z", part("/dt="), part("/hr=")).parse().unwrap();
-        let hour = ns(folder.as_second());
-        for (time, _) in packets(&segment) {
-            assert!((hour - SLACK_NS..hour + HOUR_NS + SLACK_NS).contains(&time), "{time} in {path}");
-            assert!(life.contains(&time), "{time} is not of this run: {path}");
-        }
-    }
-}
-
 /// How `ss` says that the sockets of an interface are bound: one `true` for each with zero-copy. Empty where
 /// the kernel does not tell.
 fn zero_copy_by_ss() -> Vec<bool> {
@@ -277,14 +198,7 @@ fn zero_copy_stores_each_packet_once() {
     let (tx, rx) = cards!();
     let dir = tempfile::tempdir().unwrap();
     let recorder = Recorder::spawn(&mut record_on(&rx, dir.path(), &["--mode", "zerocopy"]));
-    let ready = recorder.said.lines().last().unwrap().to_owned();
-    let queues: usize = ready
-        .strip_prefix(&format!("ready: {rx} queues="))
-        .and_then(|rest| rest.strip_suffix(" mode=zerocopy"))
-        .and_then(|queues| queues.parse().ok())
-        .unwrap_or_else(|| panic!("{ready}"));
-    assert!(queues > 1, "{ready}");
-    assert_eq!(zero_copy_by_ss(), vec![true; queues], "{}", run("ss", &["--xdp", "-e"]));
+    is_zero_copy(&recorder, &rx);
     let sender = Sender::on(&tx);
     send(&sender, 16, 0..200, 60, &[]);
     send(&sender, 16, 200..250, 1514, &[]);
@@ -297,6 +211,78 @@ fn zero_copy_stores_each_packet_once() {
     assert!(by_queue.iter().filter(|queue| queue["stored"].as_i64() > Some(0)).count() > 1, "{ended:?}");
     holds_all(dir.path(), 16, 250);
     assert_eq!(count(dir.path(), "udp"), 4000);
+    verify(dir.path());
+    rows_add_up(dir.path(), &ended);
+}
+
+/// Recorder and kernel say so of each of several queues.
+fn is_zero_copy(recorder: &Recorder, rx: &str) {
+    let ready = recorder.said.lines().last().unwrap();
+    let queues: usize = ready
+        .strip_prefix(&format!("ready: {rx} queues="))
+        .and_then(|rest| rest.strip_suffix(" mode=zerocopy"))
+        .and_then(|queues| queues.parse().ok())
+        .unwrap_or_else(|| panic!("{}", recorder.said));
+    assert!(queues > 1, "{ready}");
+    assert_eq!(zero_copy_by_ss(), vec![true; queues], "{}", run("ss", &["--xdp", "-e"]));
+}
+
+#[test]
+fn zero_copy_leaves_out_by_the_filter() {
+    let (tx, rx) = cards!();
+    let dir = tempfile::tempdir().unwrap();
+    let rules = ["--mode", "zerocopy", "--skip", "port 10001"];
+    let recorder = Recorder::spawn(&mut record_on(&rx, dir.path(), &rules));
+    is_zero_copy(&recorder, &rx);
+    send(&Sender::on(&tx), 8, 0..100, 200, &[]);
+    wait_for(dir.path(), "udp", 700);
+    let ended = recorder.stop();
+    balances(&ended);
+    let counts = ["seen", "stored", "filtered"].map(|key| ended.total(key));
+    assert_eq!(counts, [800, 700, 100], "{ended:?}");
+    let mut by_flow = stored(dir.path(), 0);
+    assert_eq!(by_flow.remove(&1), None);
+    assert!(by_flow.len() == 7 && by_flow.values().all(|numbers| numbers.iter().copied().eq(0..100)));
+    rows_add_up(dir.path(), &ended);
+}
+
+/// The program stays on the card, which has left zero-copy with the dead process; the next recorder takes it over
+/// and binds anew.
+#[test]
+fn a_killed_zero_copy_recorder_is_taken_over() {
+    let (tx, rx) = cards!();
+    let _unpin = Unpin;
+    // The numbered packets are addressed to nobody, also while nobody records.
+    run("ip", &["link", "set", "dev", &rx, "promisc", "on"]);
+    let dir = tempfile::tempdir().unwrap();
+    let start = || Recorder::spawn(&mut record_on(&rx, dir.path(), &["--mode", "zerocopy"]));
+    let sender = Sender::on(&tx);
+    let recorder = start();
+    send(&sender, 16, 0..100, 60, &[]);
+    wait_for(dir.path(), "udp", 1600);
+    recorder.kill();
+    send(&sender, 16, 100..150, 60, &[]);
+    // All have come before the next one takes the card's queues over.
+    let deadline = Instant::now() + Duration::from_secs(30);
+    let status = || with_pins(&["status", "--store", dir.path().to_str().unwrap()]);
+    while !status().1.contains("2400 packets have passed") && !status().2.contains("2400 packets have passed")
+    {
+        assert!(Instant::now() < deadline, "{:?}", status());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    let next = start();
+    is_zero_copy(&next, &rx);
+    send(&sender, 16, 150..200, 60, &[]);
+    wait_for(dir.path(), "udp", 2400);
+    let ended = next.stop();
+    balances(&ended);
+    let counts = ["seen", "stored", "dropped/down"].map(|key| ended.total(key));
+    assert_eq!(counts, [1600, 800, 800], "{ended:?}");
+    rows_add_up(dir.path(), &ended);
+    let expected: Vec<u64> = (0..100).chain(150..200).collect();
+    let by_flow = stored(dir.path(), 0);
+    assert!(by_flow.keys().copied().eq(0..16) && by_flow.values().all(|n| *n == expected), "{by_flow:?}");
+    assert!(pins().is_empty(), "{:?}", pins());
     verify(dir.path());
 }
 
@@ -317,8 +303,17 @@ fn zero_copy_loses_by_the_book() {
     assert!(ended.total("dropped/ring_full") > 0, "{ended:?}");
     let on_disk: usize = stored(dir.path(), 0).values().map(Vec::len).sum();
     assert_eq!(ended.total("stored"), i64::try_from(on_disk).unwrap(), "{ended:?}");
-    assert_eq!(count(dir.path(), "udp"), u64::try_from(on_disk).unwrap());
+    // Readers get what is there, and are told what is not.
+    let mut command = Command::new(binary("taperead"));
+    command.args(["packets", "udp", "--count", "--store"]).arg(dir.path());
+    let out = command.output().unwrap();
+    let said = String::from_utf8(out.stderr).unwrap();
+    assert_eq!((out.status.code(), out.stdout), (Some(3), format!("{on_disk}\n").into_bytes()), "{said}");
+    assert!(said.contains("NOT WHOLE") && said.contains("(ring_full)"), "{said}");
     verify(dir.path());
+    let rows = rows_add_up(dir.path(), &ended);
+    let lost: i64 = rows.iter().map(|row| row.counts.ring_full).sum();
+    assert_eq!(lost, ended.total("dropped/ring_full"), "{rows:#?}");
 }
 
 fn send_burst(sender: &Sender, count: u64) {

@@ -46,7 +46,7 @@ fn tapedeck(args: &[&str]) -> (Option<i32>, String, String) {
 }
 
 /// Runs a command of ours with the pins of this test.
-fn with_pins(args: &[&str]) -> (Option<i32>, String, String) {
+pub(super) fn with_pins(args: &[&str]) -> (Option<i32>, String, String) {
     let dir = pin_dir();
     tapedeck(&[args, &["--pin-dir", dir.to_str().unwrap()]].concat())
 }

@@ -103,6 +103,15 @@ pub(crate) fn pin_dir() -> std::path::PathBuf {
     format!("/sys/fs/bpf/tapedeck-test-{}", std::process::id()).into()
 }
 
+/// Removes what this test has pinned, at its end; for tests without a [`Net`].
+pub(crate) struct Unpin;
+
+impl Drop for Unpin {
+    fn drop(&mut self) {
+        unpin_all();
+    }
+}
+
 /// Removes what is pinned there.
 fn unpin_all() {
     for folder in std::fs::read_dir(pin_dir()).into_iter().flatten().flatten() {

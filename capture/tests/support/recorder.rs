@@ -142,6 +142,23 @@ pub(crate) fn segments(store: &Path) -> Vec<PathBuf> {
     found
 }
 
+/// An option of the interface description of a segment, by its code.
+pub(crate) fn interface_option(segment: &Path, code: usize) -> Option<Vec<u8>> {
+    let raw = Command::new("zstd").arg("-dcq").arg(segment).output().expect("zstd").stdout;
+    let word = |at: usize| u32::from_le_bytes(raw[at..at + 4].try_into().unwrap()) as usize;
+    let half = |at: usize| usize::from(u16::from_le_bytes(raw[at..at + 2].try_into().unwrap()));
+    let idb = word(4);
+    assert_eq!(word(idb), 1, "an interface description block");
+    let mut at = idb + 16;
+    while half(at) != 0 {
+        if half(at) == code {
+            return Some(raw[at + 4..at + 4 + half(at + 2)].to_vec());
+        }
+        at += 4 + half(at + 2).next_multiple_of(4);
+    }
+    None
+}
+
 /// Packets of a segment in their order, as others read it: (time in ns, bytes).
 pub(crate) fn packets(segment: &Path) -> Vec<(u64, Vec<u8>)> {
     captured(segment).into_iter().map(|(ts, bytes, _)| (ts, bytes)).collect()

@@ -63,18 +63,30 @@ pub(crate) const CHECKS: &[Check] = &[
     always("identity under overload, copy", "record::a_stopped_recorder_loses_by_the_book_in_copy_mode"),
     always("identity under overload, skb", "record::a_stopped_recorder_loses_by_the_book_in_skb_mode"),
     always("a killed recorder is recovered", "record::a_killed_recorder_is_recovered_by_the_next"),
-    quick(always(
+    always(
         "filters: exactly the filtered packets are missing and counted",
         "filter::exactly_the_filtered_packets_are_missing",
-    )),
+    ),
     always("another filter comes in without a gap", "filter::another_filter_comes_in_without_a_gap"),
-    quick(always("VLAN tags kept, one and two", "guest::tags_are_stored")),
-    quick(since(
+    always(
+        "killed under load five times: no packet unaccounted",
+        "takeover::five_kills_under_load_leave_no_packet_unaccounted",
+    ),
+    always(
+        "what passes while nobody records is counted to the packet",
+        "takeover::what_passes_while_nobody_records_is_down_to_the_packet",
+    ),
+    always(
+        "lost packets stand in their seconds of the ledger",
+        "ledger::lost_packets_stand_in_the_seconds_in_which_they_were_sent",
+    ),
+    always("VLAN tags kept, one and two", "guest::tags_are_stored"),
+    since(
         MULTI_BUFFER,
         "no multi-buffer AF_XDP",
         "jumbo packets whole",
         "guest::jumbo_packets_are_stored_whole",
-    )),
+    ),
     before(
         MULTI_BUFFER,
         "has multi-buffer AF_XDP",
@@ -82,9 +94,10 @@ pub(crate) const CHECKS: &[Check] = &[
         "guest::jumbo_packets_in_one_buffer_are_counted",
     ),
     quick(always(
-        "clock stepped by 1 h, 30 years, TAI offset set: nothing lost or misfiled",
-        "guest::a_stepped_clock_loses_and_misfiles_nothing",
+        "clock stepped by 1 h, 30 years, TAI offset set: nothing lost or misfiled, quarantine written",
+        "clock::a_stepped_clock_loses_and_misfiles_nothing",
     )),
+    always("the same in packet mode", "clock::a_stepped_clock_misfiles_nothing_in_packet_mode"),
     quick(since(
         VIRTIO_ZERO_COPY,
         "no zero-copy in virtio-net",
@@ -102,6 +115,18 @@ pub(crate) const CHECKS: &[Check] = &[
         "no zero-copy in virtio-net",
         "zero-copy: identity under overload",
         "guest::zero_copy_loses_by_the_book",
+    )),
+    quick(since(
+        VIRTIO_ZERO_COPY,
+        "no zero-copy in virtio-net",
+        "zero-copy: what a filter leaves out is missing and counted, nothing else",
+        "guest::zero_copy_leaves_out_by_the_filter",
+    )),
+    quick(since(
+        VIRTIO_ZERO_COPY,
+        "no zero-copy in virtio-net",
+        "zero-copy: a killed recorder is taken over, in zero-copy again",
+        "guest::a_killed_zero_copy_recorder_is_taken_over",
     )),
     before(
         VIRTIO_ZERO_COPY,

@@ -1,4 +1,4 @@
-//! Another filter ends the segment, and the next one says so in its header.
+//! Another filter or description ends the segment, and the next one says so in its header.
 
 use super::{balanced, stores};
 use crate::chain::Chain;
@@ -6,10 +6,10 @@ use crate::config::{ChainConfig, WhenFull};
 use crate::testing::{T18, append, clean, config, sealed};
 use std::path::Path;
 use tapedeck_index::frame::{Decoder, RAW_BYTES_MAX, frame_len};
-use tapedeck_index::pcapng::{Block, Blocks};
+use tapedeck_index::pcapng::{Block, Blocks, InterfaceInfo};
 
-/// `if_filter` of a segment.
-fn filter_of(path: &Path) -> Option<String> {
+/// What a segment says of its interface.
+fn interface_of(path: &Path) -> InterfaceInfo {
     let bytes = std::fs::read(path).unwrap();
     let mut raw = Vec::new();
     let len = frame_len(&bytes).unwrap();
@@ -18,7 +18,7 @@ fn filter_of(path: &Path) -> Option<String> {
         Block::Interface(interface) => Some(interface),
         _ => None,
     });
-    interface.unwrap().filter
+    interface.unwrap()
 }
 
 #[test]
@@ -46,7 +46,7 @@ fn each_segment_names_its_filter_and_keeps_its_size() {
         chain.set_filter(Some("sctp".to_owned()));
         balanced(&chain.finish().unwrap());
         let segments = sealed(dir.path());
-        let mut filters: Vec<_> = segments.iter().map(|segment| filter_of(&segment.path)).collect();
+        let mut filters: Vec<_> = segments.iter().map(|segment| interface_of(&segment.path).filter).collect();
         assert!(segments.iter().all(|s| std::fs::metadata(&s.path).unwrap().len() <= segment_bytes));
         filters.dedup();
         assert_eq!(filters, [None, Some("udp".to_owned()), long.clone(), None]);
@@ -56,6 +56,25 @@ fn each_segment_names_its_filter_and_keeps_its_size() {
         for first in [2_000, 6_000, 8_000] {
             assert!(segments.iter().any(|s| s.packets[0].0 == first), "no segment begins with {first}");
         }
+        clean(dir.path());
+    }
+}
+
+#[test]
+fn another_description_ends_the_segment_even_if_it_is_the_same() {
+    for (dir, sink) in stores() {
+        let mut chain = Chain::start(config(dir.path(), sink)).unwrap();
+        for (id, description) in ["queue 0", "queue 0", "queue 0; clock: quarantined"].iter().enumerate() {
+            chain.set_description(Some((*description).to_owned()));
+            append(&mut chain, id as u64, T18 + id as u64 * 1_000, 100);
+        }
+        balanced(&chain.finish().unwrap());
+        let found: Vec<_> = sealed(dir.path())
+            .iter()
+            .map(|segment| (interface_of(&segment.path).description.unwrap(), segment.packets[0].0))
+            .collect();
+        let expected = [("queue 0", 0), ("queue 0", 1), ("queue 0; clock: quarantined", 2)];
+        assert_eq!(found, expected.map(|(text, id)| (text.to_owned(), id)));
         clean(dir.path());
     }
 }
