@@ -305,7 +305,7 @@ mod tests {
     #[test]
     fn a_step_ends_a_quarantine() {
         let clock = Clock::new(at(0, OFFSET));
-        let hour = 3600 * NANOS_PER_SEC as i64;
+        let hour = 3_600_000_000_000;
         assert!(matches!(clock.sample(at(1_000, 0)), Change::Quarantined { .. }));
         let step = Change::Stepped { from_ns: OFFSET, to_ns: OFFSET + hour };
         assert_eq!(clock.sample(at(2_000, OFFSET + hour)), step);

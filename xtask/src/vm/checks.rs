@@ -59,7 +59,7 @@ pub(crate) const CHECKS: &[Check] = &[
     always("record, mode copy: numbered packets complete", "record::copy_mode_stores_each_packet_once"),
     always("record, mode skb: numbered packets complete", "record::skb_mode_stores_each_packet_once"),
     always("record, mode packet: numbered packets complete", "record::packet_mode_stores_each_packet_once"),
-    quick(always("retrieve: live, sealed, verified", "guest::what_is_recorded_is_retrieved")),
+    always("retrieve: live, sealed, verified", "guest::what_is_recorded_is_retrieved"),
     always("identity under overload, copy", "record::a_stopped_recorder_loses_by_the_book_in_copy_mode"),
     always("identity under overload, skb", "record::a_stopped_recorder_loses_by_the_book_in_skb_mode"),
     always("a killed recorder is recovered", "record::a_killed_recorder_is_recovered_by_the_next"),
