@@ -122,12 +122,12 @@ pub(crate) const CHECKS: &[Check] = &[
         "zero-copy: what a filter leaves out is missing and counted, nothing else",
         "guest::zero_copy_leaves_out_by_the_filter",
     )),
-    quick(since(
+    since(
         VIRTIO_ZERO_COPY,
         "no zero-copy in virtio-net",
         "zero-copy: a killed recorder is taken over, in zero-copy again",
         "guest::a_killed_zero_copy_recorder_is_taken_over",
-    )),
+    ),
     before(
         VIRTIO_ZERO_COPY,
         "has zero-copy in virtio-net",
