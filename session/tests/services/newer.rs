@@ -41,7 +41,9 @@ fn theirs(root: &Path, file: &Path) -> BTreeMap<Client, BTreeSet<String>> {
     let mut command = newer(root);
     command.args(["-n", "-o", "tcp.reassemble_out_of_order:TRUE", "-Y", &FIELDS.join(" or ")]);
     command.args(["-T", "fields", "-E", "separator=/t", "-E", "aggregator=/s"]);
-    FIELDS.iter().chain(&ENDS).for_each(|field| drop(command.args(["-e", field])));
+    for field in FIELDS.iter().chain(&ENDS) {
+        command.args(["-e", field]);
+    }
     let rows = command.arg("-r").arg(file).output().expect("it runs").stdout;
     let mut found: BTreeMap<Client, BTreeSet<String>> = BTreeMap::new();
     for row in String::from_utf8_lossy(&rows).lines() {
