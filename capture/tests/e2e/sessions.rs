@@ -300,4 +300,10 @@ fn sessions_survive_a_kill() {
     assert_eq!(ask(), before, "after the recovery");
     let check = run(bin("tapedeck"), &["verify", "--store", store_text]);
     assert_eq!(check.status.code(), Some(0), "{}", stderr(&check));
+    // Nobody records here again.
+    let left = link.command(&bin("tapedeck")).args(["detach", "rx0"]).output().unwrap();
+    assert_eq!(left.status.code(), Some(0), "{}", stderr(&left));
+    let ledger: Value = serde_json::from_slice(&left.stdout).unwrap();
+    assert_eq!(ledger["total"]["unaccounted"], 0, "{ledger}");
+    assert_eq!(ledger["total"]["stored"], ledger["total"]["seen"], "{ledger}");
 }
