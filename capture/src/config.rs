@@ -209,23 +209,49 @@ impl Reload {
 
 /// Keys other than the filter's whose values differ.
 fn changed(old: &RecordArgs, new: &RecordArgs) -> Vec<&'static str> {
-    let (of_old, of_new) = (&old.sessions, &new.sessions);
+    // Every key is named here, so that a new one cannot be forgotten.
+    let RecordArgs {
+        interface,
+        store,
+        config: _,
+        mode,
+        segment_size,
+        segment_age,
+        level,
+        snaplen,
+        keep: _,
+        skip: _,
+        shed_payload,
+        flow_keep,
+        strict,
+        duration,
+        packets,
+        cpus,
+        rss,
+        force,
+        pin_dir,
+        sessions: SessionArgs { max_sessions, timeout, separate_vlans },
+    } = old;
     let keys = [
-        ("interface", old.interface != new.interface),
-        ("store", old.store != new.store),
-        ("mode", old.mode != new.mode),
-        ("segment-size", old.segment_size != new.segment_size),
-        ("segment-age", old.segment_age != new.segment_age),
-        ("level", old.level != new.level),
-        ("snaplen", old.snaplen != new.snaplen),
-        ("duration", old.duration != new.duration),
-        ("packets", old.packets != new.packets),
-        ("cpus", old.cpus != new.cpus),
-        ("rss", old.rss != new.rss),
-        ("force", old.force != new.force),
-        ("max-sessions", of_old.max_sessions != of_new.max_sessions),
-        ("timeout", of_old.timeout != of_new.timeout),
-        ("separate-vlans", of_old.separate_vlans != of_new.separate_vlans),
+        ("interface", *interface != new.interface),
+        ("store", *store != new.store),
+        ("mode", *mode != new.mode),
+        ("segment-size", *segment_size != new.segment_size),
+        ("segment-age", *segment_age != new.segment_age),
+        ("level", *level != new.level),
+        ("snaplen", *snaplen != new.snaplen),
+        ("shed-payload", *shed_payload != new.shed_payload),
+        ("flow-keep", *flow_keep != new.flow_keep),
+        ("strict", *strict != new.strict),
+        ("duration", *duration != new.duration),
+        ("packets", *packets != new.packets),
+        ("cpus", *cpus != new.cpus),
+        ("rss", *rss != new.rss),
+        ("force", *force != new.force),
+        ("pin-dir", *pin_dir != new.pin_dir),
+        ("max-sessions", *max_sessions != new.sessions.max_sessions),
+        ("timeout", *timeout != new.sessions.timeout),
+        ("separate-vlans", *separate_vlans != new.sessions.separate_vlans),
     ];
     keys.into_iter().filter(|(_, differs)| *differs).map(|(key, _)| key).collect()
 }
@@ -371,6 +397,10 @@ mod tests {
         write("interface = 'eth1'\nlevel = 5\nrss = true\n[filter]\nskip = ['udp']\n");
         let (filter, keys) = reload.again().unwrap();
         assert_eq!((filter.to_string().as_str(), keys), ("not (udp)", vec!["level", "rss"]));
+        write(
+            "interface = 'eth1'\nlevel = 3\nflow-keep = '1MiB'\nstrict = true\npin-dir = '/sys/fs/bpf/x'\n",
+        );
+        assert_eq!(reload.again().unwrap().1, ["flow-keep", "strict", "pin-dir"]);
         write("[filter]\nskip = ['upd']\n");
         assert!(matches!(reload.again(), Err(ConfigError::Rule { line: 2, .. })));
         assert_eq!(Reload::of(&RecordArgs::default(), &RecordArgs::default()), None);
