@@ -18,8 +18,9 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::PathBuf;
+use tapedeck_index::journal::Stop;
 use tapedeck_index::table::encode::time;
-use tapedeck_index::table::journal::Replay;
+use tapedeck_index::table::journal::{Replay, ReplayError};
 use tapedeck_index::table::{Found, LEDGER, State, list};
 use tapedeck_packet::time::NANOS_PER_SEC;
 
@@ -168,8 +169,7 @@ impl From<std::io::Error> for Refusal {
 /// The rows of a file, of the columns that are needed.
 fn read(found: &Found) -> Result<Vec<RecordBatch>, Refusal> {
     if found.state == State::Open {
-        let bytes = fs::read(&found.path)?;
-        return Ok(Replay::read(&bytes).map_err(|e| Refusal::of(&e))?.batches);
+        return journal(&fs::read(&found.path)?);
     }
     let builder =
         ParquetRecordBatchReaderBuilder::try_new(File::open(&found.path)?).map_err(|e| Refusal::of(&e))?;
@@ -177,6 +177,19 @@ fn read(found: &Found) -> Result<Vec<RecordBatch>, Refusal> {
     let mask = ProjectionMask::columns(builder.parquet_schema(), names);
     let reader = builder.with_projection(mask).build().map_err(|e| Refusal::of(&e))?;
     reader.collect::<Result<_, _>>().map_err(|e| Refusal::of(&e))
+}
+
+/// The rows of a journal, if nothing of it is damaged.
+fn journal(bytes: &[u8]) -> Result<Vec<RecordBatch>, Refusal> {
+    match Replay::read(bytes) {
+        Ok(Replay { stop: Stop::Damaged, .. }) => {
+            Err(Refusal::Other("damaged: rows behind the first bad record are missing".to_owned()))
+        }
+        Ok(replay) => Ok(replay.batches),
+        // Just made: it holds nothing yet.
+        Err(ReplayError::NoStart(stop)) if stop != Stop::Damaged => Ok(Vec::new()),
+        Err(error) => Err(Refusal::of(&error)),
+    }
 }
 
 /// Takes the rows of a batch that reach into `range`; `None` where a column is missing.
@@ -258,6 +271,30 @@ mod tests {
 
     fn lost(shed: i64, ring_full: i64) -> LedgerCounts {
         LedgerCounts { seen: 100, shed, ring_full, ..LedgerCounts::default() }
+    }
+
+    #[test]
+    fn a_journal_that_is_damaged_is_not_taken_for_one_without_losses() {
+        use tapedeck_index::table::TableName;
+        use tapedeck_index::table::journal::{BatchEncoder, encode_rows, encode_start};
+        let batch = to_batch(&[row(10, "copy", lost(1, 0))]).unwrap();
+        let (mut encoder, head) = BatchEncoder::new(&batch.schema()).unwrap();
+        let name = TableName { t0: at(10), t1: at(10), sensor: "s".to_owned(), run: 7, seq: 0 };
+        let mut bytes = Vec::new();
+        encode_start(&mut bytes, LEDGER.name, &name, &head);
+        let start = bytes.len();
+        encode_rows(&mut bytes, &encoder.encode(&batch).unwrap());
+        let first = bytes.len();
+        encode_rows(&mut bytes, &encoder.encode(&batch).unwrap());
+        let batches = |bytes: &[u8]| journal(bytes).ok().map(|batches| batches.len());
+        assert_eq!(
+            (batches(&bytes), batches(&[]), batches(&bytes[..start - 1])),
+            (Some(2), Some(0), Some(0))
+        );
+        // Cut: its writer goes on, or died. Its last record is not there yet.
+        assert_eq!(batches(&bytes[..bytes.len() - 1]), Some(1));
+        bytes[first + 20] ^= 1;
+        assert_eq!(batches(&bytes), None);
     }
 
     #[test]
