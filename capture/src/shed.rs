@@ -12,6 +12,7 @@
 
 use std::net::IpAddr;
 use std::time::Duration;
+use tapedeck_packet::hash::{FACTORS, fold};
 use tapedeck_packet::{Fragment, Ip, Net, Timestamp, Walk};
 
 /// Bytes of a flow that are always kept whole, unless the operator says otherwise.
@@ -149,7 +150,6 @@ fn header_bytes(ip: &Ip, bytes: &[u8]) -> usize {
 /// The same for both directions.
 #[inline]
 fn flow_hash(ip: &Ip, seed: u64) -> u64 {
-    const FACTORS: [u64; 3] = [0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93, 0xa076_1d64_78bd_642f];
     let (sport, dport) = ip.ports.unwrap_or((0, 0));
     let end = |address: IpAddr, port: u16| match address {
         IpAddr::V4(v4) => {
@@ -164,12 +164,6 @@ fn flow_hash(ip: &Ip, seed: u64) -> u64 {
     let both = end(ip.src, sport).wrapping_add(end(ip.dst, dport));
     let kind = u64::from(ip.src.is_ipv6()) << 8 | u64::from(ip.proto);
     fold(both ^ kind, FACTORS[2] ^ seed)
-}
-
-#[inline]
-fn fold(a: u64, b: u64) -> u64 {
-    let (low, high) = a.carrying_mul(b, 0);
-    low ^ high
 }
 
 #[cfg(test)]

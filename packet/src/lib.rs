@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod flow;
+pub mod hash;
 pub mod link;
 pub mod time;
 pub mod walk;

@@ -5,6 +5,7 @@
 
 use crate::pair::{End, Pair};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use tapedeck_packet::hash::{FACTORS, fold};
 
 /// Addresses, ports, protocol, and what else tells two sessions apart.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -61,7 +62,6 @@ impl Key {
 
     #[inline]
     pub(crate) fn hash(&self, seed: u64) -> u64 {
-        const FACTORS: [u64; 3] = [0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93, 0xa076_1d64_78bd_642f];
         let [a0, a1, b0, b1] = self.addresses;
         let [port_a, port_b] = self.ports;
         let rest = u64::from(port_a) << 48 | u64::from(port_b) << 32 | u64::from(self.kind);
@@ -116,12 +116,4 @@ fn words(address: IpAddr) -> ([u64; 2], bool) {
             ([high, u64::from_be_bytes([i, j, k, l, m, n, o, p])], true)
         }
     }
-}
-
-/// Both halves of the 128-bit product, folded into one.
-#[inline]
-fn fold(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b);
-    let [low, high] = [product & u128::from(u64::MAX), product >> 64];
-    u64::try_from(low ^ high).unwrap_or_default()
 }

@@ -13,6 +13,7 @@ use crate::bytes::{index, len32};
 use std::hash::{BuildHasher as _, RandomState};
 use std::ops::Range;
 use tapedeck_packet::Walk;
+use tapedeck_packet::hash::fold;
 use tapedeck_packet::walk::MAX_LAYERS;
 
 /// Bits of a row id in a slot; one id more than [`ROWS_MAX`] exists (the coarse row).
@@ -235,10 +236,4 @@ impl RowTable {
             ^ fold(w6 ^ s6, w7 ^ s7).rotate_left(43);
         fold(mixed ^ s9, w8 ^ s8 ^ mixed.rotate_left(32))
     }
-}
-
-#[inline]
-fn fold(a: u64, b: u64) -> u64 {
-    let (low, high) = a.carrying_mul(b, 0);
-    low ^ high
 }
