@@ -78,14 +78,10 @@ impl InterfaceBooks {
             self.unheard(program, &mut entries)?;
         }
         for (queue, dropped) in &self.carried {
-            let entry = match entries.iter_mut().position(|entry| entry.queue == *queue) {
-                Some(at) => entries.get_mut(at),
-                None => {
-                    entries.push(self.empty_entry(*queue));
-                    entries.last_mut()
-                }
-            };
-            if let Some(entry) = entry {
+            if !entries.iter().any(|entry| entry.queue == *queue) {
+                entries.push(self.empty_entry(*queue));
+            }
+            for entry in entries.iter_mut().filter(|entry| entry.queue == *queue) {
                 entry.dropped.add(dropped);
                 entry.counts.seen += dropped.sum();
             }
@@ -220,20 +216,9 @@ pub(crate) fn tell_worker(books: &QueueBooks, intake: &Intake) -> Result<(), Pro
 
 /// What the program counted, as numbers of a row.
 pub(crate) fn of_program(counts: &ProgramCounts) -> LedgerCounts {
-    let n = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let refused = |why| n(counts.refused(why));
-    LedgerCounts {
-        seen: n(counts.packets),
-        seen_bytes: n(counts.bytes),
-        filtered: n(counts.filtered),
-        ring_full: refused(Refusal::RingFull),
-        fill_empty: refused(Refusal::FillEmpty),
-        oversize: refused(Refusal::Oversize),
-        unbound: n(counts.slot_empty).saturating_add(refused(Refusal::Unbound)),
-        wrong_queue: refused(Refusal::WrongQueue),
-        program: n(counts.failed).saturating_add(refused(Refusal::Other)),
-        ..LedgerCounts::default()
-    }
+    let mut entry = QueueEntry::default();
+    book_program(&mut entry, counts);
+    entry.numbers()
 }
 
 fn book_program(entry: &mut QueueEntry, counts: &ProgramCounts) {

@@ -5,6 +5,7 @@
 //! that packets were counted twice. Nothing else may ever be derived by subtraction.
 
 use serde::{Deserialize, Serialize};
+use tapedeck_index::table::ledger::LedgerCounts;
 use tapedeck_packet::Timestamp;
 
 /// Packets that were seen and not stored, by cause. Every key is always present in the JSON.
@@ -114,6 +115,34 @@ pub struct QueueEntry {
 }
 
 impl QueueEntry {
+    /// The same as the numbers of a row of the table `ledger`.
+    pub(crate) fn numbers(&self) -> LedgerCounts {
+        let n = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let (counts, dropped) = (&self.counts, &self.dropped);
+        LedgerCounts {
+            seen: n(counts.seen),
+            seen_bytes: n(counts.seen_bytes),
+            filtered: n(counts.filtered),
+            stored: n(counts.stored),
+            stored_bytes: n(counts.stored_bytes),
+            pending: n(counts.pending),
+            cut_packets: n(counts.cut_packets),
+            cut_bytes: n(counts.cut_bytes),
+            nic: 0,
+            ring_full: n(dropped.ring_full),
+            fill_empty: n(dropped.fill_empty),
+            unbound: n(dropped.unbound),
+            wrong_queue: n(dropped.wrong_queue),
+            oversize: n(dropped.oversize),
+            program: n(dropped.program),
+            shed: n(dropped.shed),
+            write_error: n(dropped.write_error),
+            crash: n(dropped.crash),
+            down: n(dropped.down),
+            unaccounted: self.unaccounted,
+        }
+    }
+
     /// Computes `unaccounted` from everything else.
     #[must_use]
     pub fn settled(mut self) -> Self {

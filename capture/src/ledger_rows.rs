@@ -243,7 +243,7 @@ impl LedgerRows {
             // Files may have several interfaces of one name.
             let none = (entry.mode.as_str(), LedgerCounts::default());
             let (_, sum) = entries.entry((entry.interface.clone(), entry.queue)).or_insert(none);
-            *sum = sum.plus(&of_entry(entry));
+            *sum = sum.plus(&entry.numbers());
         }
         for (place, (mode, counts)) in entries {
             let store = store_of(&place);
@@ -315,32 +315,4 @@ fn facts(books: &QueueBooks, intake: &Intake, now: Timestamp) -> Result<Facts, P
         None => (None, of_socket()),
     };
     Ok(Facts { now, settled, program, chain, socket })
-}
-
-/// The numbers of an entry as those of a row.
-fn of_entry(entry: &QueueEntry) -> LedgerCounts {
-    let n = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-    let (counts, dropped) = (&entry.counts, &entry.dropped);
-    LedgerCounts {
-        seen: n(counts.seen),
-        seen_bytes: n(counts.seen_bytes),
-        filtered: n(counts.filtered),
-        stored: n(counts.stored),
-        stored_bytes: n(counts.stored_bytes),
-        pending: n(counts.pending),
-        cut_packets: n(counts.cut_packets),
-        cut_bytes: n(counts.cut_bytes),
-        nic: 0,
-        ring_full: n(dropped.ring_full),
-        fill_empty: n(dropped.fill_empty),
-        unbound: n(dropped.unbound),
-        wrong_queue: n(dropped.wrong_queue),
-        oversize: n(dropped.oversize),
-        program: n(dropped.program),
-        shed: n(dropped.shed),
-        write_error: n(dropped.write_error),
-        crash: n(dropped.crash),
-        down: n(dropped.down),
-        unaccounted: entry.unaccounted,
-    }
 }

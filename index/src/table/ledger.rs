@@ -182,109 +182,39 @@ impl RowKind {
     }
 }
 
-/// The numbers of a row. Packets, but for those that say bytes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is the column of its name")]
-pub struct LedgerCounts {
-    pub seen: i64,
-    pub seen_bytes: i64,
-    pub filtered: i64,
-    pub stored: i64,
-    pub stored_bytes: i64,
-    pub pending: i64,
-    pub cut_packets: i64,
-    pub cut_bytes: i64,
-    pub nic: i64,
-    pub ring_full: i64,
-    pub fill_empty: i64,
-    pub unbound: i64,
-    pub wrong_queue: i64,
-    pub oversize: i64,
-    pub program: i64,
-    pub shed: i64,
-    pub write_error: i64,
-    pub crash: i64,
-    pub down: i64,
-    pub unaccounted: i64,
+/// A record of numbers, and the same as a list.
+macro_rules! numbers {
+    ($(#[$about:meta])* $name:ident: $($number:ident),+) => {
+        $(#[$about])*
+        pub struct $name {
+            $(pub $number: i64),+
+        }
+
+        impl $name {
+            /// The numbers in the order of [`COUNTS`].
+            #[must_use]
+            pub fn list(&self) -> [i64; COUNTS.len()] {
+                [$(self.$number),+]
+            }
+
+            /// The same from such a list.
+            #[must_use]
+            pub fn from_list([$($number),+]: [i64; COUNTS.len()]) -> Self {
+                Self { $($number),+ }
+            }
+        }
+    };
+}
+
+numbers! {
+    /// The numbers of a row. Packets, but for those that say bytes.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    #[expect(missing_docs, reason = "each is the column of its name")]
+    LedgerCounts: seen, seen_bytes, filtered, stored, stored_bytes, pending, cut_packets, cut_bytes, nic, ring_full,
+    fill_empty, unbound, wrong_queue, oversize, program, shed, write_error, crash, down, unaccounted
 }
 
 impl LedgerCounts {
-    /// The numbers in the order of [`COUNTS`].
-    #[must_use]
-    pub fn list(&self) -> [i64; COUNTS.len()] {
-        [
-            self.seen,
-            self.seen_bytes,
-            self.filtered,
-            self.stored,
-            self.stored_bytes,
-            self.pending,
-            self.cut_packets,
-            self.cut_bytes,
-            self.nic,
-            self.ring_full,
-            self.fill_empty,
-            self.unbound,
-            self.wrong_queue,
-            self.oversize,
-            self.program,
-            self.shed,
-            self.write_error,
-            self.crash,
-            self.down,
-            self.unaccounted,
-        ]
-    }
-
-    /// The same from such a list.
-    #[must_use]
-    pub fn from_list(list: [i64; COUNTS.len()]) -> Self {
-        let [
-            seen,
-            seen_bytes,
-            filtered,
-            stored,
-            stored_bytes,
-            pending,
-            cut_packets,
-            cut_bytes,
-            nic,
-            ring_full,
-            fill_empty,
-            unbound,
-            wrong_queue,
-            oversize,
-            program,
-            shed,
-            write_error,
-            crash,
-            down,
-            unaccounted,
-        ] = list;
-        Self {
-            seen,
-            seen_bytes,
-            filtered,
-            stored,
-            stored_bytes,
-            pending,
-            cut_packets,
-            cut_bytes,
-            nic,
-            ring_full,
-            fill_empty,
-            unbound,
-            wrong_queue,
-            oversize,
-            program,
-            shed,
-            write_error,
-            crash,
-            down,
-            unaccounted,
-        }
-    }
-
     /// Packets lost, by cause: the cause's name in the ledger, and how many.
     #[must_use]
     pub fn dropped(&self) -> [(&'static str, i64); 11] {
