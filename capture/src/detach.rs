@@ -8,12 +8,12 @@ use crate::cli::DetachArgs;
 use crate::identity;
 use crate::ledger::{BeforeQueues, Counts, InterfaceEntry, Ledger, QueueEntry, SessionEntry};
 use crate::lock::{Holder, InterfaceLock, LockError};
-use crate::pins::estate::Dead;
+use crate::pins::estate::{self, Dead};
 use crate::pins::{self, FolderName, Note};
 use crate::voice::Failure;
 use nix::net::if_::if_nametoindex;
-use std::path::{Path, PathBuf};
-use tapedeck_ebpf::{PinError, Pins, Tally};
+use std::path::PathBuf;
+use tapedeck_ebpf::{PinError, Tally};
 use tapedeck_packet::Timestamp;
 
 /// `tapedeck detach`: the ledgers for stdout, and the exit code.
@@ -44,7 +44,9 @@ pub fn command(args: &DetachArgs, say: &mut dyn FnMut(&str)) -> Result<(String, 
         };
         match dead.map(|dead| detach(dead, say)) {
             Some(Ok(ledger)) => ledgers.push(ledger),
-            None if remove(&folder).is_ok() => say(&format!("{}: held no books; removed", folder.display())),
+            None if estate::renewed(&folder).and_then(|pins| pins.remove()).is_ok() => {
+                say(&format!("{}: held no books; removed", folder.display()))
+            }
             other => {
                 let error = other.and_then(Result::err);
                 say(&Failure::new(format!("{interface}: cannot be taken off")).to_string());
@@ -91,17 +93,6 @@ fn refused(error: &LockError) -> Failure {
     }
 }
 
-/// A folder that no recorder could have counted in.
-fn remove(folder: &Path) -> std::io::Result<()> {
-    if let Ok(pins) = Pins::open(folder) {
-        return pins.remove().map_err(std::io::Error::other);
-    }
-    for entry in std::fs::read_dir(folder)?.flatten() {
-        std::fs::remove_file(entry.path())?;
-    }
-    std::fs::remove_dir(folder)
-}
-
 /// Takes one off and closes its books.
 fn detach(mut dead: Dead, say: &mut dyn FnMut(&str)) -> Result<Ledger, PinError> {
     dead.pins.detach()?;
@@ -134,8 +125,7 @@ fn close(dead: &Dead, tallies: &[Tally]) -> Ledger {
     let mut queues = Vec::new();
     for queue in 0..=tapedeck_ebpf::QUEUES_MAX {
         let settled = settled.get(&queue).copied().unwrap_or_default();
-        let known = note.queues.iter().find(|entry| entry.queue == queue);
-        let carried = known.map(|entry| entry.carried).unwrap_or_default();
+        let carried = note.known(queue).carried;
         if settled.seen == 0 && carried.sum() == 0 {
             continue;
         }

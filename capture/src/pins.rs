@@ -110,15 +110,10 @@ impl Keeper {
     /// program does not count.
     pub(crate) fn beat(&mut self, books: &InterfaceBooks, intake: &Intake, now: Timestamp) {
         self.note.seen_ns = now.nanos();
-        for (queue, dropped) in &books.carried {
-            self.note.queue(*queue).carried = *dropped;
-        }
         if let Some(program) = intake.program() {
             for queue in 0..=QUEUES_MAX {
-                let note = self.note.queue(queue);
-                note.before = program.before(queue).tally();
                 if let Ok(counts) = program.totals(queue) {
-                    note.unbound = counts.slot_empty;
+                    self.note.queue(queue).unbound = counts.slot_empty;
                 }
             }
         }
@@ -129,6 +124,23 @@ impl Keeper {
             (note.below, note.sealed) = (sealed.below, sealed.packets);
             (note.shed, note.write_error) = (chain.shed.packets, chain.write_error.packets);
         }
+        self.renew();
+    }
+
+    /// The slots of a program that was taken over are filled: what passed until then counts as before the run.
+    pub(crate) fn opened(&mut self, books: &InterfaceBooks, intake: &Intake) {
+        for (queue, dropped) in &books.carried {
+            self.note.queue(*queue).carried = *dropped;
+        }
+        if let Some(program) = intake.program() {
+            for queue in 0..=QUEUES_MAX {
+                self.note.queue(queue).before = program.before(queue).tally();
+            }
+        }
+        self.renew();
+    }
+
+    fn renew(&self) {
         if let Err(error) = self.write() {
             tracing::debug!(error = &error as &dyn std::error::Error, "the note is not renewed");
         }

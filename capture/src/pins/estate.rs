@@ -65,9 +65,7 @@ impl Dead {
         let mut all = BTreeMap::new();
         for (queue, tally) in (0..).zip(tallies) {
             let found = self.found.get(&queue).copied().unwrap_or(0);
-            let none = super::QueueNote::default();
-            let note = self.note.queues.iter().find(|entry| entry.queue == queue).unwrap_or(&none);
-            all.insert(queue, settle(tally, note, found));
+            all.insert(queue, settle(tally, &self.note.known(queue), found));
         }
         all
     }
@@ -250,7 +248,7 @@ impl Estate {
 }
 
 /// A folder without a note that can be read: its content goes.
-fn renewed(folder: &Path) -> Result<Pins, PinError> {
+pub(crate) fn renewed(folder: &Path) -> Result<Pins, PinError> {
     if let Ok(pins) = Pins::open(folder) {
         pins.clear()?;
         return Ok(pins);

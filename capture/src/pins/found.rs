@@ -39,8 +39,7 @@ pub(crate) fn packets(note: &Note, say: &mut dyn FnMut(&str)) -> BTreeMap<u32, u
     let is_ours = |found: &Found| found.name.run == run && found.name.interface == note.interface;
     for segment in segments(&stores, is_ours, note, say) {
         let queue = segment.name.queue;
-        let below = note.queues.iter().find(|entry| entry.queue == queue).map_or(0, |entry| entry.below);
-        if segment.name.seq >= below {
+        if segment.name.seq >= note.known(queue).below {
             *found.entry(queue).or_default() += count(&segment, say);
         }
     }

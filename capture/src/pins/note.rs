@@ -162,6 +162,12 @@ impl Note {
         &mut self.queues[at]
     }
 
+    /// What is known of a queue.
+    pub(crate) fn known(&self, queue: u32) -> QueueNote {
+        let at = self.queues.binary_search_by_key(&queue, |entry| entry.queue);
+        at.ok().and_then(|at| self.queues.get(at)).cloned().unwrap_or_default()
+    }
+
     /// Names and offsets of the totals.
     pub(crate) fn fields(&self) -> Vec<Field> {
         self.fields.iter().map(|(name, at)| Field { name: name.clone(), at: *at }).collect()

@@ -301,6 +301,9 @@ fn open(
     let opened = intake
         .open()
         .and_then(|()| if taken { Estate::opened(intake, books).map_err(RungError::from) } else { Ok(()) });
+    if let Some(keeper) = keeper.as_mut().filter(|_| taken) {
+        keeper.opened(books, intake);
+    }
     let Err(source) = opened else { return Ok(keeper) };
     if books.carried.is_empty() && !taken {
         return Err(Failure::Step(source));
