@@ -16,7 +16,7 @@ fn main() -> ExitCode {
         Err(why) => {
             let _ = writeln!(
                 io::stderr(),
-                "cannot build {SOURCE}: {why}\n\nhint: it needs clang 14 or later and the kernel headers \
+                "cannot build {why}\n\nhint: it needs clang 14 or later and the kernel headers \
                  (Debian: apt install clang linux-libc-dev)"
             );
             ExitCode::FAILURE
@@ -25,14 +25,18 @@ fn main() -> ExitCode {
 }
 
 fn generator() -> Result<(), String> {
-    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?).join("generator.skel.rs");
-    SkeletonBuilder::new()
-        .source(GENERATOR)
-        .clang_args(clang_args())
-        .build_and_generate(&out)
-        .map_err(|err| format!("{GENERATOR}: {err:#}"))?;
+    skeleton(GENERATOR, "generator.skel.rs")?;
     let _ = writeln!(io::stdout(), "cargo::rerun-if-changed={GENERATOR}");
     Ok(())
+}
+
+fn skeleton(source: &str, file: &str) -> Result<(), String> {
+    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?).join(file);
+    SkeletonBuilder::new()
+        .source(source)
+        .clang_args(clang_args())
+        .build_and_generate(&out)
+        .map_err(|err| format!("{source}: {err:#}"))
 }
 
 fn clang_args() -> Vec<String> {
@@ -49,12 +53,7 @@ fn clang_args() -> Vec<String> {
 }
 
 fn build() -> Result<(), String> {
-    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?).join("tapedeck.skel.rs");
-    SkeletonBuilder::new()
-        .source(SOURCE)
-        .clang_args(clang_args())
-        .build_and_generate(&out)
-        .map_err(|err| format!("{err:#}"))?;
+    skeleton(SOURCE, "tapedeck.skel.rs")?;
     let mut hash = 0xcbf2_9ce4_8422_2325;
     for input in INPUTS {
         let _ = writeln!(io::stdout(), "cargo::rerun-if-changed={input}");

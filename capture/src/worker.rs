@@ -455,8 +455,7 @@ fn gap(next: &mut Option<u64>, sequence: Option<u64>) -> u64 {
 
 /// Counts a packet as received and left out.
 fn leave_out(shared: &Shared, packet: &RawPacket<'_>) {
-    add(&shared.received, 1);
-    add(&shared.received_bytes, u64::from(packet.orig_len));
+    note(shared, packet);
     add(&shared.filtered, 1);
 }
 

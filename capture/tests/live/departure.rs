@@ -1,7 +1,7 @@
 //! Interfaces that leave, recorders that are killed or told twice to stop.
 
 use crate::support::recorder::{Recorder, packets, record_command, segments};
-use crate::support::{Net, Sender, live, numbered, run};
+use crate::support::{Net, Sender, join, live, numbered, run};
 use nix::sys::signal::Signal;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -86,10 +86,7 @@ fn a_recording_whose_interface_leaves_ends_in_order() {
 fn the_other_interfaces_go_on_and_the_ledger_keeps_the_lost_one() {
     live!();
     let net = Net::new(1, 1500);
-    run("ip", &["link", "add", "tx-b", "type", "veth", "peer", "name", "rx-b"]);
-    for end in ["tx-b", "rx-b"] {
-        run("ip", &["link", "set", end, "up"]);
-    }
+    join("tx-b", "rx-b");
     let dir = tempfile::tempdir().unwrap();
     let mut recorder = Recorder::start(&net, dir.path(), &["--mode", "copy", "--interface", "rx-b"]);
     let other = Sender::on("tx-b");

@@ -1,7 +1,7 @@
 //! What an operator meets: options, refusals, status, locks.
 
 use crate::support::recorder::{Recorder, record_command, segments};
-use crate::support::{Net, Sender, live, numbered, run};
+use crate::support::{Net, Sender, join, live, numbered, run};
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -156,10 +156,7 @@ fn status_shows_a_running_recorder_and_no_other() {
 fn several_interfaces_and_stores_are_one_recording() {
     live!();
     let net = Net::new(2, 1500);
-    run("ip", &["link", "add", "tx-b", "type", "veth", "peer", "name", "rx-b"]);
-    for end in ["tx-b", "rx-b"] {
-        run("ip", &["link", "set", end, "up"]);
-    }
+    join("tx-b", "rx-b");
     let dir = tempfile::tempdir().unwrap();
     let stores = ["disk1", "disk2"].map(|name| dir.path().join(name));
     for store in &stores {

@@ -2,7 +2,7 @@
 //! stored once or stands in one line of a ledger.
 
 use crate::support::recorder::{Ended, Recorder, packets, pins, record_on, segments};
-use crate::support::{Net, live, number_of, numbered, pin_dir, run};
+use crate::support::{Net, join, live, number_of, numbered, pin_dir, run};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -236,10 +236,7 @@ fn an_interface_made_anew_inherits_the_books_of_its_name() {
     Recorder::start(&net, dir.path(), &["--mode", "copy"]).kill();
     send(&net, 1, 0..30);
     run("ip", &["link", "del", &net.rx]);
-    run("ip", &["link", "add", &net.tx, "type", "veth", "peer", "name", &net.rx]);
-    for end in [&net.tx, &net.rx] {
-        run("ip", &["link", "set", end, "up"]);
-    }
+    join(&net.tx, &net.rx);
     let ended = Recorder::start(&net, dir.path(), &["--mode", "copy"]).stop();
     balances(&ended);
     assert_eq!((ended.total("dropped/down"), ended.total("seen")), (30, 30), "{ended:?}");
@@ -250,10 +247,7 @@ fn an_interface_made_anew_inherits_the_books_of_its_name() {
 fn two_interfaces_and_two_stores_are_taken_over_together() {
     live!();
     let net = Net::new(2, 1500);
-    run("ip", &["link", "add", "tx-b", "type", "veth", "peer", "name", "rx-b"]);
-    for end in ["tx-b", "rx-b"] {
-        run("ip", &["link", "set", end, "up"]);
-    }
+    join("tx-b", "rx-b");
     let dir = tempfile::tempdir().unwrap();
     let stores = ["disk1", "disk2"].map(|name| dir.path().join(name));
     for store in &stores {

@@ -98,6 +98,14 @@ impl Net {
     }
 }
 
+/// Joins two new interfaces of the test's namespace, and switches them on.
+pub(crate) fn join(tx: &str, rx: &str) {
+    run("ip", &["link", "add", tx, "type", "veth", "peer", "name", rx]);
+    for end in [tx, rx] {
+        run("ip", &["link", "set", end, "up"]);
+    }
+}
+
 /// Where the recorders of this test pin their programs; gone with the test's [`Net`].
 pub(crate) fn pin_dir() -> std::path::PathBuf {
     format!("/sys/fs/bpf/tapedeck-test-{}", std::process::id()).into()
