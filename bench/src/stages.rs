@@ -232,7 +232,7 @@ impl Way {
                         walk.run(LinkType::ETHERNET, bytes);
                         let stored = chain.append(&record(bytes, ts), walk) == Appended::Stored;
                         let (segment, frame) = chain.position();
-                        sessions.push(walk, &packet(bytes, ts, Place { segment, frame }, stored));
+                        sessions.push(walk, &packet(bytes, ts, Place::new(segment, frame), stored));
                     }
                 });
                 tracker.pass(traffic.now());

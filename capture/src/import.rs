@@ -380,7 +380,7 @@ impl Working {
     fn take(&mut self, record: &PacketRecord<'_>, walk: &Walk) {
         let stored = self.chain.append(record, walk) == Appended::Stored;
         let (segment, frame) = self.chain.position();
-        let place = Place { segment, frame };
+        let place = Place::new(segment, frame);
         let PacketRecord { ts, bytes, orig_len, .. } = *record;
         self.tracker.arrives(ts);
         self.tracker.batch(|sessions| {

@@ -322,7 +322,7 @@ impl<S: Source> Worker<S> {
                     sessions.lost(if dropped > 0 { before.min(ts) } else { ts }, ts);
                 }
                 let (segment, frame) = chain.position();
-                let place = Place { segment, frame };
+                let place = Place::new(segment, frame);
                 sessions.push(walk, &Packet { ts, bytes, original_bytes: orig_len, place, stored });
             }
         });

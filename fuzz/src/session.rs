@@ -141,7 +141,7 @@ pub fn table(data: &[u8]) {
         let ts = Timestamp::from_nanos_saturating(clock * 1_000_000_000);
         walk.run(LinkType::ETHERNET, bytes);
         let original_bytes = u32::try_from(len).unwrap_or(u32::MAX);
-        let place = Place { segment: u32::from(frame >> 6), frame: u32::from(frame) };
+        let place = Place::new(u32::from(frame >> 6), u32::from(frame));
         let packet = Packet { ts, bytes, original_bytes, place, stored: way & 4 == 0 };
         let mut records = Vec::new();
         let [first, second] = &mut tables;

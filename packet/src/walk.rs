@@ -195,6 +195,13 @@ impl Layer {
         self.vlans.get(..usize::from(self.vlan_count)).unwrap_or_default()
     }
 
+    /// It has tags or labels, or a tunnel carried it.
+    #[inline]
+    #[must_use]
+    pub fn is_tagged(&self) -> bool {
+        self.vlan_count | self.label_count != 0 || self.tunnel != Tunnel::None
+    }
+
     /// 20-bit MPLS labels, top of stack first.
     #[must_use]
     pub fn labels(&self) -> &[u32] {

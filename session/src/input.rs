@@ -7,7 +7,7 @@ use crate::key::{Key, Parts};
 use crate::pair::End;
 use crate::stats;
 use std::net::IpAddr;
-use tapedeck_packet::{Fragment, Ip, Layer, Macs, Net, Timestamp, Tunnel, Walk};
+use tapedeck_packet::{Fragment, Ip, Layer, Macs, Timestamp, Tunnel};
 
 pub(crate) mod proto {
     //! IP protocols with a logic of their own.
@@ -29,18 +29,37 @@ pub(crate) mod flag {
     pub(crate) const ACK: u8 = 0x10;
 }
 
-/// Where a packet is stored.
+/// Where a packet is stored. One word: written in halves and read whole, a packet's would stall the reader.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
-    /// Number of the segment in the run.
-    pub segment: u32,
-    /// Number of the frame in the segment.
-    pub frame: u32,
-}
+pub struct Place(u64);
 
 impl Place {
     /// In no segment.
-    pub(crate) const NOWHERE: Self = Self { segment: u32::MAX, frame: u32::MAX };
+    pub(crate) const NOWHERE: Self = Self(u64::MAX);
+
+    /// Numbers of the segment in the run and of the frame in the segment.
+    #[inline]
+    #[must_use]
+    pub const fn new(segment: u32, frame: u32) -> Self {
+        // Widening; `From` is not const.
+        Self((segment as u64) << 32 | frame as u64)
+    }
+
+    /// Number of the segment in the run.
+    #[inline]
+    #[must_use]
+    pub const fn segment(self) -> u32 {
+        let [a, b, c, d, ..] = self.0.to_be_bytes();
+        u32::from_be_bytes([a, b, c, d])
+    }
+
+    /// Number of the frame in the segment.
+    #[inline]
+    #[must_use]
+    pub const fn frame(self) -> u32 {
+        let [.., a, b, c, d] = self.0.to_be_bytes();
+        u32::from_be_bytes([a, b, c, d])
+    }
 }
 
 /// A packet, as the table takes it.
@@ -110,8 +129,8 @@ pub(crate) struct Facts {
     pub(crate) hash: u64,
     /// The sender's side of the key.
     pub(crate) from: End,
-    /// 0 for the outermost IP layer.
-    pub(crate) depth: u8,
+    /// Inside a tunnel, so not the outermost IP layer.
+    pub(crate) inner: bool,
     pub(crate) ts: u64,
     /// Packets it stands for: 1, but in a replay.
     pub(crate) packets: u32,
@@ -125,14 +144,17 @@ pub(crate) struct Facts {
     pub(crate) has_inner: bool,
     /// The innermost IP layer, under which statistics count the packet.
     pub(crate) innermost: bool,
-    /// Of the innermost layer: the packet, for statistics.
-    pub(crate) counted: stats::Packet,
+    /// Of the innermost layer: the packet's, for statistics.
+    pub(crate) marks: stats::Marks,
     /// The packet is in the store.
     pub(crate) stored: bool,
     /// Transport header, bytes.
     pub(crate) header_bytes: u32,
     /// Payload on the wire, bytes.
     pub(crate) payload_bytes: u32,
+    /// Where in the packet what follows the transport header begins, and its bytes on the wire.
+    pub(crate) content_at: u32,
+    pub(crate) content_bytes: u32,
     pub(crate) transport: Transport,
     /// Identification, if this is the first fragment of a datagram.
     pub(crate) first_fragment: Option<u32>,
@@ -140,9 +162,34 @@ pub(crate) struct Facts {
     /// The message has a counterpart and asks for it (ICMP).
     pub(crate) request: bool,
     pub(crate) place: Place,
+    /// Its tags, labels and tunnel count if it is `tagged`.
     pub(crate) origin: Origin,
+    pub(crate) tagged: bool,
     /// Where the first pass found a session with this hash.
     pub(crate) likely_slot: u32,
+}
+
+impl Facts {
+    /// Its link and tunnel.
+    pub(crate) fn origin(&self) -> Origin {
+        if self.tagged { self.origin } else { Origin { macs: self.origin.macs, ..Origin::default() } }
+    }
+
+    /// Payload of the packet with these bytes, as far as captured.
+    pub(crate) fn payload<'a>(&self, bytes: &'a [u8]) -> &'a [u8] {
+        let payload = bytes.get(usize::try_from(self.content_at).unwrap_or(usize::MAX)..).unwrap_or_default();
+        payload.get(..usize::try_from(self.content_bytes).unwrap_or(usize::MAX)).unwrap_or(payload)
+    }
+
+    pub(crate) fn time(&self) -> Timestamp {
+        Timestamp::from_nanos_saturating(self.ts)
+    }
+
+    /// The packet, for statistics.
+    #[inline]
+    pub(crate) fn counted(&self) -> stats::Packet {
+        stats::Packet { ts: self.time(), wire_bytes: self.wire_bytes, marks: self.marks, ethertype: None }
+    }
 }
 
 /// Makes facts of packets.
@@ -153,50 +200,17 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Writes the facts of each IP layer into the next of `places`, outermost first, and its payload into
-    /// `payloads`; says how many.
+    /// Writes the facts of a layer, every field in its place: a value returned would be copied, 250 bytes a packet.
     #[inline]
-    pub(crate) fn read<'a>(
-        self,
-        walk: &Walk,
-        packet: &Packet<'a>,
-        places: &mut [Facts],
-        payloads: &mut [&'a [u8]],
-    ) -> usize {
-        let mut places = places.iter_mut().zip(payloads);
-        let (mut depth, layers) = (0, walk.layers());
-        for (number, layer) in layers.iter().enumerate() {
-            if let Net::Ip(ip) = &layer.net
-                && let Some((place, payload)) = places.next()
-            {
-                *payload = self.layer(place, layer, ip, packet, depth);
-                place.has_inner = number + 1 < layers.len();
-                depth += 1;
-            }
-        }
-        usize::from(depth)
-    }
-
-    /// Writes every field in its place: a value returned would be copied, 250 bytes a packet. Returns the
-    /// payload, as far as captured.
-    #[inline]
-    fn layer<'a>(
-        self,
-        facts: &mut Facts,
-        layer: &Layer,
-        ip: &Ip,
-        packet: &Packet<'a>,
-        depth: u8,
-    ) -> &'a [u8] {
+    pub(crate) fn read(self, facts: &mut Facts, layer: &Layer, ip: &Ip, packet: &Packet<'_>, inner: bool) {
         let (sport, dport, one_way, request) = ports(ip);
         let vlan = if self.vlan_in_key { layer.vlans().first().copied() } else { None };
         let no_ports = ip.ports.is_none() && has_ports(ip.proto);
-        let inner = depth > 0;
         let (src, dst, proto) = (ip.src, ip.dst, ip.proto);
         (facts.key, facts.from) =
             Key::new(&Parts { src, dst, sport, dport, proto, one_way, inner, no_ports, vlan });
         facts.hash = facts.key.hash(self.hash_seed);
-        facts.depth = depth;
+        facts.inner = inner;
         facts.ts = packet.ts.nanos();
         (facts.packets, facts.more_flags) = (1, 0);
         facts.ip_bytes = match ip.total_bytes {
@@ -212,15 +226,18 @@ impl Reader {
         facts.ttl = ip.ttl;
         facts.request = request;
         facts.place = packet.place;
-        (facts.stored, facts.innermost) = (packet.stored, false);
+        (facts.stored, facts.innermost, facts.has_inner) = (packet.stored, false, false);
         facts.origin.macs = layer.macs;
-        let vlans = layer.vlans();
-        facts.origin.vlans = [vlans.first().copied(), vlans.get(1).copied()];
-        facts.origin.mpls = layer.labels().first().copied();
-        facts.origin.tunnel = layer.tunnel;
-        facts.origin.tunnel_id = layer.tunnel_id;
+        facts.tagged = layer.is_tagged();
+        if facts.tagged {
+            let vlans = layer.vlans();
+            facts.origin.vlans = [vlans.first().copied(), vlans.get(1).copied()];
+            facts.origin.mpls = layer.labels().first().copied();
+            facts.origin.tunnel = layer.tunnel;
+            facts.origin.tunnel_id = layer.tunnel_id;
+        }
         facts.transport = Transport::Other;
-        transport(facts, ip, packet.bytes)
+        transport(facts, ip, packet.bytes);
     }
 }
 
@@ -250,9 +267,9 @@ pub(crate) fn has_ports(number: u8) -> bool {
     matches!(number, proto::TCP | proto::UDP | proto::ICMP | proto::ICMPV6 | 33 | 132 | 136)
 }
 
-/// Reads the transport header; returns the payload.
+/// Reads the transport header.
 #[inline]
-fn transport<'a>(facts: &mut Facts, ip: &Ip, bytes: &'a [u8]) -> &'a [u8] {
+fn transport(facts: &mut Facts, ip: &Ip, bytes: &[u8]) {
     let at = usize::try_from(ip.transport).unwrap_or(usize::MAX);
     let content = bytes.get(at..).unwrap_or_default();
     let content_bytes = facts.ip_bytes.saturating_sub(ip.transport.saturating_sub(ip.start));
@@ -271,23 +288,18 @@ fn transport<'a>(facts: &mut Facts, ip: &Ip, bytes: &'a [u8]) -> &'a [u8] {
                 }
             }
         }
-        proto::UDP => {
-            header_bytes = 8;
-            // The first fragment stands for the whole datagram: its header says how long that is.
-            let announced = content.first_chunk::<6>().map_or(0, |h| u16::from_be_bytes([h[4], h[5]]));
-            let payload = u32::from(announced).saturating_sub(8);
-            facts.payload_bytes = if announced < 8 { content_bytes.saturating_sub(8) } else { payload };
-        }
-        proto::ICMP | proto::ICMPV6 => header_bytes = 8,
+        proto::UDP | proto::ICMP | proto::ICMPV6 => header_bytes = 8,
         _ => {}
     }
-    if ip.proto != proto::UDP || ip.fragment == Fragment::Later {
-        facts.payload_bytes = content_bytes.saturating_sub(header_bytes);
-    }
     facts.header_bytes = header_bytes;
-    let payload = content.get(usize::try_from(header_bytes).unwrap_or(usize::MAX)..).unwrap_or_default();
-    let within = usize::try_from(content_bytes.saturating_sub(header_bytes)).unwrap_or(usize::MAX);
-    payload.get(..within).unwrap_or(payload)
+    facts.content_bytes = content_bytes.saturating_sub(header_bytes);
+    facts.content_at = ip.transport.saturating_add(header_bytes);
+    facts.payload_bytes = facts.content_bytes;
+    if ip.proto == proto::UDP && ip.fragment != Fragment::Later {
+        // The first fragment stands for the whole datagram: its header says how long that is.
+        let announced = content.first_chunk::<6>().map_or(0, |h| u16::from_be_bytes([h[4], h[5]]));
+        facts.payload_bytes = u32::from(announced).checked_sub(8).unwrap_or(facts.content_bytes);
+    }
 }
 
 #[inline]

@@ -4,6 +4,7 @@
 //! messages that have no counterpart, where the source is first.
 
 use crate::pair::{End, Pair};
+use std::hint::select_unpredictable;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use tapedeck_packet::hash::{FACTORS, fold};
 
@@ -51,13 +52,19 @@ impl Key {
         if let Some(vlan) = parts.vlan {
             kind |= WITH_VLAN | u32::from(vlan & 0x0fff) << 16;
         }
-        let forward = parts.one_way || (src, parts.sport) <= (dst, parts.dport);
-        let ((a, port_a), (b, port_b), end) = if forward {
-            ((src, parts.sport), (dst, parts.dport), End::A)
-        } else {
-            ((dst, parts.dport), (src, parts.sport), End::B)
-        };
-        (Self { addresses: [a[0], a[1], b[0], b[1]], ports: [port_a, port_b], kind }, end)
+        // Without a branch: which side sends cannot be predicted.
+        let (number_a, number_b) = (number(src), number(dst));
+        let first = (number_a < number_b) | ((number_a == number_b) & (parts.sport <= parts.dport));
+        let forward = first | parts.one_way;
+        let pick = |a: u64, b: u64| select_unpredictable(forward, a, b);
+        let addresses =
+            [pick(src[0], dst[0]), pick(src[1], dst[1]), pick(dst[0], src[0]), pick(dst[1], src[1])];
+        let end = select_unpredictable(forward, End::A, End::B);
+        let ports = [
+            select_unpredictable(forward, parts.sport, parts.dport),
+            select_unpredictable(forward, parts.dport, parts.sport),
+        ];
+        (Self { addresses, ports, kind }, end)
     }
 
     #[inline]
@@ -74,6 +81,13 @@ impl Key {
 
     pub(crate) const fn proto(&self) -> u8 {
         self.kind.to_le_bytes()[0]
+    }
+
+    /// TCP, with its ports.
+    #[inline]
+    pub(crate) const fn is_tcp(&self) -> bool {
+        const TCP: u32 = crate::input::proto::TCP as u32;
+        self.kind & (0xff | NO_PORTS) == TCP
     }
 
     pub(crate) const fn inner(&self) -> bool {
@@ -104,6 +118,10 @@ impl Key {
             _ => IpAddr::V6(Ipv6Addr::from_bits(bits)),
         }
     }
+}
+
+fn number([high, low]: [u64; 2]) -> u128 {
+    u128::from(high) << 64 | u128::from(low)
 }
 
 #[inline]

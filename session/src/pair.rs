@@ -40,4 +40,13 @@ impl<T> Pair<T> {
             End::B => &mut self.b,
         }
     }
+
+    /// That of `end`, then the other's.
+    #[inline]
+    pub(crate) const fn both_mut(&mut self, end: End) -> (&mut T, &mut T) {
+        match end {
+            End::A => (&mut self.a, &mut self.b),
+            End::B => (&mut self.b, &mut self.a),
+        }
+    }
 }

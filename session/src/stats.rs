@@ -24,7 +24,7 @@ pub mod top;
 
 pub use collector::{Closed, Collector, Config, Sessions, failed_handshake};
 pub(crate) use facts::server_port;
-pub use facts::{Flow, Packet, Reach, Sender, Tally};
+pub use facts::{Flow, Marks, Packet, Sender, Tally};
 pub use hosts::Hosts;
 pub use merge::{Merged, Merger};
 pub use minute::{Counts, Minute, Port, SIZES, Totals};

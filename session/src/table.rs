@@ -23,7 +23,7 @@ use crate::stats::{self, Closed, Collector};
 use crate::tcp::stream::Holes;
 use std::collections::VecDeque;
 use std::ops::Range;
-use tapedeck_packet::{Timestamp, Walk};
+use tapedeck_packet::{Ip, Layer, Net, Timestamp, Walk};
 
 mod coarse;
 mod datagrams;
@@ -241,7 +241,7 @@ impl<P: Inspector> Table<P> {
 
     /// Begins a batch. Records go to `sink`.
     pub fn stage<'t, 's, 'p>(&'t mut self, sink: Sink<'s>) -> Stage<'t, 's, 'p, P> {
-        Stage { table: self, sink, payloads: [&[]; STAGE], used: 0 }
+        Stage { table: self, sink, packets: [&[]; STAGE], used: 0 }
     }
 
     /// Ends what has ended by `now`, and writes the interim records that are due: at most `limit` sessions
@@ -336,7 +336,7 @@ impl<P: Inspector> Table<P> {
 
     /// Applies the packets of a stage. What the caches must fetch is asked for in three waves, each of which
     /// needs what the one before has brought: index entries, hot parts, and cold parts that will be written.
-    fn apply(&mut self, used: usize, payloads: &[&[u8]], sink: Sink<'_>) {
+    fn apply(&mut self, used: usize, packets: &[&[u8]], sink: Sink<'_>) {
         // Taken out, so that the table can be borrowed beside them.
         let mut staged = std::mem::take(&mut self.staged);
         let facts = staged.get_mut(..used).unwrap_or_default();
@@ -350,16 +350,16 @@ impl<P: Inspector> Table<P> {
             touched ^= self.slots.touch(one.likely_slot);
         }
         for one in facts.iter() {
-            touched ^= self.slots.touch_cold(one.likely_slot, one.place, self.config.ref_gap);
+            touched ^= self.slots.touch_cold(one.likely_slot, one.place);
         }
         self.touched ^= touched;
         let mut outer = None;
-        for (one, payload) in facts.iter_mut().zip(payloads) {
-            if one.depth == 0 {
+        for (one, bytes) in facts.iter_mut().zip(packets) {
+            if !one.inner {
                 outer = None;
                 self.now = self.now.max(one.ts);
             }
-            outer = self.packet(one, payload, outer, sink);
+            outer = self.packet(one, bytes, outer, sink);
         }
         self.staged = staged;
     }
@@ -369,7 +369,8 @@ impl<P: Inspector> Table<P> {
 pub struct Stage<'t, 's, 'p, P: Inspector = ()> {
     table: &'t mut Table<P>,
     sink: Sink<'s>,
-    payloads: [&'p [u8]; STAGE],
+    /// Bytes of the packet of each layer.
+    packets: [&'p [u8]; STAGE],
     used: usize,
 }
 
@@ -392,32 +393,64 @@ impl<'p, P: Inspector> Stage<'_, '_, 'p, P> {
         if self.used + tapedeck_packet::walk::MAX_LAYERS > STAGE {
             self.apply();
         }
-        let table = &mut *self.table;
-        table.counters.packets += 1;
-        table.counters.wire_bytes += u64::from(packet.original_bytes);
-        let free = table.staged.get_mut(self.used..).unwrap_or_default();
-        let payloads = self.payloads.get_mut(self.used..).unwrap_or_default();
-        let layers = table.reader.read(walk, packet, free, payloads);
-        if layers == 0 {
-            table.counters.non_ip_packets += 1;
-            table.counters.non_ip_bytes += u64::from(packet.original_bytes);
-            table.now = table.now.max(packet.ts.nanos());
-        }
-        if let Some(statistics) = &mut table.statistics {
-            match layers.checked_sub(1).and_then(|last| free.get_mut(last)) {
-                Some(layer) => {
-                    layer.innermost = true;
-                    layer.counted.read(walk, packet.ts, packet.original_bytes);
-                }
-                None => statistics.packet(&stats::Packet::new(walk, packet.ts, packet.original_bytes), None),
+        self.table.counters.packets += 1;
+        self.table.counters.wire_bytes += u64::from(packet.original_bytes);
+        let began = self.used;
+        // Nearly all packets have one layer.
+        if let [layer] = walk.layers() {
+            if let Net::Ip(ip) = &layer.net {
+                self.layer(layer, ip, packet, false);
             }
+        } else {
+            self.layers(walk, packet);
         }
-        self.used += layers;
+        if self.used == began {
+            self.not_ip(walk, packet);
+        } else if let Some(layer) = self.table.staged.get_mut(self.used - 1) {
+            layer.innermost = true;
+            layer.marks = stats::Marks::of(walk.layers());
+        }
+    }
+
+    #[inline]
+    fn layer(&mut self, layer: &Layer, ip: &Ip, packet: &Packet<'p>, inner: bool) {
+        let Self { table, packets, used, .. } = self;
+        let (Some(facts), Some(bytes)) = (table.staged.get_mut(*used), packets.get_mut(*used)) else {
+            return;
+        };
+        table.reader.read(facts, layer, ip, packet, inner);
+        *bytes = packet.bytes;
+        *used += 1;
+    }
+
+    /// The same for each IP layer.
+    #[inline(never)]
+    fn layers(&mut self, walk: &Walk, packet: &Packet<'p>) {
+        let began = self.used;
+        for layer in walk.layers() {
+            let Net::Ip(ip) = &layer.net else { continue };
+            let inner = self.used > began;
+            if inner && let Some(outer) = self.table.staged.get_mut(self.used - 1) {
+                outer.has_inner = true;
+            }
+            self.layer(layer, ip, packet, inner);
+        }
+    }
+
+    #[cold]
+    fn not_ip(&mut self, walk: &Walk, packet: &Packet<'p>) {
+        let table = &mut *self.table;
+        table.counters.non_ip_packets += 1;
+        table.counters.non_ip_bytes += u64::from(packet.original_bytes);
+        table.now = table.now.max(packet.ts.nanos());
+        if let Some(statistics) = &mut table.statistics {
+            statistics.packet(&stats::Packet::new(walk, packet.ts, packet.original_bytes), None);
+        }
     }
 
     fn apply(&mut self) {
         let used = std::mem::take(&mut self.used);
-        self.table.apply(used, &self.payloads, self.sink);
+        self.table.apply(used, &self.packets, self.sink);
     }
 }
 

@@ -59,6 +59,10 @@ pub(crate) struct Endpoint {
     did_eof: bool,
     /// Too much is missing: the stream is not followed any more.
     skip_deliveries: bool,
+    /// Only ordinary things have happened to it, and to the connection.
+    plain: bool,
+    /// Besides, what it sends next goes on where its stream has come.
+    smooth: bool,
     pub(crate) stream: stream::Stream,
 }
 
@@ -274,18 +278,9 @@ impl Conversation<'_> {
         self.tcp.ends.of(end).state
     }
 
-    /// Takes a segment. Returns where its data begins in its stream (0: the first byte), unless that cannot
-    /// be said.
-    #[inline]
+    /// Takes a segment that is not [ordinary](Tcp::ordinary). Returns where its data begins in its stream (0:
+    /// the first byte), unless that cannot be said.
     pub(crate) fn segment(&mut self, s: &Segment) -> Option<u64> {
-        match self.ordinary(s) {
-            Some(offset) => Some(offset),
-            None => self.any_segment(s),
-        }
-    }
-
-    /// The long way.
-    fn any_segment(&mut self, s: &Segment) -> Option<u64> {
         let (from, to) = (s.from, s.from.other());
         self.flip_syn_ack(s);
         self.set_partial(s);
@@ -319,6 +314,7 @@ impl Conversation<'_> {
         if close {
             self.connection_closed(from);
         }
+        self.tcp.settle();
         (!underflow && data_seq > 0).then(|| data_seq.wrapping_sub(1))
     }
 
@@ -332,6 +328,7 @@ impl Conversation<'_> {
         if let Some(rel_ack) = self.take_ack(&segment) {
             self.ack_received(from.other(), rel_ack);
         }
+        self.tcp.settle();
     }
 
     /// The rest of a segment that came in fragments: data alone.
@@ -346,6 +343,7 @@ impl Conversation<'_> {
         if !underflow && len > 0 {
             self.data_sent(from, rel_seq, len);
         }
+        self.tcp.settle();
     }
 
     /// A connection that begins with a SYN-ACK: when an ACK or data follows, that was no scan, and who sent

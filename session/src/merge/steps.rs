@@ -116,7 +116,7 @@ impl Step<'_> {
         Facts {
             key: half.key,
             from: half.from,
-            depth: u8::from(half.key.inner()),
+            inner: half.key.inner(),
             ts: self.ts,
             packets: some(run.packets),
             ip_bytes: some(run.ip_bytes),
@@ -136,6 +136,7 @@ impl Step<'_> {
                 tunnel: record.tunnel,
                 tunnel_id: record.tunnel_id,
             },
+            tagged: true,
             ..Facts::default()
         }
     }

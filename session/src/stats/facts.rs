@@ -7,16 +7,59 @@ use tapedeck_packet::{Fragment, Layer, Net, Timestamp, Walk};
 /// TCP's RST flag.
 const RST: u8 = 0x04;
 
-/// Whom a packet is for.
+/// What is true of few packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Reach {
-    /// One station.
-    #[default]
-    Unicast,
-    /// A group.
-    Multicast,
-    /// All stations.
-    Broadcast,
+pub struct Marks(u8);
+
+impl Marks {
+    /// It is for all stations: by the link-layer address, where there is none by the network address.
+    pub const BROADCAST: Self = Self(1);
+    /// It is for a group of stations, by the same.
+    pub const MULTICAST: Self = Self(2);
+    /// A layer of it is a fragment of an IP packet.
+    pub const FRAGMENT: Self = Self(4);
+    /// Its innermost layer is TCP with the RST flag.
+    pub const RESET: Self = Self(8);
+    /// It has no IP header that could be read.
+    pub const NON_IP: Self = Self(16);
+
+    /// The marks of a packet with these layers.
+    #[inline]
+    #[must_use]
+    pub fn of(layers: &[Layer]) -> Self {
+        let mut marks = layers.first().map(reach).unwrap_or_default();
+        let mut reset = Self::NON_IP;
+        for layer in layers {
+            if let Net::Ip(ip) = &layer.net {
+                reset =
+                    if ip.tcp_flags.is_some_and(|flags| flags & RST != 0) { Self::RESET } else { Self(0) };
+                if ip.fragment != Fragment::Whole {
+                    marks = marks.and(Self::FRAGMENT);
+                }
+            }
+        }
+        marks.and(reset)
+    }
+
+    /// These and those.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// Has it this one?
+    #[inline]
+    #[must_use]
+    pub const fn has(self, mark: Self) -> bool {
+        self.0 & mark.0 != 0
+    }
+
+    /// It has none.
+    #[inline]
+    #[must_use]
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
 }
 
 /// The facts of one packet; everything else is its session's.
@@ -26,55 +69,34 @@ pub struct Packet {
     pub ts: Timestamp,
     /// Its bytes on the wire, link layer included, without the frame check sequence.
     pub wire_bytes: u32,
-    /// Whom it is for: by the link-layer address, where there is none by the network address.
-    pub reach: Reach,
-    /// A layer of it is a fragment of an IP packet.
-    pub fragment: bool,
-    /// Its innermost layer is TCP with the RST flag.
-    pub reset: bool,
-    /// It has no IP header that could be read: its EtherType, `None` in there for LLC and links without one.
-    pub non_ip: Option<Option<u16>>,
+    /// What is special about it.
+    pub marks: Marks,
+    /// Of a packet that is not IP: its EtherType; `None` for LLC and links without one.
+    pub ethertype: Option<u16>,
 }
 
 impl Packet {
     /// The facts of a packet that was walked.
     #[must_use]
     pub fn new(walk: &Walk, ts: Timestamp, wire_bytes: u32) -> Self {
-        let mut packet = Self::default();
-        packet.read(walk, ts, wire_bytes);
-        packet
-    }
-
-    /// The same in its place, field by field: what is built elsewhere and copied, the copy has to wait for.
-    #[inline]
-    pub(crate) fn read(&mut self, walk: &Walk, ts: Timestamp, wire_bytes: u32) {
         let layers = walk.layers();
-        (self.ts, self.wire_bytes) = (ts, wire_bytes);
-        (self.fragment, self.reset) = (false, false);
-        self.reach = layers.first().map(reach).unwrap_or_default();
-        self.non_ip = layers.first().map(|outer| outer.ethertype);
-        for layer in layers {
-            if let Net::Ip(ip) = &layer.net {
-                self.non_ip = None;
-                self.fragment |= ip.fragment != Fragment::Whole;
-                self.reset = ip.tcp_flags.is_some_and(|flags| flags & RST != 0);
-            }
-        }
+        let ethertype = layers.first().and_then(|outer| outer.ethertype);
+        Self { ts, wire_bytes, marks: Marks::of(layers), ethertype }
     }
 }
 
 #[inline]
-fn reach(layer: &Layer) -> Reach {
+fn reach(layer: &Layer) -> Marks {
     match (&layer.macs, &layer.net) {
-        (Some(macs), _) if macs.dst == [0xff; 6] => Reach::Broadcast,
-        (Some(macs), _) if macs.dst[0] & 1 != 0 => Reach::Multicast,
-        (Some(_), _) => Reach::Unicast,
+        (Some(macs), _) if macs.dst[0] & 1 == 0 => Marks::default(),
+        (Some(macs), _) if macs.dst == [0xff; 6] => Marks::BROADCAST,
+        (Some(_), _) => Marks::MULTICAST,
         (None, Net::Ip(ip)) => match ip.dst {
-            IpAddr::V4(v4) if v4.is_broadcast() => Reach::Broadcast,
-            dst if dst.is_multicast() => Reach::Multicast,
-            _ => Reach::Unicast,
+            IpAddr::V4(v4) if v4.is_broadcast() => Marks::BROADCAST,
+            dst if dst.is_multicast() => Marks::MULTICAST,
+            _ => Marks::default(),
         },
-        (None, _) => Reach::Unicast,
+        (None, _) => Marks::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! The tables of a minute that is being counted. Allocated once, cleared and used again.
 
-use super::facts::{Delta, Flow, Packet, Reach};
+use super::facts::{Delta, Flow, Marks, Packet};
 use super::hosts::{self, Hosts};
 use super::minute::{Counts, Minute, Port, SIZES, Totals};
 use super::top::Top;
@@ -81,24 +81,29 @@ impl Tables {
     #[inline]
     pub(super) fn packet(&mut self, packet: &Packet) {
         self.used = true;
-        let totals = &mut self.totals;
-        totals.counts.packets += 1;
-        totals.counts.bytes += u64::from(packet.wire_bytes);
-        totals.tcp_resets += u64::from(packet.reset);
-        totals.fragments += u64::from(packet.fragment);
-        totals.broadcast += u64::from(packet.reach == Reach::Broadcast);
-        totals.multicast += u64::from(packet.reach == Reach::Multicast);
+        // The totals are the sum of these.
         if let Some(size) = self.sizes.get_mut(size_class(packet.wire_bytes)) {
             size.packets += 1;
             size.bytes += u64::from(packet.wire_bytes);
         }
-        if let Some(ethertype) = packet.non_ip {
-            totals.non_ip += 1;
-            self.non_ip(ethertype, packet.wire_bytes);
+        if !packet.marks.is_empty() {
+            self.special(packet);
         }
     }
 
     #[cold]
+    fn special(&mut self, packet: &Packet) {
+        let (totals, has) = (&mut self.totals, |mark| u64::from(packet.marks.has(mark)));
+        totals.tcp_resets += has(Marks::RESET);
+        totals.fragments += has(Marks::FRAGMENT);
+        totals.broadcast += has(Marks::BROADCAST);
+        totals.multicast += has(Marks::MULTICAST);
+        totals.non_ip += has(Marks::NON_IP);
+        if packet.marks.has(Marks::NON_IP) {
+            self.non_ip(packet.ethertype, packet.wire_bytes);
+        }
+    }
+
     fn non_ip(&mut self, ethertype: Option<u16>, wire_bytes: u32) {
         let counts = match self.ethertypes.iter_mut().position(|(known, _)| *known == ethertype) {
             Some(at) => self.ethertypes.get_mut(at).map(|(_, counts)| counts),
@@ -190,6 +195,9 @@ impl Tables {
     /// The minute so far; afterwards all is empty.
     pub(super) fn close(&mut self) -> Minute {
         let nanos = u64::from(self.number).saturating_mul(super::NANOS_PER_MINUTE);
+        for size in &self.sizes {
+            self.totals.counts.add(size);
+        }
         let occurred = (0_u8..=255).zip(self.protocols.iter()).filter(|(_, counts)| !counts.is_zero());
         let minute = Minute {
             start: Timestamp::from_nanos_saturating(nanos),

@@ -32,7 +32,7 @@ fn class(facts: &Facts) -> (usize, u8) {
         proto::ICMP | proto::ICMPV6 => (2, proto::ICMP),
         _ => (3, 0),
     };
-    (class + if facts.depth > 0 { 4 } else { 0 }, number)
+    (class + if facts.inner { 4 } else { 0 }, number)
 }
 
 impl Coarse {
@@ -44,7 +44,7 @@ impl Coarse {
 
     pub(crate) fn add(&mut self, facts: &Facts, ref_gap: u32) {
         let (class, number) = class(facts);
-        let inner = facts.depth > 0;
+        let inner = facts.inner;
         let Some(heap) = self.heaps.get_mut(class) else { return };
         if heap.volume.packets == 0 {
             *heap = Heap { proto: number, inner, first: facts.ts, ..Heap::default() };

@@ -82,7 +82,7 @@ impl Run {
     /// Whether `other`, one packet, continues this run. No run goes over `border` (ns).
     fn takes(&self, other: &Self, border: u64) -> bool {
         let fits = other.first >= self.last
-            && other.first_place.segment == self.last_place.segment
+            && other.first_place.segment() == self.last_place.segment()
             && other.first - self.last <= PAUSE
             && !(self.last < border && border <= other.first)
             && self.wire_bytes.checked_add(other.wire_bytes).is_some()

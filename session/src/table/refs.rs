@@ -5,6 +5,8 @@ use crate::record::PacketRef;
 
 /// Ranges a session keeps between two records.
 pub(crate) const MAX_REFS: usize = 8;
+/// The widest gap: more frames than a segment has.
+const GAP_MAX: u32 = u32::MAX >> 1;
 
 /// The ranges, in order of arrival.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,10 +22,10 @@ impl Refs {
     pub(crate) fn open(&mut self, place: Place) {
         if usize::from(self.length) == MAX_REFS {
             if let Some(last) = self.ranges.last_mut()
-                && last.segment == place.segment
+                && last.segment == place.segment()
             {
-                last.first_frame = last.first_frame.min(place.frame);
-                last.last_frame = last.last_frame.max(place.frame);
+                last.first_frame = last.first_frame.min(place.frame());
+                last.last_frame = last.last_frame.max(place.frame());
                 return;
             }
             if !self.join_nearest() {
@@ -32,7 +34,8 @@ impl Refs {
             }
         }
         if let Some(free) = self.ranges.get_mut(usize::from(self.length)) {
-            *free = PacketRef { segment: place.segment, first_frame: place.frame, last_frame: place.frame };
+            *free =
+                PacketRef { segment: place.segment(), first_frame: place.frame(), last_frame: place.frame() };
             self.length += 1;
         }
     }
@@ -51,9 +54,9 @@ impl Refs {
     /// The last range goes up to the frame at `place`, if that is its segment.
     pub(crate) fn extend(&mut self, place: Place) {
         if let Some(last) = usize::from(self.length).checked_sub(1).and_then(|last| self.ranges.get_mut(last))
-            && last.segment == place.segment
+            && last.segment == place.segment()
         {
-            last.last_frame = last.last_frame.max(place.frame);
+            last.last_frame = last.last_frame.max(place.frame());
         }
     }
 
@@ -86,14 +89,15 @@ impl Refs {
 /// already has its packets all over the segment. With a full list it takes all of a segment.
 pub(crate) fn wider(gap: u32, refs: u8) -> u32 {
     if usize::from(refs) >= MAX_REFS {
-        return u32::MAX;
+        return GAP_MAX;
     }
-    gap.saturating_mul(1_u32 << (2 * u32::from(refs.saturating_sub(1))))
+    gap.saturating_mul(1_u32 << (2 * u32::from(refs.saturating_sub(1)))).min(GAP_MAX)
 }
 
 /// Whether the range whose last frame is at `last` may go on to `place`.
 pub(crate) fn near(last: Place, place: Place, gap: u32) -> bool {
-    last.segment == place.segment && place.frame >= last.frame && place.frame - last.frame <= gap
+    // A frame before the last one is further on than any gap.
+    last.segment() == place.segment() && place.frame().wrapping_sub(last.frame()) <= gap
 }
 
 #[cfg(test)]
@@ -107,7 +111,7 @@ mod tests {
             let mut refs = Refs::default();
             let mut open: Option<Place> = None;
             for (segment, frame) in &places {
-                let place = Place { segment: *segment, frame: *frame };
+                let place = Place::new(*segment, *frame);
                 match open {
                     Some(last) if near(last, place, wider(16, refs.count())) => open = Some(place),
                     last => {

@@ -4,10 +4,10 @@
 //! one page of memory to look up. `Cold` is the rest. The arrays grow up to their reserved capacity and never move; slots are used again, last freed first.
 
 use super::log::Log;
-use super::refs::{Refs, near, wider};
+use super::refs::{Refs, near};
 use super::{vec_bytes, vec_memory};
 use crate::history::Trail;
-use crate::input::{Origin, Place, proto};
+use crate::input::{Origin, Place};
 use crate::inspect::Ends;
 use crate::key::Key;
 use crate::pair::{End, Pair};
@@ -45,8 +45,8 @@ pub(crate) struct Hot {
     pub(crate) inspecting: Inspecting,
     /// Ends as DNS does.
     pub(crate) is_dns: bool,
-    /// Packet references since the last record.
-    pub(crate) refs: u8,
+    /// Frames that the open packet reference bridges ([`wider`](super::refs::wider)).
+    pub(crate) gap: u32,
 }
 
 const _: () = assert!(size_of::<Hot>() == 128, "two cache lines");
@@ -65,7 +65,7 @@ pub(crate) enum Inspecting {
 
 impl Hot {
     pub(crate) fn is_tcp(&self) -> bool {
-        self.key.proto() == proto::TCP && !self.key.no_ports()
+        self.key.is_tcp()
     }
 
     /// What is known without payload.
@@ -261,10 +261,10 @@ impl Slots {
 
     /// The same for the cold part, if a packet at `place` will write there.
     #[inline]
-    pub(crate) fn touch_cold(&self, slot: u32, place: Place, ref_gap: u32) -> u64 {
+    pub(crate) fn touch_cold(&self, slot: u32, place: Place) -> u64 {
         let Ok(at) = usize::try_from(slot) else { return 0 };
         let Some(Warm { hot, .. }) = self.warm.get(at) else { return 0 };
-        if near(hot.place, place, wider(ref_gap, hot.refs)) {
+        if near(hot.place, place, hot.gap) {
             return 0;
         }
         self.cold.get(at).map_or(0, |cold| cold.refs.touch())

@@ -7,7 +7,7 @@ use super::news::FRESH;
 use super::refs::{near, wider};
 use super::slots::{Cold, Hot, Inspecting, Session};
 use super::{Sink, Table};
-use crate::config::Timeouts;
+use crate::config::{Config, Timeouts};
 use crate::history::seen;
 use crate::input::{Facts, Place, TcpHeader, Transport, flag, is_broadcast, proto};
 use crate::inspect::{Inspector, WINDOW};
@@ -16,17 +16,18 @@ use crate::pair::{End, Pair};
 use crate::ports::is_dns;
 use crate::record::{EndReason, Uid};
 use crate::stats::Sender;
+use crate::tcp::stream::Holes;
 use crate::tcp::{Conversation, Segment, Tcp, Timers};
 
 /// A record is due before a counter of packets can overflow.
 const MAX_PACKETS: u32 = 1 << 31;
 
 impl<P: Inspector> Table<P> {
-    /// Takes one layer of a packet. `outer` is the session of the layer around it; returns this layer's.
+    /// Takes one layer of the packet with these bytes. `outer` is the session of the layer around it; returns this layer's.
     pub(super) fn packet(
         &mut self,
         facts: &mut Facts,
-        payload: &[u8],
+        bytes: &[u8],
         outer: Option<Uid>,
         sink: Sink<'_>,
     ) -> Option<Uid> {
@@ -47,16 +48,28 @@ impl<P: Inspector> Table<P> {
                 self.emit_coarse(u64::MAX, sink);
             }
             self.coarse.add(facts, self.config.ref_gap);
-            self.counters.coarse_packets += u64::from(facts.depth == 0);
+            self.counters.coarse_packets += u64::from(!facts.inner);
             self.count_homeless(facts);
             return None;
         };
-        self.count(slot, facts);
-        let offset = self.follow(slot, facts, datagram.as_ref());
-        if self.config.split {
+        // Looked up once for all that follows.
+        let Self { slots, config, holes, .. } = self;
+        let mut session = slots.get(slot)?;
+        session.count(facts, config.ref_gap);
+        let offset = session.follow(facts, datagram.as_ref(), holes, config);
+        let deadline = session.deadline(config);
+        if deadline < std::mem::replace(&mut session.hot.deadline, deadline) {
+            // Closed: sooner than the wheel thinks.
+            self.wheel.remove(slot);
+            self.wheel.put(slot, deadline, self.now);
+        }
+        let inspected = session.hot.inspecting == Inspecting::Done;
+        if config.split {
             self.log(slot, facts);
         }
-        self.show(slot, facts, payload, offset);
+        if !inspected && let Some(offset) = offset.filter(|offset| *offset < WINDOW) {
+            self.show(slot, facts, facts.payload(bytes), offset);
+        }
         if facts.innermost {
             self.count_minute(slot, facts);
         }
@@ -112,7 +125,7 @@ impl<P: Inspector> Table<P> {
             deadline: first_look,
             interval: facts.ts,
             place: if facts.stored { facts.place } else { Place::NOWHERE },
-            refs: u8::from(facts.stored),
+            gap: wider(self.config.ref_gap, 1),
             orig: if flip { facts.from.other() } else { facts.from },
             ..Hot::default()
         };
@@ -120,7 +133,7 @@ impl<P: Inspector> Table<P> {
             number,
             parent: outer,
             first: facts.ts,
-            origin: facts.origin,
+            origin: facts.origin(),
             originator_known: known,
             ..Cold::default()
         };
@@ -205,106 +218,6 @@ impl<P: Inspector> Table<P> {
         Some(())
     }
 
-    fn count(&mut self, slot: u32, facts: &Facts) {
-        let ref_gap = self.config.ref_gap;
-        let Some(Session { hot, tcp, cold }) = self.slots.get(slot) else { return };
-        if hot.packets() == 0 || facts.ts < hot.interval {
-            hot.interval = facts.ts;
-        }
-        hot.last = hot.last.max(facts.ts);
-        *hot.packets.of_mut(facts.from) += facts.packets;
-        add(hot.wire_bytes.of_mut(facts.from), facts.wire_bytes, || {
-            &mut cold.carry.of_mut(facts.from).wire_bytes
-        });
-        add(hot.ip_bytes.of_mut(facts.from), facts.ip_bytes, || &mut cold.carry.of_mut(facts.from).ip_bytes);
-        if !hot.is_tcp() {
-            *tcp.other_payload(facts.from) += u64::from(facts.payload_bytes);
-        }
-        if facts.cut_bytes > 0 {
-            *cold.cut_bytes.of_mut(facts.from) += u64::from(facts.cut_bytes);
-        }
-        if facts.stored {
-            if !near(hot.place, facts.place, wider(ref_gap, hot.refs)) {
-                cold.refs.extend(hot.place);
-                cold.refs.open(facts.place);
-                hot.refs = cold.refs.count();
-            }
-            hot.place = facts.place;
-        } else {
-            cold.unstored += 1;
-        }
-        if !*hot.met.of(facts.from) {
-            *hot.met.of_mut(facts.from) = true;
-            *cold.ttl.of_mut(facts.from) = Some(facts.ttl);
-            let (from, to) = (facts.from, facts.from.other());
-            if let Some(macs) = facts.origin.macs {
-                *cold.mac.of_mut(from) = Some(macs.src);
-                // The peer's, until it says it itself.
-                cold.mac.of_mut(to).get_or_insert(macs.dst);
-            }
-        }
-    }
-
-    /// Follows the protocol; returns where the payload stands in the stream of its direction.
-    fn follow(&mut self, slot: u32, facts: &Facts, datagram: Option<&Datagram>) -> Option<u64> {
-        let times = &self.config.timeouts;
-        let Session { hot, tcp, cold } = self.slots.get(slot)?;
-        let (from, orig) = (facts.from, hot.orig);
-        let (offset, expiry) = if hot.is_tcp() {
-            if let Transport::Tcp(header) = &facts.transport {
-                *hot.tcp_flags.of_mut(from) |= header.flags | facts.more_flags;
-            }
-            let mut conversation = Conversation {
-                orig: &mut hot.orig,
-                seen: &mut hot.seen,
-                tcp,
-                trail: &mut cold.trail,
-                holes: &mut self.holes,
-                times,
-            };
-            let offset = match (&facts.transport, datagram) {
-                (Transport::Tcp(header), _) => {
-                    let len = facts.payload_bytes;
-                    conversation.segment(&Segment { ts: facts.ts, from, header: *header, len })
-                }
-                (Transport::Tail { seq, ack, len }, _) => {
-                    conversation.more_data(from, facts.ts, *seq, *len);
-                    conversation.ack_only(from, facts.ts, *ack);
-                    None
-                }
-                (Transport::Fragment { offset, .. }, Some(datagram)) => {
-                    let seq = datagram.seq.wrapping_add(u32::from(*offset));
-                    conversation.more_data(from, facts.ts, seq, facts.payload_bytes);
-                    None
-                }
-                _ => None,
-            };
-            (offset, tcp_expiry(hot, tcp, cold, self.config.split, times))
-        } else {
-            let proto = hot.key.proto();
-            if proto == proto::UDP && *hot.seen.of(from) & seen::DATA == 0 {
-                *hot.seen.of_mut(from) |= seen::DATA;
-                cold.trail.history.add(b'D', from, hot.orig);
-            }
-            let sent = tcp.other_payload(from).saturating_sub(u64::from(facts.payload_bytes));
-            let before =
-                if hot.inspecting == Inspecting::Done { 0 } else { cold.base.of(from).payload_bytes };
-            (Some(before + sent), silent_at(hot, cold, times))
-        };
-        if hot.orig != orig {
-            hot.tally.flip();
-        }
-        let full = hot.packets.a >= MAX_PACKETS || hot.packets.b >= MAX_PACKETS;
-        let interim = if full { hot.last } else { hot.interval.saturating_add(times.interim) };
-        let deadline = expiry.min(interim);
-        if deadline < std::mem::replace(&mut hot.deadline, deadline) {
-            // Closed: sooner than the wheel thinks.
-            self.wheel.remove(slot);
-            self.wheel.put(slot, deadline, self.now);
-        }
-        offset
-    }
-
     /// Notes a packet for the merger, while only one side is here.
     fn log(&mut self, slot: u32, facts: &Facts) {
         let Some(Session { hot, cold, .. }) = self.slots.get(slot) else { return };
@@ -335,10 +248,11 @@ impl<P: Inspector> Table<P> {
     }
 
     /// Shows the payload to the session's inspector.
-    fn show(&mut self, slot: u32, facts: &Facts, payload: &[u8], offset: Option<u64>) {
-        let Some(Session { hot, cold, .. }) = self.slots.get(slot) else { return };
-        let wanted = hot.inspecting != Inspecting::Done && !payload.is_empty();
-        let Some(offset) = offset.filter(|offset| wanted && *offset < WINDOW) else { return };
+    #[inline(never)]
+    fn show(&mut self, slot: u32, facts: &Facts, payload: &[u8], offset: u64) {
+        let Some(Session { hot, cold, .. }) = self.slots.get(slot).filter(|_| !payload.is_empty()) else {
+            return;
+        };
         if hot.inspecting == Inspecting::NotYet {
             let Some(inspector) = self.inspectors.take() else {
                 hot.inspecting = Inspecting::Done;
@@ -358,7 +272,7 @@ impl<P: Inspector> Table<P> {
                 && !hot.tally.is_new()
                 && let Some(statistics) = &mut self.statistics
             {
-                statistics.service_found(facts.counted.ts, name);
+                statistics.service_found(facts.time(), name);
             }
             cold.service = Some(Box::new(service));
         }
@@ -370,18 +284,18 @@ impl<P: Inspector> Table<P> {
         let Some(Session { hot, cold, .. }) = self.slots.get(slot) else { return };
         let sender = if facts.from == hot.orig { Sender::Orig } else { Sender::Resp };
         if hot.tally.is_new() && !self.config.split {
-            statistics.opened(facts.counted.ts, &hot.flow(cold.service_name()));
+            statistics.opened(facts.time(), &hot.flow(cold.service_name()));
         }
         let Hot { key, orig, tally, .. } = hot;
         let flow = || super::slots::flow(key, *orig, cold.service_name());
-        statistics.session_packet(&facts.counted, sender, slot, tally, flow);
+        statistics.session_packet(&facts.counted(), sender, slot, tally, flow);
     }
 
     /// Counts a packet that found no room for its session.
     fn count_homeless(&mut self, facts: &Facts) {
         if let Some(statistics) = self.statistics.as_mut().filter(|_| facts.innermost) {
             let flow = super::slots::flow(&facts.key, facts.from, None);
-            statistics.packet(&facts.counted, Some((&flow, Sender::Orig)));
+            statistics.packet(&facts.counted(), Some((&flow, Sender::Orig)));
         }
     }
 
@@ -403,6 +317,150 @@ impl<P: Inspector> Table<P> {
             seq,
         };
         self.datagrams.add(hash, datagram);
+    }
+}
+
+impl Session<'_> {
+    /// Counts a packet.
+    #[inline]
+    fn count(&mut self, facts: &Facts, ref_gap: u32) {
+        let Self { hot, tcp, cold } = self;
+        if hot.packets() == 0 || facts.ts < hot.interval {
+            hot.interval = facts.ts;
+        }
+        hot.last = hot.last.max(facts.ts);
+        *hot.packets.of_mut(facts.from) += facts.packets;
+        add(hot.wire_bytes.of_mut(facts.from), facts.wire_bytes, || {
+            &mut cold.carry.of_mut(facts.from).wire_bytes
+        });
+        add(hot.ip_bytes.of_mut(facts.from), facts.ip_bytes, || &mut cold.carry.of_mut(facts.from).ip_bytes);
+        if !hot.is_tcp() {
+            *tcp.other_payload(facts.from) += u64::from(facts.payload_bytes);
+        }
+        if facts.cut_bytes > 0 {
+            *cold.cut_bytes.of_mut(facts.from) += u64::from(facts.cut_bytes);
+        }
+        if facts.stored {
+            if !near(hot.place, facts.place, hot.gap) {
+                cold.refs.extend(hot.place);
+                cold.refs.open(facts.place);
+                hot.gap = wider(ref_gap, cold.refs.count());
+            }
+            hot.place = facts.place;
+        } else {
+            cold.unstored += 1;
+        }
+        if !*hot.met.of(facts.from) {
+            self.meet(facts);
+        }
+    }
+
+    /// The first packet of a side.
+    #[cold]
+    fn meet(&mut self, facts: &Facts) {
+        let Self { hot, cold, .. } = self;
+        let (from, to) = (facts.from, facts.from.other());
+        *hot.met.of_mut(from) = true;
+        *cold.ttl.of_mut(from) = Some(facts.ttl);
+        if let Some(macs) = facts.origin.macs {
+            *cold.mac.of_mut(from) = Some(macs.src);
+            // The peer's, until it says it itself.
+            cold.mac.of_mut(to).get_or_insert(macs.dst);
+        }
+    }
+
+    /// Follows the protocol; returns where the payload stands in the stream of its direction.
+    #[inline]
+    fn follow(
+        &mut self,
+        facts: &Facts,
+        datagram: Option<&Datagram>,
+        holes: &mut Holes,
+        config: &Config,
+    ) -> Option<u64> {
+        let from = facts.from;
+        if !self.hot.is_tcp() {
+            return Some(self.follow_other(facts));
+        }
+        if let Transport::Tcp(header) = facts.transport {
+            let (ts, len) = (facts.ts, facts.payload_bytes);
+            let segment = Segment { ts, from, header, len };
+            *self.hot.tcp_flags.of_mut(from) |= header.flags | facts.more_flags;
+            if let Some(offset) = self.tcp.ordinary(&segment, *self.hot.seen.of(from)) {
+                return Some(offset);
+            }
+        }
+        self.follow_closely(facts, datagram, holes, config)
+    }
+
+    /// Everything of TCP but the ordinary.
+    #[inline(never)]
+    fn follow_closely(
+        &mut self,
+        facts: &Facts,
+        datagram: Option<&Datagram>,
+        holes: &mut Holes,
+        config: &Config,
+    ) -> Option<u64> {
+        let Self { hot, tcp, cold } = self;
+        let (from, orig) = (facts.from, hot.orig);
+        let mut conversation = Conversation {
+            orig: &mut hot.orig,
+            seen: &mut hot.seen,
+            tcp,
+            trail: &mut cold.trail,
+            holes,
+            times: &config.timeouts,
+        };
+        let offset = match (&facts.transport, datagram) {
+            (Transport::Tcp(header), _) => {
+                let len = facts.payload_bytes;
+                conversation.segment(&Segment { ts: facts.ts, from, header: *header, len })
+            }
+            (Transport::Tail { seq, ack, len }, _) => {
+                conversation.more_data(from, facts.ts, *seq, *len);
+                conversation.ack_only(from, facts.ts, *ack);
+                None
+            }
+            (Transport::Fragment { offset, .. }, Some(datagram)) => {
+                let seq = datagram.seq.wrapping_add(u32::from(*offset));
+                conversation.more_data(from, facts.ts, seq, facts.payload_bytes);
+                None
+            }
+            _ => None,
+        };
+        if hot.orig != orig {
+            hot.tally.flip();
+        }
+        offset
+    }
+
+    /// The same where the protocol has no connections.
+    fn follow_other(&mut self, facts: &Facts) -> u64 {
+        let Self { hot, tcp, cold } = self;
+        let from = facts.from;
+        if hot.key.proto() == proto::UDP && *hot.seen.of(from) & seen::DATA == 0 {
+            *hot.seen.of_mut(from) |= seen::DATA;
+            cold.trail.history.add(b'D', from, hot.orig);
+        }
+        let sent = tcp.other_payload(from).saturating_sub(u64::from(facts.payload_bytes));
+        let before = if hot.inspecting == Inspecting::Done { 0 } else { cold.base.of(from).payload_bytes };
+        before + sent
+    }
+
+    /// When the session must be looked at.
+    #[inline]
+    fn deadline(&self, config: &Config) -> u64 {
+        let Self { hot, tcp, cold } = self;
+        let times = &config.timeouts;
+        let expiry = if hot.is_tcp() {
+            tcp_expiry(hot, tcp, cold, config.split, times)
+        } else {
+            silent_at(hot, cold, times)
+        };
+        let full = hot.packets.a >= MAX_PACKETS || hot.packets.b >= MAX_PACKETS;
+        let interim = if full { hot.last } else { hot.interval.saturating_add(times.interim) };
+        expiry.min(interim)
     }
 }
 

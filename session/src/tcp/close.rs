@@ -52,8 +52,7 @@ impl Tcp {
     pub(crate) fn deadline(&self, orig: End, trail: &Trail, times: &Timeouts) -> u64 {
         let silence = if self.established_timeout { times.tcp_inactivity } else { times.udp_inactivity };
         let deadline = self.activity.saturating_add(silence);
-        let plain = |end: &super::Endpoint| end.state == State::Established && !end.did_close;
-        if plain(&self.ends.a) && plain(&self.ends.b) {
+        if self.ends.a.plain && self.ends.b.plain {
             return deadline;
         }
         self.early_deadline(deadline, orig, trail, times)

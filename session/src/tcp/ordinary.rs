@@ -4,7 +4,7 @@
 //! the long way would do; whatever is not certain goes the long way. A property test holds the two together.
 
 use super::stream::MAX_UNACKED;
-use super::{Conversation, Endpoint, Segment, State, full, seq_delta};
+use super::{Endpoint, Segment, State, Tcp, full, seq_delta};
 use crate::history::seen;
 use crate::input::flag;
 
@@ -16,7 +16,17 @@ impl Endpoint {
             && !self.stream.has_holes()
     }
 
+    /// What it sends next is the next of its stream: all it sent has been seen in order, some of it is
+    /// acknowledged. An ordinary segment leaves that so.
+    fn is_in_order(&self) -> bool {
+        let last = self.plain_relative(self.last_seq, self.last_seq, self.seq_wraps);
+        last.is_some_and(|last| last > 0 && last == self.stream.delivered)
+            && self.stream.top <= self.stream.delivered
+            && !self.no_data_acked()
+    }
+
     /// `seq`, not before `from` and not over the end of the numbers, counted from the side's first.
+    #[inline]
     fn plain_relative(&self, seq: u32, from: u32, wraps: u16) -> Option<u64> {
         let ahead = seq_delta(seq, from) >= 0 && seq >= from;
         let counted = wraps > 0 || seq_delta(seq, self.start_seq) >= 0;
@@ -24,44 +34,51 @@ impl Endpoint {
     }
 }
 
-impl Conversation<'_> {
-    /// Takes `s` if it is ordinary: where its data begins in its stream.
+impl Tcp {
+    /// After the long way: says which segments may go the short one.
+    pub(super) fn settle(&mut self) {
+        let calm = !(self.timing || self.close_deferred);
+        let met = self.first_packet_seen;
+        for (end, met) in [(&mut self.ends.a, met.a), (&mut self.ends.b, met.b)] {
+            end.plain = calm && end.is_plain();
+            end.smooth = end.plain && met && end.is_in_order();
+        }
+    }
+
+    /// Takes `s` if it is ordinary: where its data begins in its stream. `seen`: what its side has shown
+    /// (`history::seen`).
     #[inline]
-    pub(super) fn ordinary(&mut self, s: &Segment) -> Option<u64> {
+    pub(crate) fn ordinary(&mut self, s: &Segment, shown: u8) -> Option<u64> {
         const CONTROL: u8 = flag::SYN | flag::FIN | flag::RST | flag::ACK;
-        let shown = if s.len > 0 { seen::DATA } else { seen::ACK };
-        if s.header.flags & CONTROL != flag::ACK
-            || s.header.zero_window
-            || *self.seen.of(s.from) & shown == 0
-            || self.tcp.timing
-            || self.tcp.close_deferred
-        {
+        const UNWRAPPED: u64 = 1 << 31;
+        let kind = if s.len > 0 { seen::DATA } else { seen::ACK };
+        if s.header.flags & CONTROL != flag::ACK || s.header.zero_window || shown & kind == 0 {
             return None;
         }
-        let (own, peer) = (self.tcp.ends.of(s.from), self.tcp.ends.of(s.from.other()));
-        if !own.is_plain() || !peer.is_plain() || s.header.seq != own.last_seq || own.no_data_acked() {
+        let (own, peer) = self.ends.both_mut(s.from);
+        if !(own.smooth && peer.plain && s.header.seq == own.last_seq) {
             return None;
         }
-        let past = s.header.seq.checked_add(s.len)?;
-        let rel_seq = own.plain_relative(s.header.seq, own.last_seq, own.seq_wraps)?;
+        let (past, rel_seq) = (s.header.seq.checked_add(s.len)?, own.stream.delivered);
         let rel_ack = peer.plain_relative(s.header.ack, peer.ack_seq, peer.ack_wraps)?;
         let upper = rel_seq.wrapping_add(u64::from(s.len));
-        let in_order = rel_seq == own.stream.delivered && own.stream.top <= rel_seq;
-        if rel_seq == 0
-            || (s.len > 0 && (!in_order || upper.saturating_sub(own.stream.trim) > MAX_UNACKED))
+        if (rel_seq >= UNWRAPPED && own.seq_wraps == 0)
+            || (s.len > 0 && upper.saturating_sub(own.stream.trim) > MAX_UNACKED)
             || rel_ack > peer.stream.delivered
-            || !*self.tcp.first_packet_seen.of(s.from)
         {
             return None;
         }
-        self.tcp.activity = self.tcp.activity.max(s.ts);
-        let peer = self.tcp.ends.of_mut(s.from.other());
+        // Something of what the peer sent may be acknowledged for the first time.
+        let news = !peer.smooth && peer.ack_seq != s.header.ack;
         peer.ack_seq = s.header.ack;
         peer.stream.trim = peer.stream.trim.max(rel_ack);
         if s.len > 0 {
-            let own = self.tcp.ends.of_mut(s.from);
             own.last_seq = past;
             (own.stream.delivered, own.stream.top) = (upper, upper);
+        }
+        self.activity = self.activity.max(s.ts);
+        if news {
+            self.settle();
         }
         Some(rel_seq - 1)
     }
@@ -69,7 +86,7 @@ impl Conversation<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Tcp;
+    use super::super::Conversation;
     use super::super::stream::Holes;
     use super::*;
     use crate::config::Timeouts;
@@ -106,8 +123,9 @@ mod tests {
 
         fn take(&mut self, s: &Segment, long_way: bool) -> Option<u64> {
             let times = Timeouts::default();
-            let mut conversation = self.conversation(&times);
-            if long_way { conversation.any_segment(s) } else { conversation.segment(s) }
+            let shown = *self.seen.of(s.from);
+            let short = if long_way { None } else { self.tcp.ordinary(s, shown) };
+            short.or_else(|| self.conversation(&times).segment(s))
         }
 
         fn state(&self) -> String {
@@ -144,11 +162,11 @@ mod tests {
         for (ts, (from, flags, seq, ack, len)) in (0..).zip(ordinary) {
             let header = TcpHeader { seq, ack, flags, zero_window: false };
             let s = Segment { ts, from, header, len };
-            let mut conversation = whole.conversation(&times);
-            let taken = conversation.ordinary(&s);
+            let shown = *whole.seen.of(from);
+            let taken = whole.tcp.ordinary(&s, shown);
             short.push(taken.is_some());
             if taken.is_none() {
-                conversation.any_segment(&s);
+                whole.conversation(&times).segment(&s);
             }
         }
         assert_eq!(short, [false, false, false, false, false, false, true, true, true, true]);

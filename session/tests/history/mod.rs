@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use tapedeck_packet::Timestamp;
 use tapedeck_session::stats::{
-    Closed, Collector, Config, Flow, Merged, Merger, Packet, Sender, Sessions, Tally,
+    Closed, Collector, Config, Flow, Marks, Merged, Merger, Packet, Sender, Sessions, Tally,
 };
 
 /// Monday, 2 November 2026, 00:00 UTC.
@@ -209,7 +209,12 @@ impl Site {
             let packets = (bytes / 1_000).clamp(1, 4);
             for _ in 0..packets {
                 let wire_bytes = u32::try_from((bytes / packets).max(60)).unwrap_or(u32::MAX);
-                let packet = Packet { ts: at(n), wire_bytes, reset: *fails && n == 1, ..Packet::default() };
+                let packet = Packet {
+                    ts: at(n),
+                    wire_bytes,
+                    marks: if *fails && n == 1 { Marks::RESET } else { Marks::default() },
+                    ..Packet::default()
+                };
                 self.collector.session_packet(&packet, sender, 0, &mut tally, || *flow);
             }
         }

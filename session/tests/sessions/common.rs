@@ -57,7 +57,7 @@ pub(crate) fn packets(path: &Path) -> Vec<Captured> {
 /// Where the test stores packet `number` of a capture: 20 a frame, 7 frames a segment.
 pub(crate) fn place(number: usize) -> Place {
     let frame = u32::try_from(number / 20).unwrap();
-    Place { segment: frame / 7, frame: frame % 7 }
+    Place::new(frame / 7, frame % 7)
 }
 
 /// Feeds all packets in batches of 64, expiring as a worker does; returns the records in order.

@@ -58,8 +58,8 @@ fn refs_cover(name: &str, packets: &[Captured], records: &[Record]) {
             let held = by_ends[&(ip.src.min(ip.dst), ip.src.max(ip.dst), ip.proto)].iter().any(|record| {
                 record.refs_incomplete
                     || record.refs.iter().any(|range| {
-                        range.segment == place.segment
-                            && (range.first_frame..=range.last_frame).contains(&place.frame)
+                        range.segment == place.segment()
+                            && (range.first_frame..=range.last_frame).contains(&place.frame())
                     })
             });
             assert!(held, "{name}: packet {number} of {} {}", ip.src, ip.dst);

@@ -43,7 +43,7 @@ fn a_flood_stays_inside_the_bound_and_loses_no_count() {
         for bytes in flood.iter().chain([&established]) {
             ts += 1_000;
             walk.run(LinkType::ETHERNET, bytes);
-            let place = Place { segment: 0, frame: batch };
+            let place = Place::new(0, batch);
             let ts = Timestamp::from_nanos(ts).unwrap();
             stage.push(&walk, &Packet { ts, bytes, original_bytes: 60, place, stored: true });
         }

@@ -1,7 +1,7 @@
 //! Collector and merger against exact counting.
 
 use super::*;
-use crate::stats::facts::Reach;
+use crate::stats::facts::Marks;
 use crate::stats::hosts::{Hosts, hash};
 use crate::stats::minute::{Counts, Port, Totals};
 use crate::stats::{Merged, Merger};
@@ -90,9 +90,9 @@ impl Exact {
     fn packet(&mut self, event: &Event, packet: &Packet) {
         let one = Counts { packets: 1, bytes: u64::from(packet.wire_bytes), ..Counts::default() };
         self.totals.counts.add(&one);
-        self.totals.broadcast += u64::from(packet.reach == Reach::Broadcast);
-        self.totals.tcp_resets += u64::from(packet.reset);
-        self.totals.non_ip += u64::from(packet.non_ip.is_some());
+        self.totals.broadcast += u64::from(packet.marks.has(Marks::BROADCAST));
+        self.totals.tcp_resets += u64::from(packet.marks.has(Marks::RESET));
+        self.totals.non_ip += u64::from(packet.marks.has(Marks::NON_IP));
         let Some(slot) = event.slot else { return };
         let flow = flow(slot);
         self.add(&flow, &one);
@@ -121,14 +121,14 @@ impl Exact {
 }
 
 fn packet(event: &Event, ts: Timestamp) -> Packet {
-    Packet {
-        ts,
-        wire_bytes: event.bytes,
-        reach: if event.bytes.is_multiple_of(5) { Reach::Broadcast } else { Reach::Unicast },
-        fragment: false,
-        reset: event.bytes.is_multiple_of(7),
-        non_ip: event.slot.is_none().then_some(Some(0x0806)),
-    }
+    let marks = [
+        (event.bytes.is_multiple_of(5), Marks::BROADCAST),
+        (event.bytes.is_multiple_of(7), Marks::RESET),
+        (event.slot.is_none(), Marks::NON_IP),
+    ];
+    let so = marks.into_iter().filter(|(is_so, _)| *is_so);
+    let marks = so.fold(Marks::default(), |marks, (_, mark)| marks.and(mark));
+    Packet { ts, wire_bytes: event.bytes, marks, ethertype: event.slot.is_none().then_some(0x0806) }
 }
 
 /// Runs the events through a collector a queue, and counts them exactly.
