@@ -177,6 +177,18 @@ impl Reader {
         usize::from(depth)
     }
 
+    /// The key of the session of a layer, on which of its sides the sender stands, and whether the message asks for
+    /// an answer. `inner`: another IP layer stands before it.
+    #[inline]
+    pub(crate) fn key(self, layer: &Layer, ip: &Ip, inner: bool) -> (Key, End, bool) {
+        let (sport, dport, one_way, request) = ports(ip);
+        let vlan = if self.vlan_in_key { layer.vlans().first().copied() } else { None };
+        let no_ports = ip.ports.is_none() && has_ports(ip.proto);
+        let (src, dst, proto) = (ip.src, ip.dst, ip.proto);
+        let (key, from) = Key::new(&Parts { src, dst, sport, dport, proto, one_way, inner, no_ports, vlan });
+        (key, from, request)
+    }
+
     /// Writes every field in its place: a value returned would be copied, 250 bytes a packet. Returns the
     /// payload, as far as captured.
     #[inline]
@@ -188,13 +200,7 @@ impl Reader {
         packet: &Packet<'a>,
         depth: u8,
     ) -> &'a [u8] {
-        let (sport, dport, one_way, request) = ports(ip);
-        let vlan = if self.vlan_in_key { layer.vlans().first().copied() } else { None };
-        let no_ports = ip.ports.is_none() && has_ports(ip.proto);
-        let inner = depth > 0;
-        let (src, dst, proto) = (ip.src, ip.dst, ip.proto);
-        (facts.key, facts.from) =
-            Key::new(&Parts { src, dst, sport, dport, proto, one_way, inner, no_ports, vlan });
+        (facts.key, facts.from, facts.request) = self.key(layer, ip, depth > 0);
         facts.hash = facts.key.hash(self.hash_seed);
         facts.depth = depth;
         facts.ts = packet.ts.nanos();
@@ -210,7 +216,6 @@ impl Reader {
             if packet.stored { packet.original_bytes.saturating_sub(length(packet.bytes)) } else { 0 };
         facts.first_fragment = (ip.fragment == Fragment::First).then_some(ip.fragment_id);
         facts.ttl = ip.ttl;
-        facts.request = request;
         facts.place = packet.place;
         (facts.stored, facts.innermost) = (packet.stored, false);
         facts.origin.macs = layer.macs;

@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use tapedeck_ebpf::Program;
 
 /// What a queue takes beside its packet memory (docs/operations.md).
-const QUEUE_BYTES: u64 = 144 << 20;
+const QUEUE_BYTES: u64 = 143 << 20;
 /// What a session takes.
 const SESSION_BYTES: u64 = 1 << 10;
 /// 2 MiB pages.

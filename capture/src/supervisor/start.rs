@@ -377,7 +377,6 @@ impl Gang<'_> {
             cpu,
             snaplen,
             shed: place.plan.shed,
-            seed: place.run.seed,
             clock: Arc::clone(&place.run.clock),
             judge: Judge::new(self.mode == Mode::Packet, self.generation, Arc::clone(&place.run.filter)),
             shared: Arc::clone(&shared),

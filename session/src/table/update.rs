@@ -442,7 +442,7 @@ pub(super) fn silent_at(hot: &Hot, cold: &Cold, times: &Timeouts) -> u64 {
 }
 
 /// The key that the later fragments of a packet with this one have.
-fn fragment_key(key: &Key, from: End, seed: u64) -> (Key, u64) {
+pub(super) fn fragment_key(key: &Key, from: End, seed: u64) -> (Key, u64) {
     let addresses: Pair<std::net::IpAddr> = key.addresses();
     let parts = Parts {
         src: *addresses.of(from),
