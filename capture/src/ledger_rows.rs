@@ -15,6 +15,7 @@ mod tests;
 use crate::books::{InterfaceBooks, QueueBooks};
 use crate::ladder::Intake;
 use crate::ledger::{Ledger, QueueEntry};
+use crate::nic;
 use account::{Account, Draft, Drafts, Facts, Origin};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -184,14 +185,15 @@ impl LedgerRows {
             self.take(0, &place, mode, drafts);
         }
         if let Some(entry) = ledger.interfaces.iter().find(|entry| entry.interface == books.interface) {
-            self.book_nic(&books.interface, entry.dropped.nic, now);
+            self.book_nic(books, entry.dropped.nic, now);
         }
         Ok(())
     }
 
     /// Losses of a card, in the second in which they were noticed.
-    fn book_nic(&mut self, interface: &str, lost: u64, now: Timestamp) {
-        let before = self.nic.insert(interface.to_owned(), lost).unwrap_or(0);
+    fn book_nic(&mut self, books: &InterfaceBooks, lost: u64, now: Timestamp) {
+        let interface = &books.interface;
+        let before = self.nic.insert(interface.clone(), lost).unwrap_or(0);
         let Some(news) = lost.checked_sub(before).filter(|news| *news > 0) else { return };
         let nic = i64::try_from(news).unwrap_or(i64::MAX);
         let second = now.nanos() / NANOS_PER_SEC;
@@ -202,10 +204,10 @@ impl LedgerRows {
                 ts: start(second),
                 ts_end: start(second + 1),
                 kind: RowKind::Nic,
-                interface: Some(interface.to_owned()),
+                interface: Some(interface.clone()),
                 uid: format!("{}-{interface}-nic-{second}", self.run),
                 counts: LedgerCounts { seen: nic, nic, ..LedgerCounts::default() },
-                detail: Some("rx_missed_errors".to_owned()),
+                detail: Some(nic::text(&books.nic.losses())),
                 ..LedgerRow::default()
             },
         );

@@ -136,6 +136,7 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
         clock: Arc::new(Clock::new(clock::read().map_err(system("read the clock"))?)),
         filter: Arc::new(InForce::new(plan.filter.clone())),
     };
+    run.clock.accept_jumps(plan.accept_clock);
     refilter::say_filter(&run.filter);
     let mut signals = Signals::catch(plan.reload.is_some()).map_err(system("catch signals"))?;
     // Before the interfaces are looked up: one that leaves in between is noticed.

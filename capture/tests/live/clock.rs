@@ -1,5 +1,6 @@
 //! A clock that is stepped while packets come: only in a guest of `cargo xtask vm`, because it is the machine's.
 
+use super::disk::status_when;
 use super::guest::{balances, cards, count, send, stored, verify};
 use super::ledger::rows_add_up;
 use crate::support::recorder::{Ended, Recorder, interface_option, packets, segments};
@@ -111,9 +112,38 @@ fn stepped(mode: &str) {
     wait_until("a row without it", || latest_tai(dir.path()) == "0");
     let ended = recorder.stop();
     nothing_is_lost(dir.path(), &ended, numbers.sent);
-    well_filed(dir.path(), began, now_s());
+    let life = life(began, now_s());
+    well_filed(dir.path(), |time| life.contains(&time));
     doubt_is_written(dir.path(), &doubted, &unknown);
     rows_tell_of_the_clock(dir.path(), &ended, began, now_s());
+}
+
+/// A host whose clock is 30 years behind until the network sets it, and once more behind.
+fn accepted(mode: &str) {
+    let net = Net::new(1, 1500);
+    let dir = tempfile::tempdir().unwrap();
+    let began = now_s();
+    let args = ["--mode", mode, "--segment-age", "2s", "--accept-clock"];
+    let mut recorder = Recorder::start(&net, dir.path(), &args);
+    let mut numbers = Numbers { sender: net.sender(), sent: 0 };
+    numbers.send();
+    for (seconds, words) in [(YEARS_30, "was stepped forward by 946"), (-YEARS_30, "was stepped back by 946")]
+    {
+        step_clock(seconds);
+        numbers.send();
+        recorder.wait_for_words(words);
+        numbers.send();
+        let sent = i64::try_from(numbers.sent).unwrap();
+        status_when(dir.path().to_str().unwrap(), |ledger| ledger["total"]["stored"] == sent);
+        assert!(!status(dir.path()).contains("quarantined"));
+    }
+    let ended = recorder.stop();
+    assert!(!ended.stderr.contains("quarantined"), "{}", ended.stderr);
+    nothing_is_lost(dir.path(), &ended, numbers.sent);
+    let life = life(began, now_s());
+    let years = u64::try_from(YEARS_30).unwrap() * SECOND_NS;
+    well_filed(dir.path(), |time| life.contains(&time) || life.contains(&(time - years)));
+    rows_add_up(dir.path(), &ended);
 }
 
 fn nothing_is_lost(store: &Path, ended: &Ended, sent: u64) {
@@ -132,9 +162,8 @@ fn life(began_s: i64, ended_s: i64) -> std::ops::Range<u64> {
     ns(began_s) - HOUR_NS - SLACK_NS..ns(ended_s) + HOUR_NS + SLACK_NS
 }
 
-/// Every packet stands in the folder of its hour, and none outside what the clock ever said but for 30 years.
-fn well_filed(store: &Path, began_s: i64, ended_s: i64) {
-    let life = life(began_s, ended_s);
+/// Every packet stands in the folder of its hour, and none outside what the clock ever said.
+fn well_filed(store: &Path, said: impl Fn(u64) -> bool) {
     for segment in segments(store) {
         let path = segment.to_str().unwrap();
         let part = |name: &str| path.split(name).nth(1).unwrap().split('/').next().unwrap().to_owned();
@@ -142,7 +171,7 @@ fn well_filed(store: &Path, began_s: i64, ended_s: i64) {
         let hour = u64::try_from(folder.as_second()).unwrap() * SECOND_NS;
         for (time, _) in packets(&segment) {
             assert!((hour - SLACK_NS..hour + HOUR_NS + SLACK_NS).contains(&time), "{time} in {path}");
-            assert!(life.contains(&time), "{time} is not of this run: {path}");
+            assert!(said(time), "{time} is not of this run: {path}");
         }
     }
 }
@@ -193,4 +222,16 @@ fn a_stepped_clock_loses_and_misfiles_nothing() {
 fn a_stepped_clock_misfiles_nothing_in_packet_mode() {
     let _ = cards!();
     stepped("packet");
+}
+
+#[test]
+fn a_jump_of_the_clock_that_is_accepted_loses_and_misfiles_nothing() {
+    let _ = cards!();
+    accepted("copy");
+}
+
+#[test]
+fn a_jump_of_the_clock_that_is_accepted_misfiles_nothing_in_packet_mode() {
+    let _ = cards!();
+    accepted("packet");
 }

@@ -47,6 +47,8 @@ pub(crate) struct Hot {
     pub(crate) is_dns: bool,
     /// Packet references since the last record.
     pub(crate) refs: u8,
+    /// `Cold` has more of `wire_bytes`.
+    pub(crate) more: bool,
 }
 
 const _: () = assert!(size_of::<Hot>() == 128, "two cache lines");

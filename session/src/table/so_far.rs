@@ -4,13 +4,11 @@
 //! it says too little, never too much.
 
 use super::index::NONE;
-use super::slots::{Cold, Hot};
 use super::update::fragment_key;
 use super::{Stage, Table};
 use crate::input::{Facts, Transport, flag};
 use crate::inspect::Inspector;
 use crate::key::Key;
-use crate::pair::Pair;
 use tapedeck_packet::{Fragment, Ip, Net, Timestamp, Walk};
 
 impl<P: Inspector> Stage<'_, '_, '_, P> {
@@ -63,13 +61,14 @@ impl<P: Inspector> Table<P> {
         if slot == NONE {
             return 0;
         }
-        let both = |hot: &Hot, cold: &Cold| {
-            let Pair { a, b } = hot.wire_bytes;
-            let carried = cold.carry.a.wire_bytes.saturating_add(cold.carry.b.wire_bytes);
-            let told = cold.base.a.wire_bytes.saturating_add(cold.base.b.wire_bytes);
-            (u64::from(a) + u64::from(b)).saturating_add(carried).saturating_add(told)
-        };
-        slots.hot(slot).zip(slots.cold(slot)).map_or(0, |(hot, cold)| both(hot, cold))
+        let Some(hot) = slots.hot(slot) else { return 0 };
+        let latest = u64::from(hot.wire_bytes.a) + u64::from(hot.wire_bytes.b);
+        // Of most sessions that is all, and reading the cold part costs more than all the rest.
+        let Some(cold) = slots.cold(slot).filter(|_| hot.more) else { return latest };
+        let sides = [(cold.base.a, cold.carry.a), (cold.base.b, cold.carry.b)];
+        sides.iter().fold(latest, |sum, (base, carry)| {
+            sum.saturating_add(base.wire_bytes).saturating_add(carry.wire_bytes)
+        })
     }
 }
 

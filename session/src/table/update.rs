@@ -214,6 +214,7 @@ impl<P: Inspector> Table<P> {
         hot.last = hot.last.max(facts.ts);
         *hot.packets.of_mut(facts.from) += facts.packets;
         add(hot.wire_bytes.of_mut(facts.from), facts.wire_bytes, || {
+            hot.more = true;
             &mut cold.carry.of_mut(facts.from).wire_bytes
         });
         add(hot.ip_bytes.of_mut(facts.from), facts.ip_bytes, || &mut cold.carry.of_mut(facts.from).ip_bytes);
