@@ -49,6 +49,8 @@ pub(crate) struct LedgerRows {
     booked: BTreeMap<Place, LedgerCounts>,
     /// Losses of the card that are in rows, by interface.
     nic: BTreeMap<String, u64>,
+    /// Steps of the clock before there was an account.
+    early_steps: Vec<(Timestamp, Timestamp)>,
     /// Rows for the next hand-over, by store.
     waiting: Vec<Rows>,
     /// Number of the next row.
@@ -79,6 +81,7 @@ impl LedgerRows {
             accounts: BTreeMap::new(),
             booked: BTreeMap::new(),
             nic: BTreeMap::new(),
+            early_steps: Vec::new(),
             waiting,
             number: 0,
             rows_lost: 0,
@@ -154,6 +157,9 @@ impl LedgerRows {
     /// The clock was stepped, as seen in the times of packets.
     pub(crate) fn stepped(&mut self, before: Timestamp, after: Timestamp) {
         self.accounts.values_mut().for_each(|account| account.stepped(before, after));
+        if self.accounts.is_empty() {
+            self.early_steps.push((before, after));
+        }
     }
 
     /// Looks at all queues of an interface, and at those that the ledger knows without a worker.
@@ -167,7 +173,14 @@ impl LedgerRows {
             let place = (books.interface.clone(), queue.queue);
             let facts = facts(queue, intake, now)?;
             let origin = if intake.program().is_some() { Origin::Program } else { Origin::Socket };
-            let new = || Account::new(origin, true, books.began);
+            let steps = &self.early_steps;
+            let new = || {
+                let mut account = Account::new(origin, true, books.began);
+                // Before the first look at it.
+                let since = steps.iter().filter(|(before, _)| books.began <= *before);
+                since.for_each(|(before, after)| account.stepped(*before, *after));
+                account
+            };
             let drafts = self.accounts.entry(place.clone()).or_insert_with(new).look(facts, books.closed);
             self.take(queue.store, &place, mode, drafts);
         }
