@@ -141,10 +141,43 @@ fn accepted(mode: &str) {
     let ended = recorder.stop();
     assert!(!ended.stderr.contains("quarantined"), "{}", ended.stderr);
     nothing_is_lost(dir.path(), &ended, numbers.sent);
+    as_the_clock_said(dir.path(), began);
+    rows_add_up(dir.path(), &ended);
+}
+
+/// A clock that is right after its jump is doubted, until the operator says so in the file.
+fn accepted_later(mode: &str) {
+    let net = Net::new(1, 1500);
+    let dir = tempfile::tempdir().unwrap();
+    let (store, config) = (dir.path().join("store"), dir.path().join("tapedeck.toml"));
+    std::fs::write(&config, "accept-clock = false\n").unwrap();
+    let began = now_s();
+    let args = ["--mode", mode, "--segment-age", "2s", "--config", config.to_str().unwrap()];
+    let mut recorder = Recorder::start(&net, &store, &args);
+    let mut numbers = Numbers { sender: net.sender(), sent: 0 };
+    numbers.send();
+    step_clock(JUMP);
+    recorder.wait_for_words("clock: quarantined: the system clock jumped by 262");
+    numbers.send();
+    std::fs::write(&config, "accept-clock = true\n").unwrap();
+    recorder.signal(nix::sys::signal::Signal::SIGHUP);
+    recorder.wait_for_words("by more than a day are believed now");
+    recorder.wait_for_words("was stepped forward by 946");
+    numbers.send();
+    wait_until("status", || !status(&store).contains("clock: quarantined"));
+    step_clock(-JUMP);
+    recorder.wait_for_words("was stepped back by 946");
+    let ended = recorder.stop();
+    nothing_is_lost(&store, &ended, numbers.sent);
+    as_the_clock_said(&store, began);
+    rows_add_up(&store, &ended);
+}
+
+/// Every packet stands in the folder of its hour, in one of the two lives of a clock that jumped and came back.
+fn as_the_clock_said(store: &Path, began: i64) {
     let life = life(began, now_s());
     let years = u64::try_from(JUMP).unwrap() * SECOND_NS;
-    well_filed(dir.path(), |time| life.contains(&time) || life.contains(&(time - years)));
-    rows_add_up(dir.path(), &ended);
+    well_filed(store, |time| life.contains(&time) || life.contains(&(time - years)));
 }
 
 fn nothing_is_lost(store: &Path, ended: &Ended, sent: u64) {
@@ -235,4 +268,10 @@ fn a_jump_of_the_clock_that_is_accepted_loses_and_misfiles_nothing() {
 fn a_jump_of_the_clock_that_is_accepted_misfiles_nothing_in_packet_mode() {
     let _ = cards!();
     accepted("packet");
+}
+
+#[test]
+fn a_jump_of_the_clock_is_accepted_when_the_file_says_so() {
+    let _ = cards!();
+    accepted_later("copy");
 }
