@@ -63,7 +63,8 @@ impl Shedder {
     }
 
     /// How many bytes of a packet are to be kept, at most all of `bytes`; `walk` is the walk of them. `has_had` says
-    /// whether the flow of the innermost layer has had so many bytes before; it is asked under pressure only.
+    /// whether the flow of the innermost layer has had so many bytes before; it is asked under pressure only, and where
+    /// there is something to cut.
     #[inline]
     pub fn keep(&self, walk: &Walk, bytes: &[u8], has_had: impl FnOnce(u64) -> bool) -> usize {
         let ShedPayload::Beyond(first_bytes) = self.shed else { return bytes.len() };
@@ -71,10 +72,10 @@ impl Shedder {
             return bytes.len();
         }
         // The innermost layer: a tunnel is not one flow. What is no IP is not shed.
-        match walk.layers().last().map(|layer| &layer.net) {
-            Some(Net::Ip(ip)) if has_had(u64::from(first_bytes)) => header_bytes(ip, bytes).min(bytes.len()),
-            _ => bytes.len(),
-        }
+        let Some(Net::Ip(ip)) = walk.layers().last().map(|layer| &layer.net) else { return bytes.len() };
+        let headers = header_bytes(ip, bytes);
+        // Of what is all headers nothing can be cut.
+        if headers < bytes.len() && has_had(u64::from(first_bytes)) { headers } else { bytes.len() }
     }
 }
 

@@ -136,20 +136,20 @@ fn pressure_begins_late_and_ends_later() {
 }
 
 #[test]
-fn without_pressure_nobody_asks_how_much_a_flow_has_had() {
+fn nobody_asks_how_much_a_flow_has_had_without_need() {
     let mut walk = Walk::new();
-    let packet = PLAIN.bytes();
-    walk.run(LinkType::ETHERNET, &packet);
-    let mut asked = 0;
     let mut shedder = Shedder::new(ShedPayload::Beyond(1));
-    for free in [64, 0] {
+    for (free, payload, wanted) in [(64, 1000, 0), (0, 1000, 1), (0, 1, 1), (0, 0, 0)] {
+        let packet = Made { payload, ..PLAIN }.bytes();
+        walk.run(LinkType::ETHERNET, &packet);
         shedder.press(free, 64);
-        shedder.keep(&walk, &packet, |_| {
+        let mut asked = 0;
+        let kept = shedder.keep(&walk, &packet, |_| {
             asked += 1;
             false
         });
+        assert_eq!((kept, asked), (packet.len(), wanted), "{free} free, {payload} bytes of payload");
     }
-    assert_eq!(asked, 1, "under pressure only");
 }
 
 #[test]
