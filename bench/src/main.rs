@@ -33,7 +33,8 @@ enum Command {
     ///
     /// Packets of established TCP connections, in random order over all of them unless --train says otherwise.
     /// Header walk, session table, append (copy, index, compression, into a sink that keeps nothing), and all
-    /// together with records and statistics, in one run, round by round; medians.
+    /// together with records and statistics, also under pressure, when it is asked of each packet how much its session
+    /// has had. In one run, round by round; medians.
     Stages(Stages),
     /// How true packets are stamped, on a veth pair that this command makes and removes.
     ///

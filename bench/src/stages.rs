@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tapedeck_capture::sessions::desk::{Desk, Kind};
 use tapedeck_capture::sessions::{SessionOptions, Tracker};
+use tapedeck_capture::shed::{ShedPayload, Shedder};
 use tapedeck_index::pcapng::{Counters, InterfaceInfo, PacketRecord};
 use tapedeck_packet::{LinkType, Timestamp, Walk};
 use tapedeck_session::{Packet, Place, Table};
@@ -86,10 +87,13 @@ enum Stage {
     Table,
     Append,
     All,
+    /// The disk is behind: of each packet the session table is asked how much its flow has had. Nothing is cut,
+    /// so that the other stages have the same to do.
+    Pressed,
 }
 
 impl Stage {
-    const EACH: [Self; 4] = [Self::Walk, Self::Table, Self::Append, Self::All];
+    const EACH: [Self; 5] = [Self::Walk, Self::Table, Self::Append, Self::All, Self::Pressed];
 
     const fn name(self) -> &'static str {
         match self {
@@ -97,6 +101,7 @@ impl Stage {
             Self::Table => "walk, session table",
             Self::Append => "walk, append",
             Self::All => "walk, append, sessions",
+            Self::Pressed => "the same under pressure",
         }
     }
 }
@@ -114,9 +119,9 @@ struct Cost {
 /// # Errors
 /// No temporary folder, or the writer does not start.
 pub fn measure(sessions: u32, options: &Options) -> Result<Figures> {
-    let mut rounds: Vec<[Cost; 4]> = Vec::new();
+    let mut rounds: Vec<[Cost; 5]> = Vec::new();
     for _ in 0..options.rounds {
-        let mut costs = [Cost::default(); 4];
+        let mut costs = [Cost::default(); 5];
         for (cost, stage) in costs.iter_mut().zip(Stage::EACH) {
             *cost = one(stage, sessions, options)?;
         }
@@ -128,7 +133,7 @@ pub fn measure(sessions: u32, options: &Options) -> Result<Figures> {
         all_ns: median(rounds.iter().filter_map(|round| Some(round.get(at)?.all))),
         opening_ns: median(rounds.iter().filter_map(|round| Some(round.get(at)?.opening))),
     };
-    let added_share = median(rounds.iter().map(|[_, _, without, with]| with.all / without.all));
+    let added_share = median(rounds.iter().map(|[_, _, without, with, _]| with.all / without.all));
     Ok(Figures { sessions, rows: Stage::EACH.into_iter().enumerate().map(row).collect(), added_share })
 }
 
@@ -144,6 +149,7 @@ struct Way {
     table: Option<Table<tapedeck_session::Probe>>,
     chain: Option<Chain>,
     tracker: Option<Tracker>,
+    shedder: Shedder,
     walk: Walk,
     ticked: u64,
 }
@@ -155,14 +161,16 @@ fn one(stage: Stage, sessions: u32, options: &Options) -> Result<Cost> {
     let mut way = Way {
         stage,
         table: (stage == Stage::Table).then(|| Table::new(limits.config(1, 0, 0, 0x5eed))),
-        chain: matches!(stage, Stage::Append | Stage::All)
+        chain: matches!(stage, Stage::Append | Stage::All | Stage::Pressed)
             .then(|| chain(folder.path(), options))
             .transpose()?,
         tracker: None,
+        shedder: Shedder::new(ShedPayload::Beyond(u32::MAX)),
         walk: Walk::new(),
         ticked: START_NS,
     };
-    if stage == Stage::All {
+    way.shedder.press(usize::from(stage != Stage::Pressed), 1);
+    if matches!(stage, Stage::All | Stage::Pressed) {
         way.tracker = desk.trackers("bench", &[0])?.pop();
     }
     let mut traffic = Traffic::new(sessions, options);
@@ -199,7 +207,7 @@ fn one(stage: Stage, sessions: u32, options: &Options) -> Result<Cost> {
 impl Way {
     /// Takes a batch.
     fn take(&mut self, traffic: &Traffic) {
-        let Self { stage, table, chain, tracker, walk, .. } = self;
+        let Self { stage, table, chain, tracker, shedder, walk, .. } = self;
         match stage {
             Stage::Walk => {
                 for (bytes, _) in traffic.packets() {
@@ -225,11 +233,13 @@ impl Way {
                     chain.append(&record(bytes, ts), walk);
                 }
             }
-            Stage::All => {
+            Stage::All | Stage::Pressed => {
                 let (Some(chain), Some(tracker)) = (chain, tracker) else { return };
                 tracker.batch(|sessions| {
                     for (bytes, ts) in traffic.packets() {
                         walk.run(LinkType::ETHERNET, bytes);
+                        let kept = shedder.keep(walk, bytes, |first| sessions.has_had(walk, ts, first));
+                        let bytes = bytes.get(..kept).unwrap_or(bytes);
                         let stored = chain.append(&record(bytes, ts), walk) == Appended::Stored;
                         let (segment, frame) = chain.position();
                         sessions.push(walk, &packet(bytes, ts, Place::new(segment, frame), stored));

@@ -7,13 +7,13 @@
 
 use crate::ladder::{Intake, Mode};
 use crate::ledger::{BeforeQueues, Counts, Dropped, InterfaceEntry, QueueEntry};
+use crate::nic::Nic;
 use crate::sessions::{SessionBooks, SessionCounts};
-use crate::sys::netlink;
 use crate::worker::{Phase, Shared};
 use crate::xsk::Gauge;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use tapedeck_ebpf::{Counts as ProgramCounts, Program, ProgramError, QUEUES_MAX, Refusal};
 use tapedeck_index::table::ledger::LedgerCounts;
 use tapedeck_packet::Timestamp;
@@ -47,21 +47,14 @@ pub(crate) struct InterfaceBooks {
     /// Losses of recorders that died before this run, which no ledger has told yet, by queue. They are part
     /// of this run's ledger, with as many packets seen.
     pub(crate) carried: BTreeMap<u32, Dropped>,
-    /// `rx_missed_errors` before the recording.
-    pub(crate) missed_before: u64,
-    /// The same when it was last asked for.
-    pub(crate) missed: AtomicU64,
+    /// What the card loses.
+    pub(crate) nic: Nic,
 }
 
 impl InterfaceBooks {
-    /// What the card lost before any program. An interface that is gone has lost what it had lost.
+    /// What the card lost before any program.
     pub(crate) fn entry(&self) -> InterfaceEntry {
-        if let Ok(link) = netlink::link(self.ifindex) {
-            // Another interface with its number would begin anew: what was lost stays lost.
-            self.missed.fetch_max(link.rx_missed, Ordering::Relaxed);
-        }
-        let nic = self.missed.load(Ordering::Relaxed).saturating_sub(self.missed_before);
-        InterfaceEntry { interface: self.interface.clone(), dropped: BeforeQueues { nic } }
+        InterfaceEntry { interface: self.interface.clone(), dropped: BeforeQueues { nic: self.nic.read() } }
     }
 
     /// An entry per queue, and one per queue without a worker that saw packets all the same, or of which

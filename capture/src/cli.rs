@@ -303,6 +303,11 @@ pub struct RecordArgs {
     /// Record even an interface that carries the default route
     #[arg(long)]
     pub force: bool,
+    /// Believe the system clock also when it jumps by more than a day, as on a host that starts without a clock and is
+    /// set by the network. Without it packet times go on as before the jump. In the configuration it is read again
+    /// on SIGHUP
+    #[arg(long)]
+    pub accept_clock: bool,
     /// Folder in a BPF file system where the XDP program is kept while recording, so that it counts on
     /// after a kill [default: /sys/fs/bpf/tapedeck]
     #[arg(long, value_name = "DIR")]

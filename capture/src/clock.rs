@@ -5,13 +5,13 @@
 //! ([`Clock::conversion`]). Between two samples the offset moves in a straight line, so the times of a
 //! queue never go back when the system clock is slewed. A step of more than a second takes effect at
 //! once and is reported; one of more than a day is not believed, neither here nor in stamps that the kernel took
-//! from the system clock itself ([`Conversion::believed`]).
+//! from the system clock itself ([`Conversion::believed`]), unless the operator says so ([`Clock::accept_jumps`]).
 //!
 //! It must never be asked for the time of a packet.
 
 use nix::time::{ClockId, clock_gettime};
 use std::io;
-use std::sync::atomic::{AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
 use tapedeck_packet::Timestamp;
 use tapedeck_packet::time::NANOS_PER_SEC;
 
@@ -42,6 +42,8 @@ pub struct Conversion {
     from_ns: i64,
     /// Offset that is reached [`GLIDE_NS`] later.
     to_ns: i64,
+    /// Jumps are believed.
+    accepts: bool,
 }
 
 impl Conversion {
@@ -65,7 +67,8 @@ impl Conversion {
 
     /// A time of the system clock as these conversions have it: the same, unless it lies more than a day from `about`,
     /// a time of now. Then `read` gives the clocks as they stand, and the time is moved by what is not believed of the
-    /// system's; `None` where that leaves it a day away still, as after a jump between stamp and reading.
+    /// system's; `None` where that leaves it a day away still, as after a jump between stamp and reading. Where jumps
+    /// are accepted every stamp is believed.
     pub fn believed(
         &self,
         system_ns: u64,
@@ -73,7 +76,7 @@ impl Conversion {
         read: impl FnOnce() -> Option<Reading>,
     ) -> Option<Timestamp> {
         let near = |ns: u64| ns.abs_diff(about.nanos()) <= QUARANTINE_NS;
-        if near(system_ns) {
+        if self.accepts || near(system_ns) {
             return Some(Timestamp::from_nanos_saturating(system_ns));
         }
         let reading = read()?;
@@ -132,6 +135,8 @@ pub struct Clock {
     /// By how much the system clock is ahead of what is believed; 0 = it is believed.
     ahead_ns: AtomicI64,
     turns: AtomicU64,
+    /// Jumps are believed. Stands alone: Relaxed.
+    accepts: AtomicBool,
 }
 
 impl Clock {
@@ -146,7 +151,14 @@ impl Clock {
             steps: AtomicU64::new(0),
             ahead_ns: AtomicI64::new(0),
             turns: AtomicU64::new(0),
+            accepts: AtomicBool::new(false),
         }
+    }
+
+    /// From now on jumps of more than a day are believed as smaller steps are, one that is doubted now included; or
+    /// not. Returns what held before.
+    pub fn accept_jumps(&self, accepts: bool) -> bool {
+        self.accepts.swap(accepts, Ordering::Relaxed)
     }
 
     /// How to convert now.
@@ -159,6 +171,7 @@ impl Clock {
                 since_ns: self.since_ns.load(Ordering::Relaxed),
                 from_ns: self.from_ns.load(Ordering::Relaxed),
                 to_ns: self.to_ns.load(Ordering::Relaxed),
+                accepts: self.accepts.load(Ordering::Relaxed),
             };
             // Partner is the Release fence in `set`: had one of the numbers been new, so is the version.
             fence(Ordering::Acquire);
@@ -172,22 +185,23 @@ impl Clock {
     /// Takes a reading in. To be called by one thread only, about once a second.
     pub fn sample(&self, reading: Reading) -> Change {
         let now = i64::try_from(reading.monotonic_ns).unwrap_or(i64::MAX);
-        let in_use = self.conversion().offset_at(now);
+        let conversion = self.conversion();
+        let (in_use, accepts) = (conversion.offset_at(now), conversion.accepts);
         let change = reading.offset_ns.abs_diff(in_use);
         let ahead = self.ahead_ns.load(Ordering::Relaxed);
-        if change > QUARANTINE_NS {
+        if change > QUARANTINE_NS && !accepts {
             self.believe(reading.offset_ns.wrapping_sub(in_use));
             return Change::Quarantined { from_ns: in_use, to_ns: reading.offset_ns };
         }
         if change > STEP_NS {
             self.steps.fetch_add(1, Ordering::Relaxed);
-            self.set(Conversion { since_ns: now, from_ns: reading.offset_ns, to_ns: reading.offset_ns });
+            self.set(now, reading.offset_ns, reading.offset_ns);
             self.believe(0);
             // Release: partner is the Acquire load in `turns`.
             self.turns.fetch_add(1, Ordering::Release);
             return Change::Stepped { from_ns: in_use, to_ns: reading.offset_ns };
         }
-        self.set(Conversion { since_ns: now, from_ns: in_use, to_ns: reading.offset_ns });
+        self.set(now, in_use, reading.offset_ns);
         if ahead == 0 {
             return Change::Slewed;
         }
@@ -224,14 +238,15 @@ impl Clock {
         self.steps.load(Ordering::Relaxed)
     }
 
-    fn set(&self, new: Conversion) {
+    /// The offset goes from one to the other from now on.
+    fn set(&self, since_ns: i64, from_ns: i64, to_ns: i64) {
         let version = self.version.load(Ordering::Relaxed);
         self.version.store(version.wrapping_add(1), Ordering::Relaxed);
         // Partner is the Acquire fence in `conversion`.
         fence(Ordering::Release);
-        self.since_ns.store(new.since_ns, Ordering::Relaxed);
-        self.from_ns.store(new.from_ns, Ordering::Relaxed);
-        self.to_ns.store(new.to_ns, Ordering::Relaxed);
+        self.since_ns.store(since_ns, Ordering::Relaxed);
+        self.from_ns.store(from_ns, Ordering::Relaxed);
+        self.to_ns.store(to_ns, Ordering::Relaxed);
         // Release: partner is the first load in `conversion`.
         self.version.store(version.wrapping_add(2), Ordering::Release);
     }
@@ -310,6 +325,34 @@ mod tests {
         let step = Change::Stepped { from_ns: OFFSET, to_ns: OFFSET + hour };
         assert_eq!(clock.sample(at(2_000, OFFSET + hour)), step);
         assert!(!clock.quarantined() && clock.steps() == 1 && clock.turns() > 1);
+    }
+
+    /// A host that begins in 1970 and is set by the network: accepted from the beginning, or later by the operator.
+    #[test]
+    fn a_jump_that_is_accepted_is_a_step() {
+        let clock = Clock::new(at(1_000, 0));
+        assert!(matches!(clock.sample(at(2_000, OFFSET)), Change::Quarantined { from_ns: 0, to_ns: OFFSET }));
+        assert!(!clock.accept_jumps(true) && clock.quarantined());
+        assert_eq!(clock.sample(at(3_000, OFFSET)), Change::Stepped { from_ns: 0, to_ns: OFFSET });
+        assert!(!clock.quarantined() && clock.steps() == 1 && clock.turns() == 3);
+        assert_eq!(clock.conversion().utc(5_000).nanos(), OFFSET as u64 + 5_000);
+        // And back: into the past as well.
+        assert_eq!(clock.sample(at(4_000, 0)), Change::Stepped { from_ns: OFFSET, to_ns: 0 });
+        assert!(clock.accept_jumps(false));
+        assert!(matches!(clock.sample(at(5_000, OFFSET)), Change::Quarantined { .. }) && clock.quarantined());
+    }
+
+    /// The kernel's stamps jump before anybody has sampled the clock, and stamps of before may come after.
+    #[test]
+    fn stamps_of_a_clock_whose_jumps_are_accepted_stay() {
+        let clock = Clock::new(at(0, OFFSET));
+        clock.accept_jumps(true);
+        let conversion = clock.conversion();
+        let about = conversion.utc(5_000);
+        for stamp in [0, 7, about.nanos(), u64::MAX / 4] {
+            let never = || -> Option<Reading> { panic!("there is nothing to compare with") };
+            assert_eq!(conversion.believed(stamp, about, never).unwrap().nanos(), stamp);
+        }
     }
 
     #[test]

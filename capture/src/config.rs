@@ -84,6 +84,7 @@ struct RecordFile {
     cpus: Option<Scalar>,
     rss: Option<bool>,
     force: Option<bool>,
+    accept_clock: Option<bool>,
     pin_dir: Option<PathBuf>,
     max_sessions: Option<Scalar>,
     timeout: Option<OneOrMany>,
@@ -195,19 +196,30 @@ impl Reload {
         &self.path
     }
 
-    /// Reads the file again: the filter it asks for now, and the keys whose change needs another start.
+    /// Reads the file again.
     ///
     /// # Errors
     /// [`ConfigError`].
-    pub fn again(&self) -> Result<(Filter, Vec<&'static str>), ConfigError> {
+    pub fn again(&self) -> Result<Again, ConfigError> {
         let now = with_file(self.typed.clone())?;
         let filter = Filter::new(now.keep.clone(), now.skip.clone())
             .map_err(|source| ConfigError::Filter { path: self.path.clone(), source })?;
-        Ok((filter, changed(&self.merged, &now)))
+        Ok(Again { filter, accept_clock: now.accept_clock, others: changed(&self.merged, &now) })
     }
 }
 
-/// Keys other than the filter's whose values differ.
+/// What a file says that was read again.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Again {
+    /// The filter it asks for.
+    pub filter: Filter,
+    /// Jumps of the clock are to be believed.
+    pub accept_clock: bool,
+    /// Keys whose change needs another start.
+    pub others: Vec<&'static str>,
+}
+
+/// Keys whose values differ, other than those that are heeded at once.
 fn changed(old: &RecordArgs, new: &RecordArgs) -> Vec<&'static str> {
     // Every key is named here, so that a new one cannot be forgotten.
     let RecordArgs {
@@ -229,6 +241,7 @@ fn changed(old: &RecordArgs, new: &RecordArgs) -> Vec<&'static str> {
         cpus,
         rss,
         force,
+        accept_clock: _,
         pin_dir,
         sessions: SessionArgs { max_sessions, timeout, separate_vlans },
     } = old;
@@ -318,6 +331,7 @@ fn merge(typed: RecordArgs, path: &Path, text: &str) -> Result<RecordArgs, Confi
         cpus: typed.cpus.or(value(path, "cpus", file.cpus, cli::cpus)?),
         rss: typed.rss || file.rss.unwrap_or(false),
         force: typed.force || file.force.unwrap_or(false),
+        accept_clock: typed.accept_clock || file.accept_clock.unwrap_or(false),
         pin_dir: typed.pin_dir.or(file.pin_dir),
         sessions: SessionArgs {
             max_sessions: typed.sessions.max_sessions.or(value(
@@ -393,14 +407,18 @@ mod tests {
         write("interface = 'eth1'\nlevel = 3\n");
         let typed = RecordArgs { config: Some(path.clone()), ..RecordArgs::default() };
         let reload = Reload::of(&typed, &with_file(typed.clone()).unwrap()).unwrap();
-        assert_eq!(reload.again().unwrap(), (Filter::default(), Vec::new()));
+        let same = Again { filter: Filter::default(), accept_clock: false, others: Vec::new() };
+        assert_eq!(reload.again().unwrap(), same);
+        write("accept-clock = true\ninterface = 'eth1'\n");
+        let Again { accept_clock, others, .. } = reload.again().unwrap();
+        assert!(accept_clock && others == ["level"], "{others:?}");
         write("interface = 'eth1'\nlevel = 5\nrss = true\n[filter]\nskip = ['udp']\n");
-        let (filter, keys) = reload.again().unwrap();
-        assert_eq!((filter.to_string().as_str(), keys), ("not (udp)", vec!["level", "rss"]));
+        let Again { filter, others, .. } = reload.again().unwrap();
+        assert_eq!((filter.to_string().as_str(), others), ("not (udp)", vec!["level", "rss"]));
         write(
             "interface = 'eth1'\nlevel = 3\nflow-keep = '1MiB'\nstrict = true\npin-dir = '/sys/fs/bpf/x'\n",
         );
-        assert_eq!(reload.again().unwrap().1, ["flow-keep", "strict", "pin-dir"]);
+        assert_eq!(reload.again().unwrap().others, ["flow-keep", "strict", "pin-dir"]);
         write("[filter]\nskip = ['upd']\n");
         assert!(matches!(reload.again(), Err(ConfigError::Rule { line: 2, .. })));
         assert_eq!(Reload::of(&RecordArgs::default(), &RecordArgs::default()), None);

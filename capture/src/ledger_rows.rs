@@ -15,6 +15,7 @@ mod tests;
 use crate::books::{InterfaceBooks, QueueBooks};
 use crate::ladder::Intake;
 use crate::ledger::{Ledger, QueueEntry};
+use crate::nic;
 use account::{Account, Draft, Drafts, Facts, Origin};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -48,6 +49,8 @@ pub(crate) struct LedgerRows {
     booked: BTreeMap<Place, LedgerCounts>,
     /// Losses of the card that are in rows, by interface.
     nic: BTreeMap<String, u64>,
+    /// Steps of the clock before there was an account.
+    early_steps: Vec<(Timestamp, Timestamp)>,
     /// Rows for the next hand-over, by store.
     waiting: Vec<Rows>,
     /// Number of the next row.
@@ -78,6 +81,7 @@ impl LedgerRows {
             accounts: BTreeMap::new(),
             booked: BTreeMap::new(),
             nic: BTreeMap::new(),
+            early_steps: Vec::new(),
             waiting,
             number: 0,
             rows_lost: 0,
@@ -153,6 +157,9 @@ impl LedgerRows {
     /// The clock was stepped, as seen in the times of packets.
     pub(crate) fn stepped(&mut self, before: Timestamp, after: Timestamp) {
         self.accounts.values_mut().for_each(|account| account.stepped(before, after));
+        if self.accounts.is_empty() {
+            self.early_steps.push((before, after));
+        }
     }
 
     /// Looks at all queues of an interface, and at those that the ledger knows without a worker.
@@ -166,7 +173,14 @@ impl LedgerRows {
             let place = (books.interface.clone(), queue.queue);
             let facts = facts(queue, intake, now)?;
             let origin = if intake.program().is_some() { Origin::Program } else { Origin::Socket };
-            let new = || Account::new(origin, true, books.began);
+            let steps = &self.early_steps;
+            let new = || {
+                let mut account = Account::new(origin, true, books.began);
+                // Before the first look at it.
+                let since = steps.iter().filter(|(before, _)| books.began <= *before);
+                since.for_each(|(before, after)| account.stepped(*before, *after));
+                account
+            };
             let drafts = self.accounts.entry(place.clone()).or_insert_with(new).look(facts, books.closed);
             self.take(queue.store, &place, mode, drafts);
         }
@@ -184,14 +198,15 @@ impl LedgerRows {
             self.take(0, &place, mode, drafts);
         }
         if let Some(entry) = ledger.interfaces.iter().find(|entry| entry.interface == books.interface) {
-            self.book_nic(&books.interface, entry.dropped.nic, now);
+            self.book_nic(books, entry.dropped.nic, now);
         }
         Ok(())
     }
 
     /// Losses of a card, in the second in which they were noticed.
-    fn book_nic(&mut self, interface: &str, lost: u64, now: Timestamp) {
-        let before = self.nic.insert(interface.to_owned(), lost).unwrap_or(0);
+    fn book_nic(&mut self, books: &InterfaceBooks, lost: u64, now: Timestamp) {
+        let interface = &books.interface;
+        let before = self.nic.insert(interface.clone(), lost).unwrap_or(0);
         let Some(news) = lost.checked_sub(before).filter(|news| *news > 0) else { return };
         let nic = i64::try_from(news).unwrap_or(i64::MAX);
         let second = now.nanos() / NANOS_PER_SEC;
@@ -202,10 +217,10 @@ impl LedgerRows {
                 ts: start(second),
                 ts_end: start(second + 1),
                 kind: RowKind::Nic,
-                interface: Some(interface.to_owned()),
+                interface: Some(interface.clone()),
                 uid: format!("{}-{interface}-nic-{second}", self.run),
                 counts: LedgerCounts { seen: nic, nic, ..LedgerCounts::default() },
-                detail: Some("rx_missed_errors".to_owned()),
+                detail: Some(nic::text(&books.nic.losses())),
                 ..LedgerRow::default()
             },
         );

@@ -20,6 +20,7 @@ pub mod ledger;
 mod ledger_rows;
 pub mod lock;
 pub mod maintain;
+pub mod nic;
 mod originals;
 #[expect(unsafe_code, reason = "reads the blocks of a ring shared with the kernel")]
 pub mod packet_mmap;

@@ -150,18 +150,33 @@ fn lock_patiently(mut file: File) -> Result<Flock<File>, (File, nix::errno::Errn
 /// All recorders of this machine that are alive: whoever holds a lock.
 #[must_use]
 pub fn holders() -> Vec<Holder> {
-    let folders = folders();
-    let files = folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
-    files.filter_map(|entry| alive(&entry.path())).collect()
+    files().filter_map(|path| alive(&path)).collect()
+}
+
+/// Recorders that died: their lock files are there, and nobody holds them. In whatever network namespace.
+#[must_use]
+pub fn dead() -> Vec<Holder> {
+    files().filter_map(|path| look(&path).filter(|(_, held)| !held)).map(|(holder, _)| holder).collect()
+}
+
+fn files() -> impl Iterator<Item = PathBuf> {
+    let entries = folders().into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "lock"))
 }
 
 /// The holder of a lock file that is locked.
 fn alive(path: &Path) -> Option<Holder> {
+    look(path).filter(|(_, held)| *held).map(|(holder, _)| holder)
+}
+
+/// Who a lock file names, and whether it is locked.
+fn look(path: &Path) -> Option<(Holder, bool)> {
     let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path).ok()?;
-    let holder = read_holder(&mut file);
+    let holder = read_holder(&mut file)?;
     match Flock::lock(file, FlockArg::LockSharedNonblock) {
-        Err((_, nix::errno::Errno::EWOULDBLOCK)) => holder,
-        _ => None,
+        Ok(_) => Some((holder, false)),
+        Err((_, nix::errno::Errno::EWOULDBLOCK)) => Some((holder, true)),
+        Err(_) => None,
     }
 }
 
@@ -226,8 +241,13 @@ mod tests {
         assert_eq!(holder_of(ifindex).as_ref(), Some(&holder));
         let refused = InterfaceLock::take(ifindex, &holder).unwrap_err();
         assert_eq!(refused.to_string(), format!("eth7 is being recorded by process {}", holder.pid));
+        assert!(!dead().contains(&holder));
+        let path = lock.path.clone();
         drop(lock);
-        assert!(!holders().contains(&holder) && holder_of(ifindex).is_none());
+        assert!(!holders().contains(&holder) && holder_of(ifindex).is_none() && !dead().contains(&holder));
+        // As after a kill: the file is there, the lock is not.
+        fs::write(&path, serde_json::to_vec(&holder).unwrap()).unwrap();
+        assert!(dead().contains(&holder) && !holders().contains(&holder));
         drop(InterfaceLock::take(ifindex, &holder).unwrap());
     }
 }

@@ -103,6 +103,8 @@ pub struct RecordPlan {
     pub rss: bool,
     /// Also interfaces that carry the default route.
     pub force: bool,
+    /// Jumps of the clock are believed.
+    pub accept_clock: bool,
     /// Where the program is pinned.
     pub pin_dir: PathBuf,
     /// How sessions are kept.
@@ -146,6 +148,7 @@ impl RecordPlan {
             cpus_named: args.cpus.is_some(),
             rss: args.rss,
             force: args.force,
+            accept_clock: args.accept_clock,
             pin_dir: pin_dir(args.pin_dir.as_ref()),
             sessions: args.sessions.options(),
             filter: Filter::new(args.keep.clone(), args.skip.clone()).map_err(PlanError::Filter)?,

@@ -10,10 +10,12 @@ pub(crate) use files::StatusFiles;
 
 use crate::cli::StatusArgs;
 use crate::ledger::Ledger;
+use crate::nic::{self, Loss};
 use crate::pins::estate::{self, Left};
 use crate::voice::Failure;
 use crate::{identity, lock};
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -47,6 +49,9 @@ pub struct Status {
     pub ledger: Ledger,
     /// One per worker.
     pub workers: Vec<WorkerStatus>,
+    /// Of interfaces whose cards lost something: by which counters.
+    #[serde(default)]
+    pub nic: BTreeMap<String, Vec<Loss>>,
 }
 
 /// What runs for one queue.
@@ -131,8 +136,12 @@ pub fn command(args: &StatusArgs) -> Result<(String, u8), Failure> {
     found.sort_by(|a, b| a.ledger.run.cmp(&b.ledger.run));
     found.dedup_by(|a, b| a.ledger.run == b.ledger.run);
     let left = left(args);
-    // Killed a moment ago.
-    found.retain(|status| !left.iter().any(|left| left.run == status.ledger.run));
+    // Killed a moment ago, in whatever namespace.
+    let dead = lock::dead();
+    found.retain(|status| {
+        let run = &status.ledger.run;
+        !left.iter().any(|left| left.run == *run) && !dead.iter().any(|dead| dead.run == *run)
+    });
     if found.is_empty() {
         return Err(nobody(&args.store, &left));
     }
@@ -234,6 +243,9 @@ fn status_text(status: &Status) -> String {
         if let Some(worker) = status.workers.iter().find(is_ours) {
             text.push_str(&worker_text(worker));
         }
+    }
+    for (interface, losses) in &status.nic {
+        let _ = writeln!(text, "  {interface}: lost by the card: {}", nic::text(losses));
     }
     text.trim_end().to_owned()
 }

@@ -90,8 +90,6 @@ struct Run {
     clock: Arc<Clock>,
     /// The filter in force.
     filter: Arc<InForce>,
-    /// Secret of hashes that senders must not guess.
-    seed: u64,
 }
 
 /// How a recording ended.
@@ -137,8 +135,8 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
         start: identity::now(),
         clock: Arc::new(Clock::new(clock::read().map_err(system("read the clock"))?)),
         filter: Arc::new(InForce::new(plan.filter.clone())),
-        seed: identity::secret()?,
     };
+    run.clock.accept_jumps(plan.accept_clock);
     refilter::say_filter(&run.filter);
     let mut signals = Signals::catch(plan.reload.is_some()).map_err(system("catch signals"))?;
     // Before the interfaces are looked up: one that leaves in between is noticed.

@@ -1,8 +1,9 @@
 //! The worker: one thread per (interface, queue), from ring to chain.
 //!
-//! Batch -> filter, where no program has asked it -> time -> walk -> [`Shedder::keep`], which under pressure shortens
-//! it -> [`Chain::append`], the one copy -> session table, all of the batch at once; then the batch is dropped and its
-//! chunks go back. Between taking a batch and appending its packets there is no lock, no allocation and no system
+//! Batch -> filter, where no program has asked it -> time -> walk -> [`Shedder::keep`], which under pressure asks
+//! the session table and shortens it -> [`Chain::append`], the one copy -> session table, all of the batch at once;
+//! then the batch is dropped and its chunks go back. Between taking a batch and appending its packets there is no
+//! lock, no allocation and no system
 //! call. An idle worker spins briefly, then sleeps in poll(). Every 25 ms or so it ticks its chain, also
 //! when nothing comes.
 //!
@@ -144,8 +145,6 @@ pub struct Post {
     pub snaplen: usize,
     /// What is kept of it under pressure.
     pub shed: ShedPayload,
-    /// Secret of the shedder's hashes.
-    pub seed: u64,
     /// UTC.
     pub clock: Arc<Clock>,
     /// The filter it begins with.
@@ -177,7 +176,7 @@ pub fn spawn<S: Source + 'static>(
         }
         let shared = Arc::clone(&post.shared);
         Worker {
-            shedder: Shedder::new(post.shed, post.seed),
+            shedder: Shedder::new(post.shed),
             post,
             shared,
             source,
@@ -305,7 +304,7 @@ impl<S: Source> Worker<S> {
                 let RawPacket { mut bytes, orig_len, .. } = packet;
                 walk.run(LinkType::ETHERNET, bytes);
                 let whole = bytes.len();
-                let kept = shedder.keep(walk, bytes, orig_len, ts);
+                let kept = shedder.keep(walk, bytes, |first| sessions.has_had(walk, ts, first));
                 if kept < whole {
                     bytes = bytes.get(..kept).unwrap_or(bytes);
                     // The index knows what is stored, and nothing else.

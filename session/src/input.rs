@@ -200,15 +200,22 @@ pub(crate) struct Reader {
 }
 
 impl Reader {
-    /// Writes the facts of a layer, every field in its place: a value returned would be copied, 250 bytes a packet.
+    /// The key of the session of a layer, on which of its sides the sender stands, and whether the message asks for
+    /// an answer. `inner`: another IP layer stands before it.
     #[inline]
-    pub(crate) fn read(self, facts: &mut Facts, layer: &Layer, ip: &Ip, packet: &Packet<'_>, inner: bool) {
+    pub(crate) fn key(self, layer: &Layer, ip: &Ip, inner: bool) -> (Key, End, bool) {
         let (sport, dport, one_way, request) = ports(ip);
         let vlan = if self.vlan_in_key { layer.vlans().first().copied() } else { None };
         let no_ports = ip.ports.is_none() && has_ports(ip.proto);
         let (src, dst, proto) = (ip.src, ip.dst, ip.proto);
-        (facts.key, facts.from) =
-            Key::new(&Parts { src, dst, sport, dport, proto, one_way, inner, no_ports, vlan });
+        let (key, from) = Key::new(&Parts { src, dst, sport, dport, proto, one_way, inner, no_ports, vlan });
+        (key, from, request)
+    }
+
+    /// Writes the facts of a layer, every field in its place: a value returned would be copied, 250 bytes a packet.
+    #[inline]
+    pub(crate) fn read(self, facts: &mut Facts, layer: &Layer, ip: &Ip, packet: &Packet<'_>, inner: bool) {
+        (facts.key, facts.from, facts.request) = self.key(layer, ip, inner);
         facts.hash = facts.key.hash(self.hash_seed);
         facts.inner = inner;
         facts.ts = packet.ts.nanos();
@@ -224,7 +231,6 @@ impl Reader {
             if packet.stored { packet.original_bytes.saturating_sub(length(packet.bytes)) } else { 0 };
         facts.first_fragment = (ip.fragment == Fragment::First).then_some(ip.fragment_id);
         facts.ttl = ip.ttl;
-        facts.request = request;
         facts.place = packet.place;
         (facts.stored, facts.innermost, facts.has_inner) = (packet.stored, false, false);
         facts.origin.macs = layer.macs;

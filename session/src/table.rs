@@ -35,6 +35,7 @@ mod losses;
 mod news;
 mod refs;
 mod slots;
+mod so_far;
 mod update;
 mod wheel;
 

@@ -3,6 +3,7 @@
 //! A fact that nobody tells is `None` or empty, and no check may find anything in it.
 
 use super::rungs::Ladder;
+use crate::nic::Loss;
 use crate::pins::estate::Left;
 use serde::Serialize;
 use std::path::PathBuf;
@@ -61,8 +62,8 @@ pub(crate) struct LinkFacts {
     pub(crate) other_end: Option<OtherEnd>,
     /// Frames the card has refused for their length.
     pub(crate) length_errors: u64,
-    /// Packets the card has missed for want of buffers.
-    pub(crate) missed: u64,
+    /// Packets the card has lost before any program, by counter.
+    pub(crate) missed: Vec<Loss>,
 }
 
 /// The other end of a veth.

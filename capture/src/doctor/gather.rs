@@ -12,6 +12,7 @@ use super::rungs::{self, Ground, Ladder};
 use super::{link, texts};
 use crate::ladder::{self, Mode};
 use crate::lock;
+use crate::nic;
 use crate::pins::estate;
 use crate::preflight::{self, Target};
 use crate::sessions::SessionOptions;
@@ -24,7 +25,7 @@ use std::path::{Path, PathBuf};
 use tapedeck_ebpf::Program;
 
 /// What a queue takes beside its packet memory (docs/operations.md).
-const QUEUE_BYTES: u64 = 144 << 20;
+const QUEUE_BYTES: u64 = 143 << 20;
 /// What a session takes.
 const SESSION_BYTES: u64 = 1 << 10;
 /// 2 MiB pages.
@@ -105,7 +106,7 @@ fn common(target: &Target, wish: &Wish<'_>) -> Facts {
         bus: driver.bus,
         other_end: other_end(target),
         length_errors: state.rx_length_errors,
-        missed: state.rx_missed,
+        missed: nic::losses(&target.name).unwrap_or_default(),
         ..LinkFacts::default()
     };
     let cores = cores(&target.name, &link.bus, wish);

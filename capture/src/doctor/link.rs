@@ -3,6 +3,7 @@
 use super::facts::{Facts, LinkFacts, OffloadFacts};
 use super::finding::{Finding, word};
 use super::rungs::Ladder;
+use crate::nic;
 
 /// Payload of an ordinary Ethernet frame.
 const ORDINARY_MTU: u32 = 1500;
@@ -97,8 +98,10 @@ fn width(interface: &str, link: &LinkFacts, found: &mut Vec<Finding>) {
         let mend = format!("ip link set dev {interface} mtu 9000");
         found.push(Finding::note("length-errors", what, why).mend(mend));
     }
-    if link.missed > 0 {
-        let what = format!("the card missed {} packets since the start", link.missed);
+    let missed: Vec<_> = link.missed.iter().filter(|loss| loss.packets > 0).cloned().collect();
+    if !missed.is_empty() {
+        let packets: u64 = missed.iter().map(|loss| loss.packets).sum();
+        let what = format!("the card missed {packets} packets since the start ({})", nic::text(&missed));
         let why =
             "its ring was full, or nobody emptied it; only what is missed while recording counts as `nic`";
         found.push(Finding::note("missed", what, why));

@@ -146,6 +146,12 @@ fn seconds_that_were_never_there_or_never_seen_get_no_row() {
     let drafts = account.look(facts(3_703_200, &[(3701, 1, 0)], &[(3701, 1, 1)]), None);
     let rows: Vec<u64> = drafts.rows.iter().map(|row| row.ts.nanos() / 1_000_000_000).collect();
     assert_eq!(rows, [101, 3701, 3702]);
+    // So it is if the step comes before the first look.
+    let mut fresh = Account::new(Origin::Program, true, at(100_000));
+    fresh.stepped(at(100_900), at(946_000_000_900));
+    let drafts = fresh.look(facts(946_000_001_200, &[], &[]), None);
+    let rows: Vec<u64> = drafts.rows.iter().map(|row| row.ts.nanos() / 1_000_000_000).collect();
+    assert_eq!(rows, [100, 946_000_000]);
     // The recorder was stopped for ten minutes: 59 of 100 packets were counted in slots that are used again.
     let (total, _) = program(&[(0, 100 + 1, 59)]).unwrap();
     let (_, slots) = program(&[(4302, 41, 0)]).unwrap();

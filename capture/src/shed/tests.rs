@@ -2,7 +2,11 @@
 
 use super::*;
 use proptest::prelude::*;
-use tapedeck_packet::LinkType;
+use tapedeck_packet::{LinkType, Timestamp};
+use tapedeck_session::{Config, Packet, Place, Stage, Table};
+
+const SYN: u8 = 0x02;
+const ACK: u8 = 0x10;
 
 /// An Ethernet frame of a flow with `payload` bytes behind its headers.
 #[derive(Clone, Copy, Debug)]
@@ -13,9 +17,11 @@ struct Made {
     six: bool,
     tags: usize,
     payload: usize,
+    seq: u8,
 }
 
-const PLAIN: Made = Made { flow: 1, back: false, tcp_flags: None, six: false, tags: 0, payload: 1000 };
+const PLAIN: Made =
+    Made { flow: 1, back: false, tcp_flags: None, six: false, tags: 0, payload: 1000, seq: 1 };
 
 impl Made {
     fn header_bytes(self) -> usize {
@@ -50,7 +56,7 @@ impl Made {
         p.extend(dport.to_be_bytes());
         match self.tcp_flags {
             Some(flags) => {
-                p.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x80, flags, 1, 0, 0, 0, 0, 0]);
+                p.extend([0, 0, self.seq, 1, 0, 0, 0, 2, 0x80, flags, 1, 0, 0, 0, 0, 0]);
                 p.extend([1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2]);
             }
             None => {
@@ -67,73 +73,145 @@ fn at(second: u64) -> Timestamp {
     Timestamp::from_nanos_saturating((1_800_000_000 + second) * 1_000_000_000)
 }
 
-/// Bytes kept of a packet.
-fn keep(shedder: &mut Shedder, bytes: &[u8], second: u64) -> usize {
-    let mut walk = Walk::new();
-    walk.run(LinkType::ETHERNET, bytes);
-    shedder.keep(&walk, bytes, u32::try_from(bytes.len()).unwrap(), at(second))
+/// A worker's part in it: a shedder, and a session table that takes what is kept.
+struct Worker {
+    shedder: Shedder,
+    table: Table,
 }
 
-fn pressed(keep_bytes: u32) -> Shedder {
-    let mut shedder = Shedder::new(ShedPayload::Beyond(keep_bytes), 0x5eed);
-    assert!(shedder.press(0, 64));
-    shedder
+impl Worker {
+    fn new(shed: ShedPayload) -> Self {
+        let config = Config { max_sessions: 1 << 10, ..Config::default() };
+        Self { shedder: Shedder::new(shed), table: Table::new(config) }
+    }
+
+    fn pressed(keep_bytes: u32) -> Self {
+        let mut worker = Self::new(ShedPayload::Beyond(keep_bytes));
+        assert!(worker.shedder.press(0, 64));
+        worker
+    }
+
+    /// Bytes kept of a packet that comes alone.
+    fn keep(&mut self, bytes: &[u8], second: u64) -> usize {
+        take(self.shedder, &mut self.table.stage(&mut |_| {}), bytes, second)
+    }
+
+    /// The same of packets that come in one batch, or one by one.
+    fn keep_all(&mut self, packets: &[Vec<u8>], batched: bool) -> Vec<usize> {
+        if !batched {
+            return packets.iter().map(|packet| self.keep(packet, 0)).collect();
+        }
+        let mut sink = |_| {};
+        let mut sessions = self.table.stage(&mut sink);
+        packets.iter().map(|packet| take(self.shedder, &mut sessions, packet, 0)).collect()
+    }
+}
+
+/// Bytes kept of the next packet of a batch.
+fn take<'p>(shedder: Shedder, sessions: &mut Stage<'_, '_, 'p>, bytes: &'p [u8], second: u64) -> usize {
+    let mut walk = Walk::new();
+    walk.run(LinkType::ETHERNET, bytes);
+    let kept = shedder.keep(&walk, bytes, |first| sessions.has_had(&walk, at(second), first));
+    let original_bytes = u32::try_from(bytes.len()).unwrap();
+    let bytes = &bytes[..kept];
+    walk.run(LinkType::ETHERNET, bytes);
+    let place = Place { segment: 1, frame: 1 };
+    sessions.push(&walk, &Packet { ts: at(second), bytes, original_bytes, place, stored: true });
+    kept
 }
 
 #[test]
 fn pressure_begins_late_and_ends_later() {
-    let mut shedder = Shedder::new(ShedPayload::default(), 1);
+    let mut shedder = Shedder::new(ShedPayload::default());
     let used = |shedder: &mut Shedder, used: usize| shedder.press(64 - used, 64);
     let steps =
         [(0, false), (54, false), (55, true), (40, true), (33, true), (32, false), (54, false), (64, true)];
     for (buffers, shed) in steps {
         assert_eq!(used(&mut shedder, buffers), shed, "{buffers} of 64");
     }
-    let mut never = Shedder::new(ShedPayload::Never, 1);
-    assert!(!never.press(0, 64));
+    let mut never = Worker::new(ShedPayload::Never);
+    assert!(!never.shedder.press(0, 64));
     let packet = PLAIN.bytes();
-    assert!((0..1000).all(|_| keep(&mut never, &packet, 0) == packet.len()));
+    assert!((0..1000).all(|_| never.keep(&packet, 0) == packet.len()));
+}
+
+#[test]
+fn nobody_asks_how_much_a_flow_has_had_without_need() {
+    let mut walk = Walk::new();
+    let mut shedder = Shedder::new(ShedPayload::Beyond(1));
+    for (free, payload, wanted) in [(64, 1000, 0), (0, 1000, 1), (0, 1, 1), (0, 0, 0)] {
+        let packet = Made { payload, ..PLAIN }.bytes();
+        walk.run(LinkType::ETHERNET, &packet);
+        shedder.press(free, 64);
+        let mut asked = 0;
+        let kept = shedder.keep(&walk, &packet, |_| {
+            asked += 1;
+            false
+        });
+        assert_eq!((kept, asked), (packet.len(), wanted), "{free} free, {payload} bytes of payload");
+    }
 }
 
 #[test]
 fn nothing_is_cut_without_pressure_but_everything_is_counted() {
-    let mut shedder = Shedder::new(ShedPayload::Beyond(5_000), 1);
+    let mut worker = Worker::new(ShedPayload::Beyond(5_000));
     let packet = PLAIN.bytes();
     for _ in 0..100 {
-        assert_eq!(keep(&mut shedder, &packet, 0), packet.len());
+        assert_eq!(worker.keep(&packet, 0), packet.len());
     }
-    assert!(shedder.press(0, 64));
-    assert_eq!(keep(&mut shedder, &packet, 0), PLAIN.header_bytes());
-    // Another flow has its first bytes yet, and so has the same one after a long silence.
+    assert!(worker.shedder.press(0, 64));
+    assert_eq!(worker.keep(&packet, 0), PLAIN.header_bytes());
+    // Another flow has its first bytes yet, and so has the same one once its session is over.
     let other = Made { flow: 2, ..PLAIN }.bytes();
-    assert_eq!(keep(&mut shedder, &other, 0), other.len());
-    assert_eq!(keep(&mut shedder, &packet, 60), PLAIN.header_bytes());
-    assert_eq!(keep(&mut shedder, &packet, 121), packet.len());
+    assert_eq!(worker.keep(&other, 0), other.len());
+    assert_eq!(worker.keep(&packet, 59), PLAIN.header_bytes());
+    assert_eq!(worker.keep(&packet, 119), packet.len());
+}
+
+/// What a record has told counts on: a flow of hours has its first bytes once.
+#[test]
+fn a_flow_is_not_begun_anew_by_its_records() {
+    let mut worker = Worker::pressed(5_000);
+    let packet = PLAIN.bytes();
+    let mut records = 0;
+    for second in (0..1_200).step_by(30) {
+        let kept = take(worker.shedder, &mut worker.table.stage(&mut |_| records += 1), &packet, second);
+        let whole = second < 150;
+        // Where a record is due the session may be over as well.
+        if kept != packet.len() || whole {
+            assert_eq!(kept, if whole { packet.len() } else { PLAIN.header_bytes() }, "{second}");
+        }
+        worker.table.expire(at(second), 10, &mut |_| records += 1);
+        assert!(second < 180 || second % 300 == 0 || kept < packet.len(), "{second}");
+    }
+    assert!(records >= 3, "{records}");
 }
 
 #[test]
 fn both_directions_are_one_flow_and_a_syn_begins_another() {
-    let mut shedder = pressed(3_000);
+    let mut worker = Worker::pressed(3_000);
     let there = Made { tcp_flags: Some(ACK), ..PLAIN };
     let back = Made { back: true, ..there };
     for made in [there, back, there] {
-        assert_eq!(keep(&mut shedder, &made.bytes(), 0), made.bytes().len());
+        assert_eq!(worker.keep(&made.bytes(), 0), made.bytes().len());
     }
     for made in [back, there] {
-        assert_eq!(keep(&mut shedder, &made.bytes(), 0), made.header_bytes());
+        assert_eq!(worker.keep(&made.bytes(), 0), made.header_bytes());
     }
-    let syn_ack = Made { tcp_flags: Some(SYN | ACK), payload: 0, ..back };
-    assert_eq!(keep(&mut shedder, &syn_ack.bytes(), 0), syn_ack.header_bytes());
-    assert_eq!(keep(&mut shedder, &there.bytes(), 0), there.header_bytes());
-    let syn = Made { tcp_flags: Some(SYN), payload: 0, ..there };
-    assert_eq!(keep(&mut shedder, &syn.bytes(), 0), syn.header_bytes());
-    assert_eq!(keep(&mut shedder, &there.bytes(), 0), there.bytes().len());
+    // In a batch of its own, and in one with what follows.
+    for batched in [false, true] {
+        let syn = Made { tcp_flags: Some(SYN), seq: 7 + u8::from(batched), ..there };
+        let packets: Vec<_> = [syn, there, back, there].iter().map(|made| made.bytes()).collect();
+        let kept = worker.keep_all(&packets, batched);
+        let whole = packets[0].len();
+        assert_eq!(kept, [whole, whole, whole, there.header_bytes()], "{batched}");
+    }
 }
 
 /// The flow inside counts, and its header stays.
 #[test]
 fn inside_a_tunnel_the_inner_flow_counts() {
-    let mut shedder = pressed(4_000);
+    let mut worker = Worker::pressed(4_000);
     let through = |inner: &[u8]| {
         let head = Made { payload: 8 + inner.len(), ..PLAIN };
         let mut p = head.bytes();
@@ -148,77 +226,118 @@ fn inside_a_tunnel_the_inner_flow_counts() {
     let long = Made { flow: 7, ..PLAIN };
     let (packet, start) = through(&long.bytes());
     for number in 0..20 {
-        let kept = keep(&mut shedder, &packet, 0);
+        let kept = worker.keep(&packet, 0);
         assert_eq!(kept, if number < 4 { packet.len() } else { start + long.header_bytes() }, "{number}");
     }
     let (other, _) = through(&Made { flow: 8, ..PLAIN }.bytes());
-    assert_eq!(keep(&mut shedder, &other, 0), other.len());
+    assert_eq!(worker.keep(&other, 0), other.len());
+}
+
+/// Later fragments do not show their ports: they belong to the flow of the first one.
+#[test]
+fn a_later_fragment_is_of_the_flow_of_its_first() {
+    let fragment = |id: u8, offset: u8, more: bool| {
+        let mut p = PLAIN.bytes();
+        p[18..22].copy_from_slice(&[0, id, if more { 0x20 } else { 0 }, offset]);
+        p
+    };
+    let (headers, ip_headers) = (PLAIN.header_bytes(), PLAIN.header_bytes() - 8);
+    for batched in [false, true] {
+        let mut worker = Worker::pressed(2_000);
+        for id in 1..6 {
+            let packets = [fragment(id, 0, true), fragment(id, 126, true), fragment(id, 252, false)];
+            let kept = worker.keep_all(&packets, batched);
+            let cut = [headers, ip_headers, ip_headers];
+            let whole = packets.each_ref().map(Vec::len);
+            if id == 1 {
+                // In one batch the later ones are not added up yet.
+                let first = if batched { whole } else { [whole[0], whole[1], ip_headers] };
+                assert_eq!(kept, first, "{batched}");
+            } else {
+                assert_eq!(kept, cut, "{batched}, datagram {id}");
+            }
+        }
+    }
 }
 
 #[test]
 fn what_is_no_ip_and_what_is_shorter_than_its_header_stays() {
-    let mut shedder = pressed(1);
+    let mut worker = Worker::pressed(1);
     let mut arp = vec![0xff; 12];
     arp.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
     arp.resize(60, 0);
     let cut = &Made { tcp_flags: Some(ACK), ..PLAIN }.bytes()[..40];
     for _ in 0..10 {
-        assert_eq!((keep(&mut shedder, &arp, 0), keep(&mut shedder, cut, 0)), (60, 40));
+        assert_eq!((worker.keep(&arp, 0), worker.keep(cut, 0)), (60, 40));
     }
 }
 
-/// Ten times as many flows as there is room for: long ones stay, none is cut too soon.
+/// What finds no room in the table is kept rather than cut, and those that have room are cut as ever.
 #[test]
-fn more_flows_than_places_are_kept_rather_than_cut() {
-    let mut shedder = pressed(100_000);
-    let long = PLAIN.bytes();
-    for _ in 0..200 {
-        keep(&mut shedder, &long, 0);
+fn flows_without_a_session_are_whole() {
+    let config = Config { max_sessions: 4, max_evictions_per_second: 0, ..Config::default() };
+    let mut worker = Worker { table: Table::new(config), ..Worker::pressed(3_000) };
+    for round in 0..10 {
+        for flow in 0..40 {
+            let made = Made { flow, ..PLAIN };
+            let whole = flow >= 4 || round < 3;
+            let due = if whole { made.bytes().len() } else { made.header_bytes() };
+            assert_eq!(worker.keep(&made.bytes(), 0), due, "flow {flow}, round {round}");
+        }
     }
-    let mut walk = Walk::new();
-    walk.run(LinkType::ETHERNET, &long);
-    let Net::Ip(mut ip) = walk.layers()[0].net else { panic!("no IP") };
-    for number in 0..u32::try_from(SETS * WAYS * 10).unwrap() {
-        ip.dst = IpAddr::from((0x0b00_0000 + number).to_be_bytes());
-        assert_eq!(shedder.count(&ip, 1_000, at(0)), 0);
-    }
-    assert_eq!(keep(&mut shedder, &long, 0), PLAIN.header_bytes());
 }
 
 fn made() -> impl Strategy<Value = Made> {
-    let flags = prop_oneof![Just(None), Just(Some(ACK)), Just(Some(SYN)), Just(Some(SYN | ACK))];
+    let flags = prop_oneof![Just(None), Just(Some(ACK)), Just(Some(SYN))];
     (0..6_u16, any::<bool>(), flags, any::<bool>(), 0..3_usize, 0..1_400_usize).prop_map(
-        |(flow, back, tcp_flags, six, tags, payload)| Made { flow, back, tcp_flags, six, tags, payload },
+        |(flow, back, tcp_flags, six, tags, payload)| Made {
+            flow,
+            back,
+            tcp_flags,
+            six,
+            tags,
+            payload,
+            seq: 0,
+        },
     )
 }
 
 proptest! {
-    /// Whatever comes under whatever pressure: headers are whole, what is left is the beginning, walks to
-    /// the same layers, and every flow has its first bytes.
+    /// Whatever comes under whatever pressure, in batches of whatever size: headers are whole, what is left is the
+    /// beginning, walks to the same layers, and every flow has its first bytes and not more.
     #[test]
     fn headers_and_first_bytes_are_whole(
-        packets in prop::collection::vec((made(), 0..=64_usize), 1..200),
+        packets in prop::collection::vec((made(), 0..=64_usize, prop::bool::weighted(0.1)), 1..200),
         keep_bytes in 1..20_000_u32,
     ) {
-        let mut shedder = Shedder::new(ShedPayload::Beyond(keep_bytes), 99);
+        let mut worker = Worker::new(ShedPayload::Beyond(keep_bytes));
         let mut before: std::collections::HashMap<_, u64> = std::collections::HashMap::new();
+        let packets: Vec<_> = packets.into_iter().zip(1..).map(|((mut made, free, ends), seq)| {
+            // Each connection begins with a number of its own.
+            made.seq = seq;
+            (made, made.bytes(), free, ends)
+        }).collect();
         let (mut kept_sum, mut cut_sum, mut all) = (0, 0, 0);
-        for (made, free) in packets {
-            let shed = shedder.press(free, 64);
-            let bytes = made.bytes();
-            let kept = keep(&mut shedder, &bytes, 0);
-            let so_far = before.entry((made.flow, made.tcp_flags.is_some(), made.six)).or_default();
-            if made.tcp_flags == Some(SYN) {
-                *so_far = 0;
+        for batch in packets.split_inclusive(|(.., ends)| *ends) {
+            let Worker { shedder, table } = &mut worker;
+            let mut sink = |_| {};
+            let mut sessions = table.stage(&mut sink);
+            for (made, bytes, free, _) in batch {
+                let shed = shedder.press(*free, 64);
+                let kept = take(*shedder, &mut sessions, bytes, 0);
+                let so_far = before.entry((made.flow, made.tcp_flags.is_some(), made.six)).or_default();
+                if made.tcp_flags == Some(SYN) {
+                    *so_far = 0;
+                }
+                let due = shed && made.tcp_flags != Some(SYN) && *so_far >= u64::from(keep_bytes);
+                prop_assert_eq!(kept, if due { made.header_bytes() } else { bytes.len() });
+                *so_far += bytes.len() as u64;
+                let (mut whole, mut cut) = (Walk::new(), Walk::new());
+                whole.run(LinkType::ETHERNET, bytes);
+                cut.run(LinkType::ETHERNET, &bytes[..kept]);
+                prop_assert_eq!(whole.layers(), cut.layers());
+                (kept_sum, cut_sum, all) = (kept_sum + kept, cut_sum + bytes.len() - kept, all + bytes.len());
             }
-            let due = shed && *so_far >= u64::from(keep_bytes);
-            prop_assert_eq!(kept, if due { made.header_bytes() } else { bytes.len() });
-            *so_far += bytes.len() as u64;
-            let (mut whole, mut cut) = (Walk::new(), Walk::new());
-            whole.run(LinkType::ETHERNET, &bytes);
-            cut.run(LinkType::ETHERNET, &bytes[..kept]);
-            prop_assert_eq!(whole.layers(), cut.layers());
-            (kept_sum, cut_sum, all) = (kept_sum + kept, cut_sum + bytes.len() - kept, all + bytes.len());
         }
         prop_assert_eq!(kept_sum + cut_sum, all);
     }

@@ -187,6 +187,7 @@ mod tests {
     use super::super::running;
     use super::*;
     use crate::ledger::{Ledger, SessionEntry};
+    use std::collections::BTreeMap;
 
     fn at(seconds: u64) -> Timestamp {
         Timestamp::from_nanos_saturating(seconds * NANOS_PER_SEC)
@@ -204,6 +205,7 @@ mod tests {
             filter: None,
             ledger,
             workers: Vec::new(),
+            nic: BTreeMap::new(),
         }
     }
 

@@ -1,10 +1,12 @@
-//! Another filter while a recording runs: SIGHUP reads the configuration file again.
+//! Another filter while a recording runs: SIGHUP reads the configuration file again, and with it whether jumps of
+//! the clock are believed.
 //!
 //! Made ready on every interface first; only when all have it are they switched, one after the other, and no
 //! packet is missed meanwhile. It must never leave the filter half changed for a file that cannot be read.
 
 use super::ending::Stage;
 use super::{Active, Session};
+use crate::config::Again;
 use crate::filtering::InForce;
 use std::sync::Arc;
 use tapedeck_ebpf::{Filter, ProgramError};
@@ -26,7 +28,7 @@ impl Session<'_> {
         }
         let Some(reload) = &self.plan.reload else { return };
         let path = reload.path().display();
-        let (filter, others) = match reload.again() {
+        let Again { filter, accept_clock, others } = match reload.again() {
             Ok(read) => read,
             Err(error) => {
                 let why = crate::voice::chain(&error);
@@ -37,7 +39,14 @@ impl Session<'_> {
         if !others.is_empty() {
             let keys = others.join(", ");
             tracing::warn!(
-                "{path}: changes of {keys} take effect at the next start only; the filter alone can change while recording"
+                "{path}: changes of {keys} take effect at the next start only; the filter and accept-clock alone can change while \
+                 recording"
+            );
+        }
+        if self.run.clock.accept_jumps(accept_clock) != accept_clock {
+            let not = if accept_clock { "" } else { "not " };
+            tracing::info!(
+                "{path} was read again: jumps of the system clock by more than a day are {not}believed now"
             );
         }
         if filter == *self.run.filter.filter() {

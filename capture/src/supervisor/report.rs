@@ -8,6 +8,7 @@ use crate::clock::{self, Change};
 use crate::identity;
 use crate::ledger::{Ledger, SessionEntry};
 use crate::ledger_rows::{ClockRows, LedgerRows, Look};
+use crate::nic::Loss;
 use crate::status::{Status, WorkerStatus};
 use std::collections::BTreeSet;
 use std::sync::atomic::Ordering;
@@ -67,7 +68,8 @@ pub(super) fn sample_clock(run: &Run, active: &[Active], books: &mut Books) {
         Change::Quarantined { from_ns, to_ns } if !quarantined => {
             let hours = Duration::from_nanos(to_ns.abs_diff(from_ns)).as_secs() / 3600;
             tracing::warn!(
-                "clock: quarantined: the system clock jumped by {hours} h; packet times do not follow"
+                "clock: quarantined: the system clock jumped by {hours} h; packet times do not follow. If it is right \
+                 now: `accept-clock = true` in the file of --config and SIGHUP, or start again"
             );
             books.clock.stepped(&run.clock, before, (from_ns, to_ns), &mut books.rows);
         }
@@ -107,6 +109,7 @@ impl Session<'_> {
             filter: self.run.filter.text().map(str::to_owned),
             ledger,
             workers,
+            nic: self.active.iter().filter_map(nic).collect(),
         };
         if let Err(error) = self.files.write(&status) {
             // A full disk is no reason to stop looking.
@@ -114,6 +117,12 @@ impl Session<'_> {
         }
         Ok(())
     }
+}
+
+/// What the card of an interface lost, if anything.
+fn nic(active: &Active) -> Option<(String, Vec<Loss>)> {
+    let losses = active.books.nic.losses();
+    (!losses.is_empty()).then(|| (active.books.interface.clone(), losses))
 }
 
 /// Says once of each interface that packets arrive on queues that nobody listens on.

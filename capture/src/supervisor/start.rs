@@ -16,6 +16,7 @@ use crate::ladder::{self, Intake, Mode, Prepared, Rung, RungError, Sources};
 use crate::ledger_rows::LedgerRows;
 use crate::lock::{Holder, InterfaceLock};
 use crate::maintain;
+use crate::nic::Nic;
 use crate::pins::estate::Estate;
 use crate::pins::{Keeper, Note};
 use crate::plan::RecordPlan;
@@ -29,7 +30,7 @@ use crate::xsk::{Gauge, Pages};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::AtomicU32;
 use tapedeck_index::pcapng::InterfaceInfo;
 use tapedeck_packet::{LinkType, Timestamp};
 use tapedeck_writer::{Chain, ChainConfig, RecoverOptions};
@@ -226,8 +227,7 @@ fn try_mode(
         began: Timestamp::MAX,
         closed: None,
         carried: BTreeMap::new(),
-        missed_before: target.state.rx_missed,
-        missed: AtomicU64::new(target.state.rx_missed),
+        nic: Nic::new(target.ifindex),
     };
     let mut crew = Gang { target, mode, generation, books, workers: Vec::new() };
     let first = place.next;
@@ -377,7 +377,6 @@ impl Gang<'_> {
             cpu,
             snaplen,
             shed: place.plan.shed,
-            seed: place.run.seed,
             clock: Arc::clone(&place.run.clock),
             judge: Judge::new(self.mode == Mode::Packet, self.generation, Arc::clone(&place.run.filter)),
             shared: Arc::clone(&shared),

@@ -3,9 +3,12 @@
 //! The older of the two ethtool interfaces: it needs no generic netlink and every driver answers it.
 
 mod look;
+mod statistics;
 
 pub(crate) use look::Feature;
+pub(crate) use statistics::Statistics;
 
+use super::mapping::Mapping;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 use serde::{Deserialize, Serialize};
 use std::io;
@@ -242,15 +245,53 @@ impl Ethtool {
         // the third and fourth word say, for which the callers above have made room. So have those in
         // `look`: nine words for rings, four for pause frames and hashed fields, 23 for coalescing, 49
         // for the driver; five for one set's size; three and eight a name for names, whose number is
-        // fixed for features; two and four a block for features, of which the second word counts room.
+        // fixed for features; two and four a block for features, of which the second word counts room. Statistics
+        // have as many names and values as the kernel says at that moment, and `statistics` gives it a `Room`: all
+        // of the memory up to a page that nobody can write, so that one too many is EFAULT.
         let ret = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
         if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+/// Memory for an answer whose length the kernel alone says: it ends at a page that nobody can write.
+#[derive(Debug)]
+struct Room(Mapping);
+
+impl Room {
+    /// Room for so many bytes or more.
+    fn new(bytes: usize) -> io::Result<Self> {
+        Mapping::guarded(bytes).map(Self)
+    }
+
+    fn words(&mut self) -> &mut [u32] {
+        let len = self.0.len() / size_of::<u32>();
+        // SAFETY: the mapping is zeroed memory of this many bytes and more, aligned to a page, which nothing else
+        // points into; the slice borrows the room.
+        unsafe { std::slice::from_raw_parts_mut(self.0.base().cast().as_ptr(), len) }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_too_long_for_a_room_is_an_error() {
+        // The names of all features: a header, and more than fits behind it.
+        let ethtool = Ethtool::open("lo").unwrap();
+        let count = u32::try_from(ethtool.features().unwrap().len()).unwrap();
+        let mut room = Room::new(10).unwrap();
+        let words = room.words();
+        assert!(words.len() >= 3 && words.iter().all(|word| *word == 0));
+        let end = words.len() - 3;
+        // Some kernels write nothing unless the number is the right one. Features without a name are not listed.
+        let tries = (count..count + 8).map(|count| {
+            words[end..].copy_from_slice(&[look::GSTRINGS, 4, count]);
+            ethtool.exchange(&mut words[end..])
+        });
+        let refused = tries.filter_map(Result::err).next().unwrap();
+        assert_eq!(refused.raw_os_error(), Some(libc::EFAULT));
+    }
 
     #[test]
     fn the_loopback_answers() {

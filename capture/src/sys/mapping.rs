@@ -12,6 +12,8 @@ use std::ptr::{self, NonNull};
 pub(crate) struct Mapping {
     base: NonNull<u8>,
     len: usize,
+    /// Bytes behind them that nobody can read or write.
+    guard: usize,
 }
 
 // SAFETY: a mapping is plain memory without thread affinity; whoever reads and writes through it
@@ -31,6 +33,23 @@ impl Mapping {
         Self::map(len, flags, -1, 0)
     }
 
+    /// Anonymous, zeroed memory of `len` bytes or more, with a page behind it that nobody can read or write: who is
+    /// given all of it and writes beyond is stopped there.
+    pub(crate) fn guarded(len: usize) -> io::Result<Self> {
+        let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
+        let page = page.and_then(|page| usize::try_from(page).ok()).unwrap_or(4096);
+        let usable = len.max(1).next_multiple_of(page);
+        let mut whole = Self::map(usable + page, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)?;
+        // SAFETY: `usable` lies within the mapping, which has a page more.
+        let guard = unsafe { whole.base.add(usable) };
+        // SAFETY: the last page of a mapping of our own that nothing points into yet.
+        if unsafe { libc::mprotect(guard.as_ptr().cast(), page, libc::PROT_NONE) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        (whole.len, whole.guard) = (usable, page);
+        Ok(whole)
+    }
+
     /// The ring of a socket, at the offset that names it.
     pub(crate) fn ring(socket: BorrowedFd<'_>, len: usize, offset: libc::off_t) -> io::Result<Self> {
         Self::map(len, libc::MAP_SHARED, socket.as_raw_fd(), offset)
@@ -47,7 +66,7 @@ impl Mapping {
             return Err(io::Error::last_os_error());
         }
         let base = NonNull::new(base.cast()).ok_or_else(|| io::Error::from(io::ErrorKind::OutOfMemory))?;
-        Ok(Self { base, len })
+        Ok(Self { base, len, guard: 0 })
     }
 
     pub(crate) fn base(&self) -> NonNull<u8> {
@@ -61,8 +80,8 @@ impl Mapping {
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: `base` and `len` are those of a mapping that `map` made and nothing else unmaps;
+        // SAFETY: `base`, `len` and `guard` are those of a mapping that `map` made and nothing else unmaps;
         // every pointer into it lives in a value that owns (a share of) this one.
-        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len) };
+        unsafe { libc::munmap(self.base.as_ptr().cast(), self.len + self.guard) };
     }
 }

@@ -1,5 +1,6 @@
 //! A clock that is stepped while packets come: only in a guest of `cargo xtask vm`, because it is the machine's.
 
+use super::disk::status_when;
 use super::guest::{balances, cards, count, send, stored, verify};
 use super::ledger::rows_add_up;
 use crate::support::recorder::{Ended, Recorder, interface_option, packets, segments};
@@ -14,6 +15,8 @@ use tapedeck_index::table::ledger::RowKind;
 
 const HOUR_S: i64 = 3600;
 const YEARS_30: i64 = 30 * 365 * 24 * HOUR_S;
+/// No multiple of the 64 seconds that the program has slots for.
+const JUMP: i64 = YEARS_30 + HOUR_S;
 const SECOND_NS: u64 = 1_000_000_000;
 const HOUR_NS: u64 = 3600 * SECOND_NS;
 /// A segment holds its hour, and this much more on both sides.
@@ -111,9 +114,70 @@ fn stepped(mode: &str) {
     wait_until("a row without it", || latest_tai(dir.path()) == "0");
     let ended = recorder.stop();
     nothing_is_lost(dir.path(), &ended, numbers.sent);
-    well_filed(dir.path(), began, now_s());
+    let life = life(began, now_s());
+    well_filed(dir.path(), |time| life.contains(&time));
     doubt_is_written(dir.path(), &doubted, &unknown);
     rows_tell_of_the_clock(dir.path(), &ended, began, now_s());
+}
+
+/// A host whose clock is 30 years behind until the network sets it, and once more behind.
+fn accepted(mode: &str) {
+    let net = Net::new(1, 1500);
+    let dir = tempfile::tempdir().unwrap();
+    let began = now_s();
+    let args = ["--mode", mode, "--segment-age", "2s", "--accept-clock"];
+    let mut recorder = Recorder::start(&net, dir.path(), &args);
+    let mut numbers = Numbers { sender: net.sender(), sent: 0 };
+    numbers.send();
+    for (seconds, words) in [(JUMP, "was stepped forward by 946"), (-JUMP, "was stepped back by 946")] {
+        step_clock(seconds);
+        numbers.send();
+        recorder.wait_for_words(words);
+        numbers.send();
+        let sent = i64::try_from(numbers.sent).unwrap();
+        status_when(dir.path().to_str().unwrap(), |ledger| ledger["total"]["stored"] == sent);
+        assert!(!status(dir.path()).contains("quarantined"));
+    }
+    let ended = recorder.stop();
+    assert!(!ended.stderr.contains("quarantined"), "{}", ended.stderr);
+    nothing_is_lost(dir.path(), &ended, numbers.sent);
+    as_the_clock_said(dir.path(), began);
+    rows_add_up(dir.path(), &ended);
+}
+
+/// A clock that is right after its jump is doubted, until the operator says so in the file.
+fn accepted_later(mode: &str) {
+    let net = Net::new(1, 1500);
+    let dir = tempfile::tempdir().unwrap();
+    let (store, config) = (dir.path().join("store"), dir.path().join("tapedeck.toml"));
+    std::fs::write(&config, "accept-clock = false\n").unwrap();
+    let began = now_s();
+    let args = ["--mode", mode, "--segment-age", "2s", "--config", config.to_str().unwrap()];
+    let mut recorder = Recorder::start(&net, &store, &args);
+    let mut numbers = Numbers { sender: net.sender(), sent: 0 };
+    numbers.send();
+    step_clock(JUMP);
+    recorder.wait_for_words("clock: quarantined: the system clock jumped by 262");
+    numbers.send();
+    std::fs::write(&config, "accept-clock = true\n").unwrap();
+    recorder.signal(nix::sys::signal::Signal::SIGHUP);
+    recorder.wait_for_words("by more than a day are believed now");
+    recorder.wait_for_words("was stepped forward by 946");
+    numbers.send();
+    wait_until("status", || !status(&store).contains("clock: quarantined"));
+    step_clock(-JUMP);
+    recorder.wait_for_words("was stepped back by 946");
+    let ended = recorder.stop();
+    nothing_is_lost(&store, &ended, numbers.sent);
+    as_the_clock_said(&store, began);
+    rows_add_up(&store, &ended);
+}
+
+/// Every packet stands in the folder of its hour, in one of the two lives of a clock that jumped and came back.
+fn as_the_clock_said(store: &Path, began: i64) {
+    let life = life(began, now_s());
+    let years = u64::try_from(JUMP).unwrap() * SECOND_NS;
+    well_filed(store, |time| life.contains(&time) || life.contains(&(time - years)));
 }
 
 fn nothing_is_lost(store: &Path, ended: &Ended, sent: u64) {
@@ -132,9 +196,8 @@ fn life(began_s: i64, ended_s: i64) -> std::ops::Range<u64> {
     ns(began_s) - HOUR_NS - SLACK_NS..ns(ended_s) + HOUR_NS + SLACK_NS
 }
 
-/// Every packet stands in the folder of its hour, and none outside what the clock ever said but for 30 years.
-fn well_filed(store: &Path, began_s: i64, ended_s: i64) {
-    let life = life(began_s, ended_s);
+/// Every packet stands in the folder of its hour, and none outside what the clock ever said.
+fn well_filed(store: &Path, said: impl Fn(u64) -> bool) {
     for segment in segments(store) {
         let path = segment.to_str().unwrap();
         let part = |name: &str| path.split(name).nth(1).unwrap().split('/').next().unwrap().to_owned();
@@ -142,7 +205,7 @@ fn well_filed(store: &Path, began_s: i64, ended_s: i64) {
         let hour = u64::try_from(folder.as_second()).unwrap() * SECOND_NS;
         for (time, _) in packets(&segment) {
             assert!((hour - SLACK_NS..hour + HOUR_NS + SLACK_NS).contains(&time), "{time} in {path}");
-            assert!(life.contains(&time), "{time} is not of this run: {path}");
+            assert!(said(time), "{time} is not of this run: {path}");
         }
     }
 }
@@ -193,4 +256,22 @@ fn a_stepped_clock_loses_and_misfiles_nothing() {
 fn a_stepped_clock_misfiles_nothing_in_packet_mode() {
     let _ = cards!();
     stepped("packet");
+}
+
+#[test]
+fn a_jump_of_the_clock_that_is_accepted_loses_and_misfiles_nothing() {
+    let _ = cards!();
+    accepted("copy");
+}
+
+#[test]
+fn a_jump_of_the_clock_that_is_accepted_misfiles_nothing_in_packet_mode() {
+    let _ = cards!();
+    accepted("packet");
+}
+
+#[test]
+fn a_jump_of_the_clock_is_accepted_when_the_file_says_so() {
+    let _ = cards!();
+    accepted_later("copy");
 }

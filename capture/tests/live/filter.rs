@@ -1,7 +1,7 @@
 //! What the filter leaves out is missing and counted, nothing else; another one comes in without a gap, and every
 //! segment names the one that made it.
 
-use crate::support::recorder::{Ended, Recorder, interface_option, packets, segments};
+use crate::support::recorder::{Ended, Recorder, drops, interface_option, packets, segments};
 use crate::support::{Net, live, number_of, numbered, run};
 use nix::sys::signal::Signal;
 use std::collections::{BTreeMap, BTreeSet};
@@ -89,6 +89,9 @@ fn exactly_the_filtered_packets_are_missing() {
                 (of_flows(8), of_flows(left.len()), of_flows(8 - left.len())),
                 "{mode} {rules:?}: {ended:?}"
             );
+            // What was left out was not lost.
+            let told = segments(dir.path()).iter().flat_map(|path| drops(path)).find(|(_, lost)| *lost != 0);
+            assert_eq!(told, None, "{mode} {rules:?}: epb_dropcount");
             let named: BTreeSet<_> = segments(dir.path()).iter().map(|path| filter_of(path)).collect();
             assert!(named.len() <= 1 && named.iter().all(Option::is_some), "{named:?}");
         }

@@ -7,7 +7,7 @@
 
 use crate::disk::{fill, small_disk, status_when};
 use crate::support::hold::{Held, Slots};
-use crate::support::recorder::{Ended, Recorder, packets, segments};
+use crate::support::recorder::{Ended, Recorder, drops, packets, segments};
 use crate::support::{Net, Sender, live, number_of, numbered, run};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -98,6 +98,7 @@ impl Scene {
             assert!(gone.iter().copied().eq(missing.clone()), "{mode} {cause}: {missing:?}, not {gone:?}");
         }
         let count = |count: usize| i64::try_from(count).unwrap();
+        each_says_what_was_lost_before_it(&folder, mode, cause);
         assert_eq!(ended.total("seen"), i64::try_from(sent).unwrap(), "{mode} {cause}: {ended:?}");
         assert_eq!(ended.total("stored"), count(there.len()), "{mode} {cause}: {ended:?}");
         assert_eq!((ended.total("pending"), ended.total("unaccounted")), (0, 0), "{mode} {cause}: {ended:?}");
@@ -106,6 +107,24 @@ impl Scene {
             assert_eq!(number.as_i64(), Some(wanted), "{mode} {cause}, {name}: {ended:?}");
         }
         ended
+    }
+}
+
+/// `epb_dropcount` of each packet is the number of those that are missing between the one before and it.
+fn each_says_what_was_lost_before_it(store: &Path, mode: &str, cause: &str) {
+    let mut next = 0;
+    for (packet, lost) in segments(store).iter().flat_map(|segment| drops(segment)) {
+        let (_, number) = number_of(&packet, 0).expect("a numbered packet");
+        let missing = number - next;
+        let holds = match (mode, cause) {
+            // The kernel does not say where in the row it dropped.
+            ("packet", "ring_full") => lost == 0,
+            // What failed after it was taken in was known too late.
+            (_, "write_error") => lost <= missing,
+            _ => lost == missing,
+        };
+        assert!(holds, "{mode} {cause}: epb_dropcount of packet {number} is {lost}, {missing} are missing");
+        next = number + 1;
     }
 }
 

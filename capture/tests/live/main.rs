@@ -13,6 +13,7 @@ mod flood;
 mod guest;
 mod identity;
 mod ledger;
+mod nic;
 mod operator;
 mod overload;
 mod record;

@@ -1,5 +1,6 @@
 //! What an operator meets: options, refusals, status, locks.
 
+use crate::disk::{status_when, tapedeck};
 use crate::support::recorder::{Recorder, record_command, segments};
 use crate::support::{Net, Sender, join, live, numbered, run};
 use std::path::Path;
@@ -193,4 +194,27 @@ fn the_interface_is_left_as_it_was_found() {
     assert!(recorder.said.contains("rxvlan switched off while recording"), "{}", recorder.said);
     recorder.stop();
     assert!(rxvlan() && link().contains("promiscuity 0") && !link().contains("xdp"), "{}", link());
+}
+
+#[test]
+fn a_killed_recorder_is_dead_at_once_in_every_network_namespace() {
+    live!();
+    let net = Net::new(1, 1500);
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().to_str().unwrap().to_owned();
+    let recorder = Recorder::start(&net, dir.path(), &["--mode", "packet"]);
+    let elsewhere = || {
+        let store = store.clone();
+        let look = move || {
+            nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
+            tapedeck(&["status", "--store", &store])
+        };
+        std::thread::spawn(look).join().unwrap()
+    };
+    status_when(&store, |_| true);
+    let (code, text, said) = elsewhere();
+    assert!(code == Some(0) && text.contains(&recorder.pid().to_string()), "{text}{said}");
+    recorder.kill();
+    let (code, text, said) = elsewhere();
+    assert!(code == Some(2) && text.is_empty() && said.contains("no recorder is running"), "{text}{said}");
 }

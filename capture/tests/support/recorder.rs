@@ -166,6 +166,33 @@ pub(crate) fn packets(segment: &Path) -> Vec<(u64, Vec<u8>)> {
 
 /// The same with the length on the wire.
 pub(crate) fn captured(segment: &Path) -> Vec<(u64, Vec<u8>, usize)> {
+    let read = |block: Vec<u8>| {
+        let word = |at: usize| u32::from_le_bytes(block[at..at + 4].try_into().unwrap());
+        let ts = u64::from(word(12)) << 32 | u64::from(word(16));
+        (ts, block[28..28 + word(20) as usize].to_vec(), word(24) as usize)
+    };
+    packet_blocks(segment).into_iter().map(read).collect()
+}
+
+/// Packets of a segment in their order, each with what its `epb_dropcount` says was lost before it.
+pub(crate) fn drops(segment: &Path) -> Vec<(Vec<u8>, u64)> {
+    let read = |block: Vec<u8>| {
+        let half = |at: usize| usize::from(u16::from_le_bytes(block[at..at + 2].try_into().unwrap()));
+        let kept = u32::from_le_bytes(block[20..24].try_into().unwrap()) as usize;
+        let (mut at, mut lost) = (28 + kept.next_multiple_of(4), 0);
+        while at + 8 <= block.len() && half(at) != 0 {
+            if half(at) == 4 {
+                lost = u64::from_le_bytes(block[at + 4..at + 12].try_into().unwrap());
+            }
+            at += 4 + half(at + 2).next_multiple_of(4);
+        }
+        (block[28..28 + kept].to_vec(), lost)
+    };
+    packet_blocks(segment).into_iter().map(read).collect()
+}
+
+/// The Enhanced Packet Blocks of a segment, whole.
+fn packet_blocks(segment: &Path) -> Vec<Vec<u8>> {
     let raw = Command::new("zstd").arg("-dcq").arg(segment).output().expect("zstd");
     assert!(raw.status.success(), "{}: {}", segment.display(), String::from_utf8_lossy(&raw.stderr));
     let mut found = Vec::new();
@@ -176,8 +203,7 @@ pub(crate) fn captured(segment: &Path) -> Vec<(u64, Vec<u8>, usize)> {
         let word = |at: usize| u32::from_le_bytes(rest[at..at + 4].try_into().unwrap());
         let len = word(4) as usize;
         if word(0) == 6 {
-            let ts = u64::from(word(12)) << 32 | u64::from(word(16));
-            found.push((ts, rest[28..28 + word(20) as usize].to_vec(), word(24) as usize));
+            found.push(rest[..len].to_vec());
         }
         rest = &rest[len..];
     }

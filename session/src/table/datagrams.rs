@@ -53,10 +53,14 @@ impl Datagrams {
         vec_bytes(&self.sets)
     }
 
-    fn set(&mut self, hash: u64, id: u32) -> Option<&mut [Datagram; WAYS]> {
+    fn place(&self, hash: u64, id: u32) -> Option<usize> {
         let sets = u64::try_from(self.sets.len()).ok()?;
-        let at = (hash ^ u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15)) % sets;
-        self.sets.get_mut(usize::try_from(at).ok()?)
+        usize::try_from((hash ^ u64::from(id).wrapping_mul(0x9e37_79b9_7f4a_7c15)) % sets).ok()
+    }
+
+    fn set(&mut self, hash: u64, id: u32) -> Option<&mut [Datagram; WAYS]> {
+        let place = self.place(hash, id)?;
+        self.sets.get_mut(place)
     }
 
     /// Notes a datagram; `hash` is that of `datagram.key`.
@@ -82,5 +86,12 @@ impl Datagrams {
         }
         found.ts = found.ts.max(ts);
         Some(*found)
+    }
+
+    /// The same, without noting that the fragment came.
+    pub(crate) fn peek(&self, hash: u64, key: &Key, id: u32, ts: u64) -> Option<&Datagram> {
+        let set = self.sets.get(self.place(hash, id)?)?;
+        let found = set.iter().find(|d| d.ts != 0 && d.id == id && d.key == *key)?;
+        (ts.abs_diff(found.ts) <= self.wait).then_some(found)
     }
 }

@@ -121,7 +121,7 @@ impl<P: Inspector> Table<P> {
             // The next packet opens a reference of its own.
             hot.place = Place::NOWHERE;
             (hot.packets, hot.wire_bytes) = (Pair::default(), Pair::default());
-            hot.ip_bytes = Pair::default();
+            (hot.ip_bytes, hot.more) = (Pair::default(), true);
             if !hot.is_tcp() {
                 *tcp.other_payload(End::A) = 0;
                 *tcp.other_payload(End::B) = 0;

@@ -45,6 +45,8 @@ pub(crate) struct Hot {
     pub(crate) inspecting: Inspecting,
     /// Ends as DNS does.
     pub(crate) is_dns: bool,
+    /// `Cold` has more of `wire_bytes`.
+    pub(crate) more: bool,
     /// Frames that the open packet reference bridges ([`wider`](super::refs::wider)).
     pub(crate) gap: u32,
 }

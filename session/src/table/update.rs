@@ -331,6 +331,7 @@ impl Session<'_> {
         hot.last = hot.last.max(facts.ts);
         *hot.packets.of_mut(facts.from) += facts.packets;
         add(hot.wire_bytes.of_mut(facts.from), facts.wire_bytes, || {
+            hot.more = true;
             &mut cold.carry.of_mut(facts.from).wire_bytes
         });
         add(hot.ip_bytes.of_mut(facts.from), facts.ip_bytes, || &mut cold.carry.of_mut(facts.from).ip_bytes);
@@ -500,7 +501,7 @@ pub(super) fn silent_at(hot: &Hot, cold: &Cold, times: &Timeouts) -> u64 {
 }
 
 /// The key that the later fragments of a packet with this one have.
-fn fragment_key(key: &Key, from: End, seed: u64) -> (Key, u64) {
+pub(super) fn fragment_key(key: &Key, from: End, seed: u64) -> (Key, u64) {
     let addresses: Pair<std::net::IpAddr> = key.addresses();
     let parts = Parts {
         src: *addresses.of(from),

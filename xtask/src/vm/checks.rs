@@ -98,6 +98,18 @@ pub(crate) const CHECKS: &[Check] = &[
         "clock::a_stepped_clock_loses_and_misfiles_nothing",
     )),
     always("the same in packet mode", "clock::a_stepped_clock_misfiles_nothing_in_packet_mode"),
+    always(
+        "30 years ahead and back with --accept-clock: followed, nothing lost or misfiled",
+        "clock::a_jump_of_the_clock_that_is_accepted_loses_and_misfiles_nothing",
+    ),
+    always(
+        "the same in packet mode",
+        "clock::a_jump_of_the_clock_that_is_accepted_misfiles_nothing_in_packet_mode",
+    ),
+    always(
+        "30 years ahead, doubted until SIGHUP brings accept-clock",
+        "clock::a_jump_of_the_clock_is_accepted_when_the_file_says_so",
+    ),
     quick(since(
         VIRTIO_ZERO_COPY,
         "no zero-copy in virtio-net",

@@ -8,15 +8,15 @@ const GDRVINFO: u32 = 0x03;
 const GCOALESCE: u32 = 0x0e;
 const GRINGPARAM: u32 = 0x10;
 const GPAUSEPARAM: u32 = 0x12;
-const GSTRINGS: u32 = 0x1b;
+pub(super) const GSTRINGS: u32 = 0x1b;
 const GRXFH: u32 = 0x29;
-const GSSET_INFO: u32 = 0x37;
+pub(super) const GSSET_INFO: u32 = 0x37;
 const GFEATURES: u32 = 0x3a;
 
 /// `ETH_SS_FEATURES`: the names of all features this kernel knows.
 const SET_FEATURES: u32 = 4;
 /// `ETH_GSTRING_LEN`, in words.
-const NAME_WORDS: usize = 8;
+pub(super) const NAME_WORDS: usize = 8;
 /// `UDP_V4_FLOW` of `ETHTOOL_GRXFH`.
 const UDP_V4: u32 = 2;
 /// `RXH_L4_B_0_1 | RXH_L4_B_2_3`: ports are hashed.
@@ -137,13 +137,13 @@ impl Ethtool {
     }
 }
 
-fn halves(value: u64) -> [u32; 2] {
+pub(super) fn halves(value: u64) -> [u32; 2] {
     let [a, b, c, d, e, f, g, h] = value.to_ne_bytes();
     [u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes([e, f, g, h])]
 }
 
 /// A text padded with zeroes.
-fn text(words: &[u32]) -> String {
+pub(super) fn text(words: &[u32]) -> String {
     let bytes = words.iter().flat_map(|word| word.to_ne_bytes()).take_while(|byte| *byte != 0);
     String::from_utf8_lossy(&bytes.collect::<Vec<u8>>()).into_owned()
 }

@@ -1,0 +1,235 @@
+//! What a card lost before any program saw it: `nic` of the ledger.
+//!
+//! The link statistic `rx_missed_errors` counts on every driver what the device dropped for want of buffers
+//! (linux/if_link.h). Some drivers count further losses of that kind only among their own statistics (`ethtool -S`);
+//! [`KNOWN`] says which, and which are the same packets under another name. No other statistic is used: `rx_dropped`,
+//! `rx_over_errors`, `rx_fifo_errors` and `rx_nohandler` of the link hold, driver by driver, packets that a program or
+//! the stack dropped, or those of `rx_missed_errors` once more.
+//!
+//! It must never count a packet twice, and never one that a program has seen.
+
+use crate::sys::ethtool::{Ethtool, Statistics};
+use crate::sys::netlink;
+use serde::{Deserialize, Serialize};
+use std::io;
+use std::sync::{Mutex, PoisonError};
+
+/// The link statistic.
+const MISSED: &str = "rx_missed_errors";
+
+/// A driver whose own statistics tell more. `*` in a name stands for a number; such statistics add up.
+struct Known {
+    /// As the kernel names it.
+    driver: &'static str,
+    /// The packets of `rx_missed_errors` under another name: the larger one counts.
+    same: &'static [&'static str],
+    /// Other packets, lost before any program as well.
+    besides: &'static [&'static str],
+}
+
+/// From the drivers' sources (drivers/net/ethernet/ and drivers/net/ of Linux 6.1 to 6.18) and documentation.
+const KNOWN: &[Known] = &[
+    // MPC is the packet buffer's; QPRDC, per queue, counts what found no descriptor.
+    Known { driver: "ixgbe", same: &[], besides: &["rx_no_dma_resources"] },
+    // GLPRT_RDPC is the port's buffer. GLV_RDPC, no descriptor, is in `rx_dropped` together with GL_RXERR1 (other
+    // discards of the card) up to Linux 6.6, and in `rx_missed_errors` since: the sum is the same.
+    Known { driver: "i40e", same: &[], besides: &["rx_dropped", "port.rx_dropped"] },
+    // The port's buffer is `rx_missed_errors`, and `rx_dropped.nic`; `rx_dropped` is GLV_RDPC, no descriptor.
+    Known { driver: "ice", same: &["rx_dropped.nic"], besides: &["rx_dropped"] },
+    // MPC is the packet buffer's; RQDPC, per queue, counts what found no descriptor.
+    Known { driver: "igb", same: &[], besides: &["rx_queue_*_drops"] },
+    Known { driver: "igc", same: &[], besides: &["rx_queue_*_drops"] },
+    // Up to Linux 6.8 `rx_out_of_buffer` stood in `rx_dropped` of the link. The port's buffer counts apart.
+    Known { driver: "mlx5_core", same: &["rx_out_of_buffer"], besides: &["rx_discards_phy"] },
+    // From Linux 6.10, where the device has VIRTIO_NET_F_DEVICE_STATS; `rx*_drops` are the driver's and come later.
+    Known { driver: "virtio_net", same: &[], besides: &["rx*_hw_drops"] },
+    // The same name for each queue.
+    Known { driver: "vmxnet3", same: &[], besides: &["pkts rx OOB"] },
+];
+
+/// A counter of losses, and what it has counted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// As `ip -s -s link` or `ethtool -S` shows it, with `*` for the number of a queue.
+    pub counter: String,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// What the counters of an interface say since it is there, 0 included.
+///
+/// # Errors
+/// There is none of this name. What its driver does not tell is left out.
+pub fn losses(interface: &str) -> io::Result<Vec<Loss>> {
+    let ifindex = nix::net::if_::if_nametoindex(interface)?;
+    let missed = netlink::link(ifindex)?.rx_missed;
+    let mut card = Card::of(interface);
+    Ok(card.as_mut().map_or_else(|| sum(missed, None, &[]), |card| card.losses(missed)))
+}
+
+/// The statistics of a driver's own, by name.
+///
+/// # Errors
+/// EOPNOTSUPP where it has none, and whatever else the kernel says.
+pub fn driver_statistics(interface: &str) -> io::Result<Vec<(String, u64)>> {
+    let ethtool = Ethtool::open(interface)?;
+    let mut statistics = Statistics::new(&ethtool)?;
+    read(&ethtool, &mut statistics)
+}
+
+fn read(ethtool: &Ethtool, statistics: &mut Statistics) -> io::Result<Vec<(String, u64)>> {
+    for _ in 0..2 {
+        let values = statistics.values(ethtool)?.map(Iterator::collect::<Vec<u64>>);
+        if let Some(values) = values {
+            return Ok(statistics.names().iter().cloned().zip(values).collect());
+        }
+        *statistics = Statistics::new(ethtool)?;
+    }
+    Err(io::Error::from(io::ErrorKind::Interrupted))
+}
+
+/// A card whose driver is known, and its statistics if they can be read.
+#[derive(Debug)]
+struct Card {
+    known: &'static Known,
+    ethtool: Ethtool,
+    statistics: Option<Statistics>,
+}
+
+impl std::fmt::Debug for Known {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.driver)
+    }
+}
+
+impl Card {
+    fn of(interface: &str) -> Option<Self> {
+        let ethtool = Ethtool::open(interface).ok()?;
+        let driver = ethtool.driver().ok()?.name;
+        let known = KNOWN.iter().find(|known| known.driver == driver)?;
+        Some(Self { known, ethtool, statistics: None })
+    }
+
+    fn losses(&mut self, missed: u64) -> Vec<Loss> {
+        if self.statistics.is_none() {
+            self.statistics = Statistics::new(&self.ethtool).ok();
+        }
+        let told = self.statistics.as_mut().map(|statistics| read(&self.ethtool, statistics));
+        match told {
+            Some(Ok(told)) => sum(missed, Some(self.known), &told),
+            Some(Err(error)) => {
+                tracing::debug!(%error, "cannot read the statistics of the driver");
+                self.statistics = None;
+                sum(missed, None, &[])
+            }
+            None => sum(missed, None, &[]),
+        }
+    }
+}
+
+/// The losses before any program, each once. A counter that is not there is left out.
+fn sum(missed: u64, known: Option<&Known>, told: &[(String, u64)]) -> Vec<Loss> {
+    let of = |name: &&'static str| {
+        let mut packets = told.iter().filter(|(other, _)| fits(name, other)).map(|(_, packets)| *packets);
+        let first = packets.next()?;
+        let packets = packets.fold(first, u64::saturating_add);
+        Some(Loss { counter: (*name).to_owned(), packets })
+    };
+    let (same, besides) = known.map_or((&[][..], &[][..]), |known| (known.same, known.besides));
+    let link = Loss { counter: MISSED.to_owned(), packets: missed };
+    let most = same.iter().filter_map(of).fold(link, |most, other| {
+        if other.packets > most.packets { Loss { packets: other.packets, ..most } } else { most }
+    });
+    std::iter::once(most).chain(besides.iter().filter_map(of)).collect()
+}
+
+/// Whether a name is the one meant. Some drivers indent them.
+fn fits(meant: &str, name: &str) -> bool {
+    let name = name.trim();
+    let Some((front, end)) = meant.split_once('*') else { return meant == name };
+    let number = name.strip_prefix(front).and_then(|rest| rest.strip_suffix(end));
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()))
+}
+
+/// What a card loses while it is recorded.
+#[derive(Debug)]
+pub(crate) struct Nic {
+    ifindex: u32,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    /// The driver is asked by the name that the interface has now.
+    name: String,
+    card: Option<Card>,
+    counters: Vec<Counter>,
+}
+
+/// One of its counters.
+#[derive(Debug)]
+struct Counter {
+    /// Its name, and what it counted since the beginning.
+    lost: Loss,
+    /// When it was last read.
+    last: u64,
+}
+
+impl Nic {
+    /// The losses from now on.
+    pub(crate) fn new(ifindex: u32) -> Self {
+        let state = State { name: String::new(), card: None, counters: Vec::new() };
+        let nic = Self { ifindex, state: Mutex::new(state) };
+        nic.read();
+        nic
+    }
+
+    /// Asks what was lost since the beginning, in all. An interface that is gone has lost what it had lost.
+    pub(crate) fn read(&self) -> u64 {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { name, card, counters } = &mut *state;
+        if let Ok(link) = netlink::link(self.ifindex) {
+            let now = nix::net::if_::if_indextoname(self.ifindex).ok().and_then(|it| it.into_string().ok());
+            if let Some(now) = now.filter(|now| now != name) {
+                *card = Card::of(&now);
+                *name = now;
+            }
+            let told = card.as_mut().map(|card| card.losses(link.rx_missed));
+            note(counters, &told.unwrap_or_else(|| sum(link.rx_missed, None, &[])));
+        }
+        counters.iter().map(|counter| counter.lost.packets).sum()
+    }
+
+    /// The counters that have counted something, as they were last read.
+    pub(crate) fn losses(&self) -> Vec<Loss> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let lost = state.counters.iter().map(|counter| counter.lost.clone());
+        lost.filter(|loss| loss.packets > 0).collect()
+    }
+}
+
+/// Adds what the counters have counted since they were last read. One that is new begins there. One that went back
+/// was set to zero, or is another interface's: what it counted since is not known, and nothing is made up.
+fn note(counters: &mut Vec<Counter>, told: &[Loss]) {
+    for Loss { counter: name, packets } in told {
+        match counters.iter_mut().find(|counter| counter.lost.counter == *name) {
+            Some(counter) => {
+                counter.lost.packets += packets.saturating_sub(counter.last);
+                counter.last = *packets;
+            }
+            None => {
+                let lost = Loss { counter: name.clone(), packets: 0 };
+                counters.push(Counter { lost, last: *packets });
+            }
+        }
+    }
+}
+
+/// Counters and what they counted, in a line.
+pub(crate) fn text(losses: &[Loss]) -> String {
+    let one = |loss: &Loss| format!("{} {}", loss.counter, loss.packets);
+    losses.iter().map(one).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests;
