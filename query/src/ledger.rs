@@ -5,6 +5,7 @@
 //! without losses.
 
 use crate::failure::Failure;
+use crate::pool::ordered;
 use crate::range::{Span, TimeRange, union};
 use crate::sessions::read::FileTrouble;
 use crate::verdict::{Cause, Gap, Verdict};
@@ -13,15 +14,19 @@ use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int64Type, TimestampNanosecondType};
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use parquet::file::statistics::Statistics;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use tapedeck_index::journal::Stop;
-use tapedeck_index::table::encode::time;
+use tapedeck_index::table::encode::{self, time};
 use tapedeck_index::table::journal::{Replay, ReplayError};
-use tapedeck_index::table::{Found, LEDGER, State, list};
+use tapedeck_index::table::live::{LiveReplay, without_replaced};
+use tapedeck_index::table::{Found, LEDGER, Listing, LiveFound, State, list};
+use tapedeck_packet::Timestamp;
 use tapedeck_packet::time::NANOS_PER_SEC;
 
 /// The columns of losses, and the causes they are.
@@ -39,6 +44,9 @@ const LOSSES: [(&str, Cause); 11] = [
     ("dropped_down", Cause::Down),
 ];
 
+/// Which second a row is of, and which number it has.
+const KEYS: [&str; 2] = ["uid", "number"];
+const MISSING_COLUMN: &str = "a column of the ledger is missing";
 /// The other columns that are read.
 const OTHERS: [&str; 4] = ["ts", "ts_end", "kind", "mode"];
 
@@ -61,25 +69,34 @@ type Losses = BTreeMap<Span, [i64; LOSSES.len()]>;
 /// # Errors
 /// A folder cannot be listed.
 pub(crate) fn witness(stores: &[PathBuf], range: TimeRange) -> Result<Witness, Failure> {
-    // A second may begin before the range that it reaches into.
-    let from = range.from.saturating_sub(NANOS_PER_SEC);
-    let find = || list(&LEDGER, stores, from, range.to).map_err(|e| Failure::of(&e));
+    let find = || list(&LEDGER, stores, range.from, range.to).map_err(|e| Failure::of(&e));
     let (mut witness, mut losses) = (Witness::default(), Losses::new());
-    for found in &find()?.files {
-        let mut batches = read(found);
-        if matches!(batches, Err(Refusal::Gone)) && found.state == State::Open {
-            // Sealed meanwhile.
-            let again = find()?.files.into_iter().find(|other| other.name.key() == found.name.key());
-            batches = again.map_or(Err(Refusal::Gone), |found| read(&found));
+    // Live rows first: a row that moves on meanwhile is met again, and known by its key.
+    let newest = witness.newest(&find()?.live, range);
+    let files = find()?.files;
+    let mut keyed = Vec::new();
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let parts: Vec<_> = std::thread::scope(|scope| {
+        let look = |(): &mut (), found: &Found| look(found, range, &newest, &find);
+        ordered(scope, workers, &files, || (), look).collect()
+    });
+    for (found, part) in files.iter().zip(parts) {
+        match part {
+            Ok(part) => {
+                add(&mut losses, part.losses);
+                witness.watched.extend(part.watched);
+                keyed.extend(part.keyed);
+            }
+            Err(refusal) => witness.doubt(found, refusal, range),
         }
-        let taken = batches.and_then(|batches| {
-            batches.iter().try_for_each(|batch| {
-                let none = || Refusal::Other("a column of the ledger is missing".to_owned());
-                take(batch, range, &mut losses, &mut witness.watched).ok_or_else(none)
-            })
-        });
-        if let Err(refusal) = taken {
-            witness.doubt(found, refusal, range);
+    }
+    for Newest { path, rows, .. } in newest {
+        let left =
+            LEDGER.live.map_or_else(|| Ok(rows.clone()), |key| without_replaced(key, &rows, keyed.iter()));
+        // Of these seconds more may come: they are not called watched, but what they lost is lost.
+        let taken = left.ok().and_then(|rows| take(&rows, range, true, &mut losses, &mut Vec::new()));
+        if taken.is_none() {
+            witness.troubles.push(FileTrouble { path, what: MISSING_COLUMN.to_owned() });
         }
     }
     witness.watched = union(std::mem::take(&mut witness.watched));
@@ -89,7 +106,86 @@ pub(crate) fn witness(stores: &[PathBuf], range: TimeRange) -> Result<Witness, F
     Ok(witness)
 }
 
+/// The rows of a live journal: of the newest seconds, of which packets are under way.
+struct Newest {
+    path: PathBuf,
+    run: u32,
+    rows: RecordBatch,
+    /// First time of these rows.
+    from: Timestamp,
+}
+
+/// What a file says.
+#[derive(Default)]
+struct Part {
+    losses: Losses,
+    watched: Vec<Span>,
+    /// Its rows, where they may replace live ones.
+    keyed: Vec<RecordBatch>,
+}
+
+/// Reads a file. One that is gone has been sealed: it is looked for once more.
+fn look(
+    found: &Found,
+    range: TimeRange,
+    newest: &[Newest],
+    find: &impl Fn() -> Result<Listing, Failure>,
+) -> Result<Part, Refusal> {
+    let keyed = newest.iter().any(|live| live.run == found.name.run)
+        && (found.state == State::Open || newest.iter().any(|live| found.name.t1 >= live.from));
+    let mut rows = read(found, keyed);
+    if matches!(rows, Err(Refusal::Gone)) && found.state == State::Open {
+        let listing = find().map_err(|_| Refusal::Gone)?;
+        let again = listing.files.into_iter().find(|other| other.name.key() == found.name.key());
+        rows = again.map_or(Err(Refusal::Gone), |found| read(&found, keyed));
+    }
+    let (batches, lossy) = rows?;
+    let mut part = Part::default();
+    for batch in &batches {
+        take(batch, range, lossy, &mut part.losses, &mut part.watched)
+            .ok_or_else(|| Refusal::Other(MISSING_COLUMN.to_owned()))?;
+    }
+    if keyed {
+        part.keyed = batches;
+    }
+    Ok(part)
+}
+
+fn add(losses: &mut Losses, more: Losses) {
+    for (span, counts) in more {
+        let sum = losses.entry(span).or_default();
+        for (sum, count) in sum.iter_mut().zip(counts) {
+            *sum = sum.wrapping_add(count);
+        }
+    }
+}
+
 impl Witness {
+    /// The rows of live journals. One that is gone has ended in order: its rows are in files.
+    fn newest(&mut self, live: &[LiveFound], range: TimeRange) -> Vec<Newest> {
+        let mut newest = Vec::new();
+        for LiveFound { run, path, .. } in live {
+            let rows = match fs::read(path) {
+                Ok(bytes) => {
+                    LiveReplay::read(&LEDGER, &bytes).map(|replay| replay.rows).map_err(|e| e.to_string())
+                }
+                Err(error) if error.kind() == ErrorKind::NotFound => continue,
+                Err(error) => Err(error.to_string()),
+            };
+            match rows.and_then(|rows| Ok((encode::extent(&LEDGER, &rows).map_err(|e| e.to_string())?, rows)))
+            {
+                Ok((Some((from, to)), rows)) if (Span { from, to }).within(&range).is_some() => {
+                    newest.push(Newest { path: path.clone(), run: *run, rows, from });
+                }
+                Ok(_) => {}
+                // Just made, or being made anew.
+                Err(_) if fs::metadata(path).is_ok_and(|meta| meta.len() == 0) => {}
+                Err(what) => self.troubles.push(FileTrouble { path: path.clone(), what }),
+            }
+        }
+        newest
+    }
+
     /// A file that could not be read: nobody knows what was lost in its time.
     fn doubt(&mut self, found: &Found, refusal: Refusal, range: TimeRange) {
         let what = match refusal {
@@ -166,17 +262,21 @@ impl From<std::io::Error> for Refusal {
     }
 }
 
-/// The rows of a file, of the columns that are needed.
-fn read(found: &Found) -> Result<Vec<RecordBatch>, Refusal> {
+/// The rows of a file, of the columns that are needed, with the `keyed` ones on request; and whether anything was
+/// lost: if not, the columns of losses are not read.
+fn read(found: &Found, keyed: bool) -> Result<(Vec<RecordBatch>, bool), Refusal> {
     if found.state == State::Open {
-        return journal(&fs::read(&found.path)?);
+        return Ok((journal(&fs::read(&found.path)?)?, true));
     }
     let builder =
         ParquetRecordBatchReaderBuilder::try_new(File::open(&found.path)?).map_err(|e| Refusal::of(&e))?;
-    let names = LOSSES.iter().map(|(name, _)| *name).chain(OTHERS);
-    let mask = ProjectionMask::columns(builder.parquet_schema(), names);
+    let lossy = !is_lossless(builder.metadata());
+    let losses = LOSSES.iter().map(|(name, _)| *name).filter(|_| lossy);
+    let keys = KEYS.into_iter().filter(|_| keyed);
+    let mask = ProjectionMask::columns(builder.parquet_schema(), losses.chain(OTHERS).chain(keys));
     let reader = builder.with_projection(mask).build().map_err(|e| Refusal::of(&e))?;
-    reader.collect::<Result<_, _>>().map_err(|e| Refusal::of(&e))
+    let batches = reader.collect::<Result<_, _>>().map_err(|e| Refusal::of(&e))?;
+    Ok((batches, lossy))
 }
 
 /// The rows of a journal, if nothing of it is damaged.
@@ -192,13 +292,34 @@ fn journal(bytes: &[u8]) -> Result<Vec<RecordBatch>, Refusal> {
     }
 }
 
-/// Takes the rows of a batch that reach into `range`; `None` where a column is missing.
-fn take(batch: &RecordBatch, range: TimeRange, losses: &mut Losses, watched: &mut Vec<Span>) -> Option<()> {
+/// Whether the statistics of a file say that nothing was lost in it. Most files are of that kind.
+fn is_lossless(metadata: &ParquetMetaData) -> bool {
+    let is_zero = |column: &ColumnChunkMetaData| match column.statistics() {
+        Some(Statistics::Int64(s)) => (s.min_opt(), s.max_opt()) == (Some(&0), Some(&0)),
+        _ => false,
+    };
+    let is_loss =
+        |column: &ColumnChunkMetaData| LOSSES.iter().any(|(name, _)| column.column_path().string() == *name);
+    metadata.row_groups().iter().all(|group| {
+        let mut losses = group.columns().iter().filter(|column| is_loss(column)).peekable();
+        losses.peek().is_some() && losses.all(is_zero)
+    })
+}
+
+/// Takes the rows of a batch that reach into `range`, and their losses if they are `lossy`; `None` where a column is
+/// missing. A row that only reaches into the range counts with all it has: nobody knows where in it they were.
+fn take(
+    batch: &RecordBatch,
+    range: TimeRange,
+    lossy: bool,
+    losses: &mut Losses,
+    watched: &mut Vec<Span>,
+) -> Option<()> {
     let times = |name| batch.column_by_name(name)?.as_primitive_opt::<TimestampNanosecondType>();
     let texts = |name| batch.column_by_name(name)?.as_string_opt::<i32>();
     let (from, to, kind, mode) = (times("ts")?, times("ts_end")?, texts("kind")?, texts("mode")?);
     let mut counts = Vec::with_capacity(LOSSES.len());
-    for (name, _) in LOSSES {
+    for (name, _) in LOSSES.iter().filter(|_| lossy) {
         counts.push(batch.column_by_name(name)?.as_primitive_opt::<Int64Type>()?.values());
     }
     for row in 0..batch.num_rows() {
@@ -258,7 +379,6 @@ pub(crate) fn life(segments: Option<Span>, ledger: Option<Span>) -> Option<Span>
 mod tests {
     use super::*;
     use tapedeck_index::table::ledger::{LedgerCounts, LedgerRow, RowKind, to_batch};
-    use tapedeck_packet::Timestamp;
 
     fn at(secs: u64) -> Timestamp {
         Timestamp::from_nanos_saturating(secs * NANOS_PER_SEC)
@@ -314,7 +434,7 @@ mod tests {
         ];
         let (mut losses, mut watched) = (Losses::new(), Vec::new());
         let range = TimeRange { from: at(10), to: Some(at(30)) };
-        take(&to_batch(&rows).unwrap(), range, &mut losses, &mut watched).unwrap();
+        take(&to_batch(&rows).unwrap(), range, true, &mut losses, &mut watched).unwrap();
         assert_eq!(watched, [Span { from: at(10), to: at(15) }]);
         let gaps = joined(losses.into_iter().filter_map(|(span, lost)| gap(span, &lost)).collect());
         let told: Vec<_> = gaps.iter().map(|g| (g.span.from, g.span.to, g.cause, g.packets)).collect();
