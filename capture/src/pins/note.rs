@@ -9,10 +9,13 @@ use crate::ledger::Dropped;
 use crate::preflight::Target;
 use crate::sys::sockopt;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use tapedeck_ebpf::{BUILD, Field, PinError, Program, Tally};
+use tapedeck_index::table::ledger::{COUNTS, LedgerCounts, LedgerRow, RowKind};
+use tapedeck_packet::Timestamp;
 
 /// Version of the note: raised when an older reader would misunderstand it.
 pub(crate) const VERSION: u32 = 1;
@@ -81,8 +84,68 @@ pub(crate) struct Note {
     pub(crate) seen_ns: u64,
     /// Its stores.
     pub(crate) stores: Vec<PathBuf>,
+    /// Rows of its ledger with a smaller number are on disk, with the sums that each queue says,
+    #[serde(default)]
+    pub(crate) ledger_number: u32,
+    /// the others, by store, in files from this number on, if they are there.
+    #[serde(default)]
+    pub(crate) ledger_from: Vec<u32>,
+    /// Rows that tell of the dead before it and may not be on disk yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) rows: Vec<RowNote>,
     /// Its queues, and others that something is known of.
     pub(crate) queues: Vec<QueueNote>,
+}
+
+/// A row of the ledger that tells of the dead.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RowNote {
+    /// `crash` or `down`.
+    pub(crate) kind: String,
+    /// The run that it tells of.
+    pub(crate) run: String,
+    /// Queue.
+    pub(crate) queue: u32,
+    /// Mode of that run.
+    pub(crate) mode: String,
+    /// Begin and end, nanoseconds since the epoch.
+    pub(crate) span_ns: (u64, u64),
+    /// What tells it from every other row.
+    pub(crate) uid: String,
+    /// Its numbers, but for zeros.
+    pub(crate) counts: BTreeMap<String, i64>,
+    /// Its number, once it is booked.
+    #[serde(skip)]
+    pub(crate) number: Option<u32>,
+}
+
+impl RowNote {
+    /// The row; `None` for a kind of a later version.
+    pub(crate) fn row(&self, interface: &str) -> Option<LedgerRow> {
+        Some(LedgerRow {
+            ts: Timestamp::from_nanos_saturating(self.span_ns.0),
+            ts_end: Timestamp::from_nanos_saturating(self.span_ns.1),
+            kind: RowKind::of(&self.kind)?,
+            run: self.run.clone(),
+            interface: Some(interface.to_owned()),
+            queue: Some(self.queue),
+            mode: Some(self.mode.clone()),
+            uid: self.uid.clone(),
+            counts: counts(&self.counts),
+            ..LedgerRow::default()
+        })
+    }
+}
+
+/// Counts by their names, without zeros.
+pub(super) fn named(counts: &LedgerCounts) -> BTreeMap<String, i64> {
+    let all = COUNTS.into_iter().zip(counts.list());
+    all.filter(|(_, count)| *count != 0).map(|(name, count)| (name.to_owned(), count)).collect()
+}
+
+/// The same back.
+pub(super) fn counts(named: &BTreeMap<String, i64>) -> LedgerCounts {
+    LedgerCounts::from_list(COUNTS.map(|name| named.get(name).copied().unwrap_or(0)))
 }
 
 /// What a recorder says of a queue.
@@ -96,6 +159,15 @@ pub(crate) struct QueueNote {
     /// Losses of recorders before it, which no ledger has told yet.
     #[serde(default, skip_serializing_if = "is_none")]
     pub(crate) carried: Dropped,
+    /// Bytes of those of which they are known.
+    #[serde(default)]
+    pub(crate) carried_bytes: u64,
+    /// Sums of its rows with a number below the note's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) booked: BTreeMap<String, i64>,
+    /// Number of the store that they are in.
+    #[serde(default)]
+    pub(crate) home: usize,
     /// Segments with a lower number are sealed,
     pub(crate) below: u32,
     /// and got so many packets.
@@ -148,8 +220,21 @@ impl Note {
             start_ns,
             seen_ns: start_ns,
             stores: stores.to_vec(),
+            ledger_number: 0,
+            ledger_from: Vec::new(),
+            rows: Vec::new(),
             queues: Vec::new(),
         }
+    }
+
+    /// What is carried of the dead, and the rows of it that are not on disk: those from `number` on.
+    pub(crate) fn inherit(&mut self, books: &InterfaceBooks, number: u32) {
+        for (queue, carried) in &books.carried {
+            let note = self.queue(*queue);
+            (note.carried, note.carried_bytes) = (carried.dropped, carried.bytes);
+        }
+        let waiting = |row: &&RowNote| row.number.is_none_or(|booked| booked >= number);
+        self.rows = books.inherited.iter().filter(waiting).cloned().collect();
     }
 
     /// The entry of a queue, made if need be.
@@ -219,6 +304,14 @@ mod tests {
         for queue in (0..=64).rev() {
             let entry = note.queue(queue);
             (entry.sealed, entry.carried) = (u64::MAX, carried);
+            let counts = LedgerCounts {
+                seen: i64::MAX,
+                seen_bytes: i64::MAX,
+                stored: i64::MAX,
+                ring_full: i64::MAX,
+                ..LedgerCounts::default()
+            };
+            entry.booked = named(&counts);
             entry.before = names.iter().map(full).collect();
         }
         let text = note.text(Path::new("x")).unwrap();
@@ -226,6 +319,7 @@ mod tests {
         assert_eq!(Note::read(&text), Some(note.clone()));
         note.queue(3).before.clear();
         (note.queue(3).carried, note.queue(3).sealed) = (Dropped::default(), 0);
+        note.queue(3).booked.clear();
         let read = Note::read(&note.text(Path::new("x")).unwrap()).unwrap();
         assert_eq!(read.queues.len(), 64, "an entry that says nothing is left out");
     }
