@@ -4,6 +4,7 @@
 //! counted whether it is stored, was lost in the crash, or passed while nobody recorded. It must never touch
 //! what a living recorder holds.
 
+use crate::books::Carried;
 use crate::cli::DetachArgs;
 use crate::identity;
 use crate::ledger::{BeforeQueues, Counts, InterfaceEntry, Ledger, QueueEntry, SessionEntry};
@@ -11,9 +12,10 @@ use crate::ledger_rows::LedgerRows;
 use crate::lock::{Holder, InterfaceLock, LockError};
 use crate::pins::estate::{self, Dead};
 use crate::pins::heirs::{self, Heir};
-use crate::pins::{self, FolderName, Note, RowNote};
+use crate::pins::{self, FolderName, Note, QueueNote, RowNote};
 use crate::voice::Failure;
 use nix::net::if_::if_nametoindex;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tapedeck_ebpf::{PinError, Tally};
 use tapedeck_index::catalog::StoreFile;
@@ -102,7 +104,7 @@ fn detach(mut dead: Dead, say: &mut dyn FnMut(&str)) -> Result<Ledger, PinError>
     dead.search(&[] as &[PathBuf], say);
     let tallies = dead.tallies()?;
     let ledger = close(&dead, &tallies);
-    book(&mut dead, &tallies, say)?;
+    book(&dead, &tallies, say)?;
     if let Some(warning) = ledger.imbalance() {
         say(&warning);
     }
@@ -124,13 +126,19 @@ fn detach(mut dead: Dead, say: &mut dyn FnMut(&str)) -> Result<Ledger, PinError>
 
 /// Books into its first store that is there what no row tells yet. The note says so first, as that of a run that
 /// counted nothing: whoever finds it, should this process be killed, books what is not there.
-fn book(dead: &mut Dead, tallies: &[Tally], say: &mut dyn FnMut(&str)) -> Result<(), PinError> {
+fn book(dead: &Dead, tallies: &[Tally], say: &mut dyn FnMut(&str)) -> Result<(), PinError> {
     let heir = Heir { run: &dead.note.run, mode: &dead.note.mode, now: identity::now() };
     let settled = dead.settled(tallies);
     let mut rows: Vec<RowNote> = dead.waiting().collect();
+    let known = |entry: &QueueNote| Carried { dropped: entry.carried, bytes: entry.carried_bytes };
+    let mut carried: BTreeMap<u32, Carried> =
+        dead.note.queues.iter().map(|entry| (entry.queue, known(entry))).collect();
     for (queue, settled) in &settled {
-        rows.extend(heirs::rows(dead, *queue, settled, &heir).0);
+        let (more, bytes) = heirs::rows(dead, *queue, settled, &heir);
+        rows.extend(more);
+        carried.entry(*queue).or_default().add(&settled.dropped, bytes);
     }
+    let rows = heirs::few(rows);
     if rows.is_empty() {
         return Ok(());
     }
@@ -150,12 +158,9 @@ fn book(dead: &mut Dead, tallies: &[Tally], say: &mut dyn FnMut(&str)) -> Result
         Note { run: format!("{run:08x}"), counting: false, rows: rows.clone(), ..dead.note.clone() };
     (note.ledger_number, note.ledger_from, note.stores) = (0, Vec::new(), vec![store.0.clone()]);
     note.queues.clear();
-    for entry in &dead.note.queues {
-        let carried = &mut note.queue(entry.queue).carried;
-        *carried = entry.carried;
-    }
-    for (queue, settled) in &settled {
-        note.queue(*queue).carried.add(&settled.dropped);
+    for (queue, carried) in carried {
+        let entry = note.queue(queue);
+        (entry.carried, entry.carried_bytes) = (carried.dropped, carried.bytes);
     }
     dead.pins.set_note(&note.text(dead.pins.folder())?)?;
     match LedgerRows::start(vec![store], run) {

@@ -20,6 +20,7 @@ use account::{Account, Draft, Drafts, Facts, Origin};
 use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 use table::{LedgerTable, Rows};
 use tapedeck_ebpf::ProgramError;
 use tapedeck_index::table::ledger::{LedgerCounts, LedgerRow, RowKind};
@@ -34,6 +35,10 @@ const WAITING_MAX: usize = 256 * 1024;
 /// A queue without a worker has no one to say when a second is settled: this long after its end.
 const UNHEARD_SETTLE_NS: u64 = NANOS_PER_SEC;
 
+/// What was lost in a crash is told before a recording says that it is ready, unless the disk takes longer than this.
+const INHERITED_WAIT: Duration = Duration::from_secs(2);
+const INHERITED_LOOK: Duration = Duration::from_millis(5);
+
 /// Which queue.
 type Place = (String, u32);
 
@@ -45,8 +50,7 @@ pub(crate) struct LedgerRows {
     sensors: Vec<String>,
     table: LedgerTable,
     accounts: BTreeMap<Place, Account>,
-    /// Sums over all rows of a queue, but for those that tell of the dead, and the number of their store.
-    booked: BTreeMap<Place, (usize, LedgerCounts)>,
+    booked: BTreeMap<Place, Booked>,
     /// Losses of the card that are in rows, by interface.
     nic: BTreeMap<String, u64>,
     /// Rows for the next hand-over, by store.
@@ -68,8 +72,19 @@ pub(crate) struct Sure {
     pub(crate) number: u32,
     /// By store: the others, if they are there, are in files from this number on.
     pub(crate) from: Vec<u32>,
-    /// Store and sums of these rows, but for those that tell of the dead, by queue.
-    pub(crate) booked: BTreeMap<Place, (usize, LedgerCounts)>,
+    /// What these rows say, by queue.
+    pub(crate) booked: BTreeMap<Place, Booked>,
+}
+
+/// What the rows of a queue say, but for those that tell of the dead.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Booked {
+    /// Number of their store.
+    pub(crate) store: usize,
+    /// Their sums.
+    pub(crate) counts: LedgerCounts,
+    /// End of the last second that has a row.
+    pub(crate) end: Timestamp,
 }
 
 /// An interface at a look.
@@ -116,11 +131,12 @@ impl LedgerRows {
         };
         let of_dead = matches!(row.kind, RowKind::Crash | RowKind::Down);
         if let (Some(interface), Some(queue), false) = (&row.interface, row.queue, of_dead) {
-            let (_, sum) = self
-                .booked
-                .entry((interface.clone(), queue))
-                .or_insert_with(|| (store, LedgerCounts::default()));
-            *sum = sum.plus(&row.counts);
+            let new = || Booked { store, ..Booked::default() };
+            let booked = self.booked.entry((interface.clone(), queue)).or_insert_with(new);
+            booked.counts = booked.counts.plus(&row.counts);
+            if row.kind == RowKind::Second {
+                booked.end = booked.end.max(row.ts_end);
+            }
         }
         waiting.rows.push(row);
     }
@@ -263,14 +279,23 @@ impl LedgerRows {
         &self.sure
     }
 
-    /// Books what is told of the dead; each row is given its number.
-    pub(crate) fn book_inherited(&mut self, books: &mut InterfaceBooks) {
-        let InterfaceBooks { interface, queues, inherited, .. } = books;
-        for note in inherited.iter_mut().filter(|note| note.number.is_none()) {
-            let Some(row) = note.row(interface) else { continue };
-            let store = queues.iter().find(|queue| queue.queue == note.queue).map_or(0, |queue| queue.store);
-            note.number = Some(self.number);
-            self.book(store, row);
+    /// Books what is told of the dead; each row is given its number. Waits until readers see it, unless the disk
+    /// does not take it soon.
+    pub(crate) fn book_inherited<'b>(&mut self, all: impl Iterator<Item = &'b mut InterfaceBooks>) {
+        let before = self.number;
+        for InterfaceBooks { interface, queues, inherited, .. } in all {
+            for note in inherited.iter_mut().filter(|note| note.number.is_none()) {
+                let Some(row) = note.row(interface) else { continue };
+                let of = |queue: &&QueueBooks| queue.queue == note.queue;
+                let store = queues.iter().find(of).map_or(0, |queue| queue.store);
+                note.number = Some(self.number);
+                self.book(store, row);
+            }
+        }
+        self.hand_over();
+        let deadline = Instant::now() + INHERITED_WAIT;
+        while self.number > before && self.sure().number < self.number && Instant::now() < deadline {
+            std::thread::sleep(INHERITED_LOOK);
         }
     }
 
@@ -312,9 +337,9 @@ impl LedgerRows {
             let store = store_of(&place);
             let rows = self.accounts.remove(&place).map(|mut account| account.close()).unwrap_or_default();
             self.take(store, &place, mode, Drafts { rows, live: Vec::new() });
-            let (_, booked) = self.booked.get(&place).copied().unwrap_or_default();
+            let booked = self.booked.get(&place).copied().unwrap_or_default();
             let carried = carried.get(&place).copied().unwrap_or_default();
-            let counts = counts.minus(&carried).minus(&booked).settled();
+            let counts = counts.minus(&carried).minus(&booked.counts).settled();
             if counts != LedgerCounts::default() {
                 let rows = vec![Draft { kind: RowKind::Correction, ts: from, ts_end: to, counts }];
                 self.take(store, &place, mode, Drafts { rows, live: Vec::new() });

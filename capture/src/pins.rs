@@ -116,9 +116,10 @@ impl Keeper {
         self.note.inherit(books, sure.number);
         (self.note.ledger_number, self.note.ledger_from) = (sure.number, sure.from.clone());
         let ours = sure.booked.iter().filter(|((interface, _), _)| *interface == books.interface);
-        for ((_, queue), (home, counts)) in ours {
+        for ((_, queue), booked) in ours {
             let note = self.note.queue(*queue);
-            (note.home, note.booked) = (*home, note::named(counts));
+            (note.home, note.booked) = (booked.store, note::named(&booked.counts));
+            note.booked_end_ns = booked.end.nanos();
         }
         if let Some(program) = intake.program() {
             for queue in 0..=QUEUES_MAX {

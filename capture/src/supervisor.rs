@@ -154,7 +154,7 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
         abandon(&mut active);
         return Err(error.into());
     }
-    active.iter_mut().for_each(|one| rows.book_inherited(&mut one.books));
+    rows.book_inherited(active.iter_mut().map(|one| &mut one.books));
     let ready: Vec<String> = active.iter().map(ready_text).collect();
     say(&format!("ready: {}", ready.join("; ")));
     // Not under systemd this does nothing.

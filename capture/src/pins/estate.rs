@@ -348,6 +348,7 @@ fn of_target(dir: &Path, target: &Target) -> Vec<Dead> {
 /// Adds the losses of a dead run, and those it carried, to the books of the new one, and says so.
 fn carry(dead: &Dead, settled: &BTreeMap<u32, Settled>, heir: &Heir<'_>, books: &mut InterfaceBooks) {
     let mut sum = Dropped::default();
+    let mut inherited: Vec<RowNote> = dead.waiting().collect();
     for (queue, settled) in settled {
         if settled.excess() > 0 {
             let (run, excess) = (&dead.note.run, settled.excess());
@@ -359,11 +360,12 @@ fn carry(dead: &Dead, settled: &BTreeMap<u32, Settled>, heir: &Heir<'_>, books: 
             );
         }
         sum.add(&settled.dropped);
-        let (inherited, bytes) = heirs::rows(dead, *queue, settled, heir);
-        books.inherited.extend(inherited);
+        let (rows, bytes) = heirs::rows(dead, *queue, settled, heir);
+        inherited.extend(rows);
         add(books, *queue, &settled.dropped, bytes);
     }
-    books.inherited.extend(dead.waiting());
+    inherited.extend(std::mem::take(&mut books.inherited));
+    books.inherited = heirs::few(inherited);
     for entry in &dead.note.queues {
         add(books, entry.queue, &entry.carried, entry.carried_bytes);
     }

@@ -7,12 +7,16 @@
 use super::RowNote;
 use super::books::Settled;
 use super::estate::Dead;
-use super::note::named;
+use super::note::{counts, named};
 use crate::books::InterfaceBooks;
 use crate::ledger::Dropped;
+use std::collections::BTreeMap;
 use tapedeck_index::table::ledger::{LedgerCounts, RowKind};
 use tapedeck_packet::Timestamp;
 use tapedeck_packet::time::NANOS_PER_SEC;
+
+/// Rows that wait to be on disk, of the dead of one interface.
+pub(super) const WAITING_MAX: usize = 144;
 
 /// Who books it.
 pub(crate) struct Heir<'a> {
@@ -75,6 +79,28 @@ fn split(settled: &Settled, booked: &LedgerCounts) -> (LedgerCounts, LedgerCount
     (crash.settled(), row)
 }
 
+/// At most so many rows wait to be on disk: a note has room for them. Where recorders die so fast that there would be
+/// more, those of one kind and queue become one, told of the run that died last.
+pub(crate) fn few(rows: Vec<RowNote>) -> Vec<RowNote> {
+    if rows.len() <= WAITING_MAX {
+        return rows;
+    }
+    let mut few: BTreeMap<(String, u32), RowNote> = BTreeMap::new();
+    for row in rows {
+        let place = (row.kind.clone(), row.queue);
+        let row = match few.remove(&place) {
+            Some(old) => RowNote {
+                span_ns: (old.span_ns.0.min(row.span_ns.0), old.span_ns.1.max(row.span_ns.1)),
+                counts: named(&counts(&old.counts).plus(&counts(&row.counts))),
+                ..row
+            },
+            None => row,
+        };
+        few.insert(place, row);
+    }
+    few.into_values().collect()
+}
+
 /// What still passed while the slots were filled.
 pub(crate) fn more_down(books: &mut InterfaceBooks, queue: u32, down: u64, run: u32, now: Timestamp) {
     let (kind, run) = (RowKind::Down.name(), format!("{run:08x}"));
@@ -129,5 +155,29 @@ mod tests {
         // Where only `down` has no row, its bytes are known.
         let (crash, down) = split(&settled, &LedgerCounts { seen: 125, ..booked });
         assert_eq!((crash.seen_bytes, down.seen_bytes), (0, 5_500));
+    }
+
+    #[test]
+    fn rows_that_wait_too_many_become_one_of_each_kind_and_queue_with_the_same_sums() {
+        let row = |at: u64, kind: RowKind, queue: u32, seen: i64| RowNote {
+            kind: kind.name().to_owned(),
+            run: format!("{at:08x}"),
+            queue,
+            span_ns: (at, at + 10),
+            counts: named(&LedgerCounts { seen, down: seen, ..LedgerCounts::default() }),
+            ..RowNote::default()
+        };
+        let kinds = [RowKind::Crash, RowKind::Down];
+        let deaths = |count: u64| {
+            let all = (0..count).flat_map(|at| kinds.map(|kind| row(at, kind, 1, 3)));
+            all.collect::<Vec<_>>()
+        };
+        let most = deaths(WAITING_MAX as u64 / 2);
+        assert_eq!(few(most.clone()), most);
+        let many = deaths(WAITING_MAX as u64);
+        let last = WAITING_MAX as u64 - 1;
+        let expected = kinds
+            .map(|kind| RowNote { span_ns: (0, last + 10), ..row(last, kind, 1, 3 * (last as i64 + 1)) });
+        assert_eq!(few(many), expected);
     }
 }

@@ -165,6 +165,9 @@ pub(crate) struct QueueNote {
     /// Sums of its rows with a number below the note's.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub(crate) booked: BTreeMap<String, i64>,
+    /// End of the last second that has such a row, nanoseconds since the epoch; 0: none has.
+    #[serde(default)]
+    pub(crate) booked_end_ns: u64,
     /// Number of the store that they are in.
     #[serde(default)]
     pub(crate) home: usize,
@@ -281,6 +284,7 @@ impl Note {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pins::heirs::WAITING_MAX;
 
     #[test]
     fn names_of_folders_tell_namespace_interface_and_address() {
@@ -292,34 +296,80 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_note_with_every_queue_and_long_paths_fits_its_map() {
-        let mut note =
-            Note { version: VERSION, stores: vec![PathBuf::from("/x".repeat(2000)); 4], ..Note::default() };
-        let full = |name: &&str| ((*name).to_owned(), u64::MAX);
-        let names =
-            ["packets", "bytes", "slot_empty", "failed", "ring_full", "fill_empty", "oversize", "unbound"];
-        let most = u64::MAX / 8;
-        let carried = Dropped { crash: most, down: most, ring_full: most, ..Dropped::default() };
+    /// Every number as long as it can be, and no two alike; as many rows as may wait.
+    fn full() -> Note {
+        let mut state = 1_u64;
+        let mut number = || {
+            // Knuth's MMIX generator; the upper bits are set so that the digits are most.
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state | 1 << 63
+        };
+        let mut note = Note {
+            version: VERSION,
+            fields: Program::fields().into_iter().map(|field| (field.name, field.at)).collect(),
+            stores: (0..4).map(|n| PathBuf::from(format!("/{n}").repeat(2000))).collect(),
+            ledger_from: vec![u32::MAX; 4],
+            ..Note::default()
+        };
         for queue in (0..=64).rev() {
-            let entry = note.queue(queue);
-            (entry.sealed, entry.carried) = (u64::MAX, carried);
-            let counts = LedgerCounts {
-                seen: i64::MAX,
-                seen_bytes: i64::MAX,
-                stored: i64::MAX,
-                ring_full: i64::MAX,
-                ..LedgerCounts::default()
+            let before = note.fields.iter().map(|(name, _)| (name.clone(), number())).collect();
+            let booked = COUNTS.map(|name| (name.to_owned(), (number() >> 1) as i64)).into();
+            let mut part = || number() >> 5;
+            *note.queue(queue) = QueueNote {
+                queue,
+                before,
+                booked,
+                carried: Dropped {
+                    ring_full: part(),
+                    fill_empty: part(),
+                    unbound: part(),
+                    wrong_queue: part(),
+                    oversize: part(),
+                    program: part(),
+                    shed: part(),
+                    write_error: part(),
+                    crash: part(),
+                    down: part(),
+                },
+                carried_bytes: number(),
+                booked_end_ns: number(),
+                home: 3,
+                below: u32::MAX,
+                sealed: number(),
+                shed: number(),
+                write_error: number(),
+                unbound: number(),
             };
-            entry.booked = named(&counts);
-            entry.before = names.iter().map(full).collect();
         }
+        for at in 0..WAITING_MAX as u32 {
+            let (kind, counts) = match at % 2 {
+                0 => (RowKind::Crash, COUNTS.as_slice()),
+                _ => (RowKind::Down, ["seen", "seen_bytes", "dropped_down"].as_slice()),
+            };
+            let run = format!("{:08x}", number() >> 32);
+            note.rows.push(RowNote {
+                uid: format!("{run}-an-interface-{}-{}-{:08x}", at / 3, kind.name(), number() >> 32),
+                kind: kind.name().to_owned(),
+                run,
+                queue: at / 3,
+                mode: "zerocopy".to_owned(),
+                span_ns: (number(), number()),
+                counts: counts.iter().map(|name| ((*name).to_owned(), (number() >> 1) as i64)).collect(),
+                number: None,
+            });
+        }
+        note
+    }
+
+    #[test]
+    fn a_note_with_every_queue_full_fits_its_map_and_an_empty_entry_is_left_out() {
+        let mut note = full();
         let text = note.text(Path::new("x")).unwrap();
-        assert!(text.len() < 64 * 1024 - 4, "{}", text.len());
+        let value = tapedeck_ebpf::note_value(&text).unwrap();
+        println!("the fullest note: {} bytes of text, {} in its map", text.len(), value.len());
+        assert!(value.len() <= 64 * 1024, "{}", value.len());
         assert_eq!(Note::read(&text), Some(note.clone()));
-        note.queue(3).before.clear();
-        (note.queue(3).carried, note.queue(3).sealed) = (Dropped::default(), 0);
-        note.queue(3).booked.clear();
+        *note.queue(3) = QueueNote { queue: 3, ..QueueNote::default() };
         let read = Note::read(&note.text(Path::new("x")).unwrap()).unwrap();
         assert_eq!(read.queues.len(), 64, "an entry that says nothing is left out");
     }

@@ -32,7 +32,7 @@ pub(crate) struct Rows {
 pub(crate) struct Booked {
     /// Their sums.
     pub(crate) counts: LedgerCounts,
-    /// Up to when nothing is missing or under way in those that were read, nanoseconds; 0: none was read.
+    /// Up to when nothing is missing or under way in them, nanoseconds since the epoch; 0: no second has a row.
     pub(crate) end_ns: u64,
 }
 
@@ -44,7 +44,8 @@ pub(crate) fn read(note: &Note, say: &mut dyn FnMut(&str)) -> Rows {
     let Some(run) = note.run_number() else { return all };
     let there: Vec<bool> = note.stores.iter().map(|store| existing_store(store).is_ok()).collect();
     for queue in note.queues.iter().filter(|queue| there.get(queue.home) == Some(&true)) {
-        all.queues.entry(queue.queue).or_default().counts = counts(&queue.booked);
+        let booked = Booked { counts: counts(&queue.booked), end_ns: queue.booked_end_ns };
+        all.queues.insert(queue.queue, booked);
     }
     let mut open = BTreeMap::new();
     for (at, store) in note.stores.iter().enumerate().filter(|(at, _)| there.get(*at) == Some(&true)) {
@@ -81,9 +82,9 @@ impl Rows {
             return;
         };
         let booked = self.queues.entry(queue).or_default();
-        if row.counts.pending == 0 {
+        if row.counts.pending == 0 && row.kind == RowKind::Second {
             booked.end_ns = booked.end_ns.max(row.ts_end.nanos());
-        } else {
+        } else if row.counts.pending != 0 {
             let first = open.entry(queue).or_insert(u64::MAX);
             *first = row.ts.nanos().min(*first);
         }

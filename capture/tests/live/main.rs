@@ -12,6 +12,7 @@ mod filter;
 mod flood;
 mod guest;
 mod identity;
+mod kills;
 mod ledger;
 mod operator;
 mod overload;

@@ -1,0 +1,126 @@
+//! What the ledger says of a range: rows of any length, and seconds that are not over yet.
+
+use crate::answers::steady;
+use crate::support::{Spec, Store, T};
+use std::path::Path;
+use std::time::Instant;
+use tapedeck_index::table::LEDGER;
+use tapedeck_index::table::ledger::{LedgerCounts, LedgerRow, RowKind, to_batch};
+use tapedeck_packet::Timestamp;
+use tapedeck_writer::{TableConfig, TableWriter};
+
+const SECOND: u64 = 1_000_000_000;
+const DAY: u64 = 86_400 * SECOND;
+
+/// A row of seconds after [`T`].
+fn row(kind: RowKind, number: u32, (from, to): (u64, u64), counts: LedgerCounts) -> LedgerRow {
+    let at = |ns: u64| Timestamp::from_nanos(T + ns).unwrap();
+    LedgerRow {
+        ts: at(from),
+        ts_end: at(to),
+        kind,
+        run: "0000abcd".to_owned(),
+        interface: Some("eth1".to_owned()),
+        queue: Some(0),
+        mode: Some("copy".to_owned()),
+        uid: format!("{}-{from}", kind.name()),
+        number,
+        counts: counts.settled(),
+        ..LedgerRow::default()
+    }
+}
+
+fn seconds(from: u64, count: u64) -> Vec<LedgerRow> {
+    let row = |at: u64| {
+        let number = u32::try_from(at % 1_000_000).unwrap();
+        row(RowKind::Second, number, (at * SECOND, (at + 1) * SECOND), LedgerCounts::default())
+    };
+    (from..from + count).map(row).collect()
+}
+
+fn writer(store: &Path) -> TableWriter {
+    TableWriter::new(&LEDGER, TableConfig::new(store.to_owned(), "lab".into(), 0xabcd)).unwrap()
+}
+
+fn append(writer: &mut TableWriter, rows: &[LedgerRow]) {
+    writer.append(&to_batch(rows).unwrap(), Instant::now());
+    writer.commit();
+}
+
+/// Exit status, and of each gap: cause, packets, begin and end in nanoseconds after [`T`].
+fn told(store: &Store, from: u64, to: u64) -> (i32, Vec<(String, Option<u64>, u64, u64)>) {
+    let time = |ns: u64| format!("{}.{:09}", (T + ns) / SECOND, (T + ns) % SECOND);
+    let answer = store.taperead(&["packets", "--json", "--count", "--from", &time(from), "--to", &time(to)]);
+    let verdict = answer.verdict();
+    let ns = |text: &serde_json::Value| {
+        text.as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_nanosecond() as u64 - T
+    };
+    let gaps = verdict["gaps"].as_array().unwrap().iter();
+    let gaps = gaps.map(|gap| {
+        let cause = gap["cause"].as_str().unwrap().to_owned();
+        (cause, gap["packets"].as_u64(), ns(&gap["from"]), ns(&gap["to"]))
+    });
+    (answer.code, gaps.collect())
+}
+
+#[test]
+fn an_outage_of_days_is_found_from_anywhere_inside_it() {
+    let mut store = Store::new();
+    store.segment(&Spec::default(), &steady(8));
+    let mut table = writer(store.path());
+    append(&mut table, &seconds(0, 8));
+    let down = LedgerCounts { seen: 500, down: 500, ..LedgerCounts::default() };
+    append(&mut table, &[row(RowKind::Down, 99, (8 * SECOND, 3 * DAY + SECOND / 2), down)]);
+    append(&mut table, &seconds(3 * 86_400 + 1, 5));
+    for sealed in [false, true] {
+        let hour = DAY / 24;
+        for from in [8 * SECOND, hour, DAY, 3 * DAY - hour, 3 * DAY] {
+            let to = from + SECOND / 4;
+            assert_eq!(
+                told(&store, from, to),
+                (3, vec![("down".to_owned(), Some(500), from, to)]),
+                "{sealed} {from}"
+            );
+        }
+        assert_eq!(told(&store, 0, 8 * SECOND), (0, vec![]));
+        assert_eq!(told(&store, 3 * DAY + SECOND, 3 * DAY + 5 * SECOND), (1, vec![]));
+        // All of it, but no more.
+        let all = vec![("down".to_owned(), Some(500), 8 * SECOND, 3 * DAY + SECOND / 2)];
+        assert_eq!(told(&store, 0, 9 * DAY), (3, all));
+        if !sealed {
+            table.finish();
+            table = writer(store.path());
+        }
+    }
+}
+
+#[test]
+fn losses_of_the_newest_seconds_are_gaps_before_their_rows_are_final() {
+    let mut store = Store::new();
+    store.segment(&Spec { left: crate::support::Left::live(2), ..Spec::default() }, &steady(9));
+    let mut table = writer(store.path());
+    append(&mut table, &seconds(0, 3));
+    let span = (3 * SECOND, 4 * SECOND);
+    let counts = |ring_full, pending| LedgerCounts {
+        seen: 9,
+        ring_full,
+        pending,
+        stored: 9 - ring_full - pending,
+        ..LedgerCounts::default()
+    };
+    let gap = |packets| vec![("ring_full".to_owned(), Some(packets), span.0, span.1)];
+    let live = |number, counts| to_batch(&[row(RowKind::Second, number, span, counts)]).unwrap();
+    assert_eq!(told(&store, span.0, span.1), (0, vec![]));
+    table.append_live(&live(50, counts(2, 4)));
+    table.commit();
+    assert_eq!(told(&store, span.0, span.1), (3, gap(2)));
+    // Not of another second.
+    assert_eq!(told(&store, 0, span.0), (0, vec![]));
+    table.append_live(&live(51, counts(5, 1)));
+    table.commit();
+    assert_eq!(told(&store, span.0, span.1), (3, gap(5)), "the newest word counts, once");
+    append(&mut table, &[row(RowKind::Second, 52, span, counts(6, 0))]);
+    assert_eq!(told(&store, span.0, span.1), (3, gap(6)), "the final row stands in its place");
+    table.finish();
+    assert_eq!(told(&store, span.0, span.1), (3, gap(6)));
+}
