@@ -38,8 +38,8 @@ fn seconds(from: u64, count: u64) -> Vec<LedgerRow> {
     (from..from + count).map(row).collect()
 }
 
-fn writer(store: &Path) -> TableWriter {
-    TableWriter::new(&LEDGER, TableConfig::new(store.to_owned(), "lab".into(), 0xabcd)).unwrap()
+fn writer(store: &Path, run: u32) -> TableWriter {
+    TableWriter::new(&LEDGER, TableConfig::new(store.to_owned(), "lab".into(), run)).unwrap()
 }
 
 fn append(writer: &mut TableWriter, rows: &[LedgerRow]) {
@@ -67,7 +67,7 @@ fn told(store: &Store, from: u64, to: u64) -> (i32, Vec<(String, Option<u64>, u6
 fn an_outage_of_days_is_found_from_anywhere_inside_it() {
     let mut store = Store::new();
     store.segment(&Spec::default(), &steady(8));
-    let mut table = writer(store.path());
+    let mut table = writer(store.path(), 0xabcd);
     append(&mut table, &seconds(0, 8));
     let down = LedgerCounts { seen: 500, down: 500, ..LedgerCounts::default() };
     append(&mut table, &[row(RowKind::Down, 99, (8 * SECOND, 3 * DAY + SECOND / 2), down)]);
@@ -89,7 +89,7 @@ fn an_outage_of_days_is_found_from_anywhere_inside_it() {
         assert_eq!(told(&store, 0, 9 * DAY), (3, all));
         if !sealed {
             table.finish();
-            table = writer(store.path());
+            table = writer(store.path(), 0xabce);
         }
     }
 }
@@ -98,7 +98,7 @@ fn an_outage_of_days_is_found_from_anywhere_inside_it() {
 fn losses_of_the_newest_seconds_are_gaps_before_their_rows_are_final() {
     let mut store = Store::new();
     store.segment(&Spec { left: crate::support::Left::live(2), ..Spec::default() }, &steady(9));
-    let mut table = writer(store.path());
+    let mut table = writer(store.path(), 0xabcd);
     append(&mut table, &seconds(0, 3));
     let span = (3 * SECOND, 4 * SECOND);
     let counts = |ring_full, pending| LedgerCounts {
@@ -123,4 +123,70 @@ fn losses_of_the_newest_seconds_are_gaps_before_their_rows_are_final() {
     assert_eq!(told(&store, span.0, span.1), (3, gap(6)), "the final row stands in its place");
     table.finish();
     assert_eq!(told(&store, span.0, span.1), (3, gap(6)));
+}
+
+mod soak {
+    //! What the ledger costs a question, in a store of thirty days.
+
+    use super::*;
+
+    /// Thirty days, a file for each five minutes of two queues; in one second of a hundred something was lost in
+    /// every hundredth file, and one outage of three days.
+    #[test]
+    fn a_question_about_minutes_does_not_read_thirty_days() {
+        const FILES: u64 = 30 * 24 * 12;
+        let store = Store::new();
+        let (mut number, mut files, mut bytes) = (0, 0, 0);
+        let mut end = |table: TableWriter| {
+            let counts = table.finish();
+            assert_eq!((counts.rows_lost, counts.rows_held), (0, 0));
+            (files, bytes) = (files + counts.files, bytes + counts.bytes);
+        };
+        let mut table = writer(store.path(), 0);
+        for file in 0..FILES {
+            if file > 0 && file % 288 == 0 {
+                end(std::mem::replace(&mut table, writer(store.path(), u32::try_from(file).unwrap())));
+            }
+            let mut rows = Vec::new();
+            for second in file * 300..(file + 1) * 300 {
+                for queue in 0..2 {
+                    let lost = i64::from(file % 100 == 7 && second % 100 == 3);
+                    let counts = LedgerCounts {
+                        seen: 150_000 + i64::try_from(second % 977).unwrap(),
+                        seen_bytes: 120_000_000,
+                        stored: 150_000 + i64::try_from(second % 977).unwrap() - lost,
+                        ring_full: lost,
+                        ..LedgerCounts::default()
+                    };
+                    // So that it ends within its file.
+                    let span = (second * SECOND, second * SECOND + SECOND - 1);
+                    let queue = Some(queue);
+                    rows.push(LedgerRow { queue, ..row(RowKind::Second, number, span, counts) });
+                    number += 1;
+                }
+            }
+            append(&mut table, &rows);
+        }
+        let outage = (20 * DAY, 23 * DAY);
+        append(&mut table, &[row(RowKind::Down, number, outage, LedgerCounts::default())]);
+        end(table);
+        println!("{files} files, {bytes} bytes");
+        let time = |ns: u64| format!("{}", (T + ns) / SECOND);
+        let minute = [time(10 * DAY), time(10 * DAY + 60 * SECOND)];
+        let hour = [time(29 * DAY), time(29 * DAY + DAY / 24)];
+        let questions: [(&str, Vec<&str>); 4] = [
+            ("a minute twenty days ago", vec!["--from", &minute[0], "--to", &minute[1]]),
+            ("an hour of the last day", vec!["--from", &hour[0], "--to", &hour[1]]),
+            ("from the last day on", vec!["--from", &hour[0]]),
+            ("all", vec![]),
+        ];
+        for (name, range) in questions {
+            for _ in 0..3 {
+                let answer = store.taperead(&[&["packets", "--json", "--count"], range.as_slice()].concat());
+                let verdict = answer.verdict();
+                let gaps = verdict["gaps"].as_array().unwrap().len();
+                println!("{name}: {} ms, {gaps} gaps, exit {}", verdict["elapsed_ms"], answer.code);
+            }
+        }
+    }
 }
