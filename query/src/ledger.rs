@@ -7,24 +7,22 @@
 use crate::failure::Failure;
 use crate::pool::ordered;
 use crate::range::{Span, TimeRange, union};
-use crate::sessions::read::FileTrouble;
+use crate::tables::{self, FileTrouble, ReadError, Rows, following};
 use crate::verdict::{Cause, Gap, Verdict};
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int64Type, TimestampNanosecondType};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::file::statistics::Statistics;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::fs::File;
 use std::path::PathBuf;
-use tapedeck_index::journal::Stop;
+use tapedeck_index::catalog::CatalogError;
 use tapedeck_index::table::encode::{self, time};
-use tapedeck_index::table::journal::{Replay, ReplayError};
-use tapedeck_index::table::live::{LiveReplay, without_replaced};
+use tapedeck_index::table::live::without_replaced;
 use tapedeck_index::table::{Found, LEDGER, Listing, LiveFound, State, list};
 use tapedeck_packet::Timestamp;
 use tapedeck_packet::time::NANOS_PER_SEC;
@@ -46,7 +44,6 @@ const LOSSES: [(&str, Cause); 11] = [
 
 /// Which second a row is of, and which number it has.
 const KEYS: [&str; 2] = ["uid", "number"];
-const MISSING_COLUMN: &str = "a column of the ledger is missing";
 /// The other columns that are read.
 const OTHERS: [&str; 4] = ["ts", "ts_end", "kind", "mode"];
 
@@ -69,11 +66,11 @@ type Losses = BTreeMap<Span, [i64; LOSSES.len()]>;
 /// # Errors
 /// A folder cannot be listed.
 pub(crate) fn witness(stores: &[PathBuf], range: TimeRange) -> Result<Witness, Failure> {
-    let find = || list(&LEDGER, stores, range.from, range.to).map_err(|e| Failure::of(&e));
+    let find = || list(&LEDGER, stores, range.from, range.to);
     let (mut witness, mut losses) = (Witness::default(), Losses::new());
     // Live rows first: a row that moves on meanwhile is met again, and known by its key.
-    let newest = witness.newest(&find()?.live, range);
-    let files = find()?.files;
+    let newest = witness.newest(&find().map_err(|e| Failure::of(&e))?.live, range);
+    let files = find().map_err(|e| Failure::of(&e))?.files;
     let mut keyed = Vec::new();
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let parts: Vec<_> = std::thread::scope(|scope| {
@@ -87,7 +84,7 @@ pub(crate) fn witness(stores: &[PathBuf], range: TimeRange) -> Result<Witness, F
                 witness.watched.extend(part.watched);
                 keyed.extend(part.keyed);
             }
-            Err(refusal) => witness.doubt(found, refusal, range),
+            Err(error) => witness.doubt(found, &error, range),
         }
     }
     for Newest { path, rows, .. } in newest {
@@ -96,7 +93,7 @@ pub(crate) fn witness(stores: &[PathBuf], range: TimeRange) -> Result<Witness, F
         // Of these seconds more may come: they are not called watched, but what they lost is lost.
         let taken = left.ok().and_then(|rows| take(&rows, range, true, &mut losses, &mut Vec::new()));
         if taken.is_none() {
-            witness.troubles.push(FileTrouble { path, what: MISSING_COLUMN.to_owned() });
+            witness.troubles.push(FileTrouble { path, what: ReadError::Column.to_string() });
         }
     }
     witness.watched = union(std::mem::take(&mut witness.watched));
@@ -129,21 +126,14 @@ fn look(
     found: &Found,
     range: TimeRange,
     newest: &[Newest],
-    find: &impl Fn() -> Result<Listing, Failure>,
-) -> Result<Part, Refusal> {
+    find: &impl Fn() -> Result<Listing, CatalogError>,
+) -> Result<Part, ReadError> {
     let keyed = newest.iter().any(|live| live.run == found.name.run)
         && (found.state == State::Open || newest.iter().any(|live| found.name.t1 >= live.from));
-    let mut rows = read(found, keyed);
-    if matches!(rows, Err(Refusal::Gone)) && found.state == State::Open {
-        let listing = find().map_err(|_| Refusal::Gone)?;
-        let again = listing.files.into_iter().find(|other| other.name.key() == found.name.key());
-        rows = again.map_or(Err(Refusal::Gone), |found| read(&found, keyed));
-    }
-    let (batches, lossy) = rows?;
+    let (batches, lossy) = following(found, find, |found| read(found, keyed))?;
     let mut part = Part::default();
     for batch in &batches {
-        take(batch, range, lossy, &mut part.losses, &mut part.watched)
-            .ok_or_else(|| Refusal::Other(MISSING_COLUMN.to_owned()))?;
+        take(batch, range, lossy, &mut part.losses, &mut part.watched).ok_or(ReadError::Column)?;
     }
     if keyed {
         part.keyed = batches;
@@ -165,33 +155,34 @@ impl Witness {
     fn newest(&mut self, live: &[LiveFound], range: TimeRange) -> Vec<Newest> {
         let mut newest = Vec::new();
         for LiveFound { run, path, .. } in live {
-            let rows = match fs::read(path) {
-                Ok(bytes) => {
-                    LiveReplay::read(&LEDGER, &bytes).map(|replay| replay.rows).map_err(|e| e.to_string())
-                }
-                Err(error) if error.kind() == ErrorKind::NotFound => continue,
-                Err(error) => Err(error.to_string()),
+            let rows = match tables::live(&LEDGER, path) {
+                Err(error) if error.is_gone() => continue,
+                rows => rows.and_then(Rows::whole),
             };
-            match rows.and_then(|rows| Ok((encode::extent(&LEDGER, &rows).map_err(|e| e.to_string())?, rows)))
-            {
-                Ok((Some((from, to)), rows)) if (Span { from, to }).within(&range).is_some() => {
+            let rows = match rows {
+                Ok(batches) => batches.into_iter().next(),
+                Err(error) => {
+                    self.troubles.push(FileTrouble { path: path.clone(), what: error.to_string() });
+                    continue;
+                }
+            };
+            let Some(rows) = rows else { continue };
+            match encode::extent(&LEDGER, &rows) {
+                Ok(Some((from, to))) if (Span { from, to }).within(&range).is_some() => {
                     newest.push(Newest { path: path.clone(), run: *run, rows, from });
                 }
                 Ok(_) => {}
-                // Just made, or being made anew.
-                Err(_) if fs::metadata(path).is_ok_and(|meta| meta.len() == 0) => {}
-                Err(what) => self.troubles.push(FileTrouble { path: path.clone(), what }),
+                Err(error) => {
+                    self.troubles.push(FileTrouble { path: path.clone(), what: error.to_string() });
+                }
             }
         }
         newest
     }
 
     /// A file that could not be read: nobody knows what was lost in its time.
-    fn doubt(&mut self, found: &Found, refusal: Refusal, range: TimeRange) {
-        let what = match refusal {
-            Refusal::Gone => "gone while reading".to_owned(),
-            Refusal::Other(why) => format!("{why}; what was lost in its time is not known"),
-        };
+    fn doubt(&mut self, found: &Found, error: &ReadError, range: TimeRange) {
+        let what = error.told("what was lost in its time is not known");
         self.troubles.push(FileTrouble { path: found.path.clone(), what });
         let to = found.name.t1.max(found.name.t0).saturating_add(NANOS_PER_SEC);
         if let Some(span) = (Span { from: found.name.t0, to }).within(&range) {
@@ -244,52 +235,21 @@ impl fmt::Display for Witness {
     }
 }
 
-/// Why a file could not be read.
-enum Refusal {
-    Gone,
-    Other(String),
-}
-
-impl Refusal {
-    fn of(error: &dyn std::error::Error) -> Self {
-        Self::Other(error.to_string())
-    }
-}
-
-impl From<std::io::Error> for Refusal {
-    fn from(error: std::io::Error) -> Self {
-        if error.kind() == ErrorKind::NotFound { Self::Gone } else { Self::of(&error) }
-    }
-}
-
 /// The rows of a file, of the columns that are needed, with the `keyed` ones on request; and whether anything was
 /// lost: if not, the columns of losses are not read.
-fn read(found: &Found, keyed: bool) -> Result<(Vec<RecordBatch>, bool), Refusal> {
+fn read(found: &Found, keyed: bool) -> Result<(Vec<RecordBatch>, bool), ReadError> {
     if found.state == State::Open {
-        return Ok((journal(&fs::read(&found.path)?)?, true));
+        return Ok((tables::journal(&found.path)?.whole()?, true));
     }
-    let builder =
-        ParquetRecordBatchReaderBuilder::try_new(File::open(&found.path)?).map_err(|e| Refusal::of(&e))?;
+    // The columns are what their Parquet types say: the Arrow schema, with a text for each, takes longer than the rows.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(File::open(&found.path)?, options)?;
     let lossy = !is_lossless(builder.metadata());
     let losses = LOSSES.iter().map(|(name, _)| *name).filter(|_| lossy);
     let keys = KEYS.into_iter().filter(|_| keyed);
     let mask = ProjectionMask::columns(builder.parquet_schema(), losses.chain(OTHERS).chain(keys));
-    let reader = builder.with_projection(mask).build().map_err(|e| Refusal::of(&e))?;
-    let batches = reader.collect::<Result<_, _>>().map_err(|e| Refusal::of(&e))?;
+    let batches = builder.with_projection(mask).build()?.collect::<Result<_, _>>()?;
     Ok((batches, lossy))
-}
-
-/// The rows of a journal, if nothing of it is damaged.
-fn journal(bytes: &[u8]) -> Result<Vec<RecordBatch>, Refusal> {
-    match Replay::read(bytes) {
-        Ok(Replay { stop: Stop::Damaged, .. }) => {
-            Err(Refusal::Other("damaged: rows behind the first bad record are missing".to_owned()))
-        }
-        Ok(replay) => Ok(replay.batches),
-        // Just made: it holds nothing yet.
-        Err(ReplayError::NoStart(stop)) if stop != Stop::Damaged => Ok(Vec::new()),
-        Err(error) => Err(Refusal::of(&error)),
-    }
 }
 
 /// Whether the statistics of a file say that nothing was lost in it. Most files are of that kind.
@@ -367,6 +327,16 @@ fn joined(gaps: Vec<Gap>) -> Vec<Gap> {
     out
 }
 
+/// The part of a range that the ledger is asked about. Where no begin was named it is that of the day of the first
+/// packet: no packet of earlier days is there to be answered, and the ledger may be much older than the packets.
+pub(crate) fn bounded(range: TimeRange, packets: Option<Span>) -> TimeRange {
+    const DAY_NANOS: u64 = 24 * 3600 * NANOS_PER_SEC;
+    let day = |ts: Timestamp| Timestamp::from_nanos_saturating(ts.nanos() / DAY_NANOS * DAY_NANOS);
+    let open = range.from == Timestamp::ZERO;
+    let from = packets.filter(|_| open).map_or(range.from, |packets| day(packets.from));
+    TimeRange { from, ..range }
+}
+
 /// The life of a store by its segments and by its ledger.
 pub(crate) fn life(segments: Option<Span>, ledger: Option<Span>) -> Option<Span> {
     match (segments, ledger) {
@@ -391,30 +361,6 @@ mod tests {
 
     fn lost(shed: i64, ring_full: i64) -> LedgerCounts {
         LedgerCounts { seen: 100, shed, ring_full, ..LedgerCounts::default() }
-    }
-
-    #[test]
-    fn a_journal_that_is_damaged_is_not_taken_for_one_without_losses() {
-        use tapedeck_index::table::TableName;
-        use tapedeck_index::table::journal::{BatchEncoder, encode_rows, encode_start};
-        let batch = to_batch(&[row(10, "copy", lost(1, 0))]).unwrap();
-        let (mut encoder, head) = BatchEncoder::new(&batch.schema()).unwrap();
-        let name = TableName { t0: at(10), t1: at(10), sensor: "s".to_owned(), run: 7, seq: 0 };
-        let mut bytes = Vec::new();
-        encode_start(&mut bytes, LEDGER.name, &name, &head);
-        let start = bytes.len();
-        encode_rows(&mut bytes, &encoder.encode(&batch).unwrap());
-        let first = bytes.len();
-        encode_rows(&mut bytes, &encoder.encode(&batch).unwrap());
-        let batches = |bytes: &[u8]| journal(bytes).ok().map(|batches| batches.len());
-        assert_eq!(
-            (batches(&bytes), batches(&[]), batches(&bytes[..start - 1])),
-            (Some(2), Some(0), Some(0))
-        );
-        // Cut: its writer goes on, or died. Its last record is not there yet.
-        assert_eq!(batches(&bytes[..bytes.len() - 1]), Some(1));
-        bytes[first + 20] ^= 1;
-        assert_eq!(batches(&bytes), None);
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the ledger says of a range: rows of any length, and seconds that are not over yet.
 
 use crate::answers::steady;
-use crate::support::{Spec, Store, T};
+use crate::support::{Packet, Spec, Store, T};
 use std::path::Path;
 use std::time::Instant;
 use tapedeck_index::table::LEDGER;
@@ -125,6 +125,35 @@ fn losses_of_the_newest_seconds_are_gaps_before_their_rows_are_final() {
     assert_eq!(told(&store, span.0, span.1), (3, gap(6)));
 }
 
+#[test]
+fn without_a_begin_the_ledger_is_asked_from_the_day_of_the_first_packet_on() {
+    let lost = LedgerCounts { seen: 7, shed: 7, ..LedgerCounts::default() };
+    let of_second = |at: u64| row(RowKind::Second, 0, (at * SECOND, (at + 1) * SECOND), lost);
+    let shed = |at: u64| ("shed".to_owned(), Some(7), at * SECOND, (at + 1) * SECOND);
+    // Packets of the third day; something was lost on the first one, and an hour before them.
+    let (first, third) = (100, 2 * 86_400);
+    let rows = [of_second(first), of_second(third - 3600)];
+    let later = steady(8).into_iter().map(|p| Packet { ts: p.ts + third * SECOND, ..p });
+    let later = later.collect::<Vec<_>>();
+    let (mut store, empty) = (Store::new(), Store::new());
+    for store in [&store, &empty] {
+        let mut table = writer(store.path(), 0xabcd);
+        append(&mut table, &rows);
+        table.finish();
+    }
+    store.segment(&Spec::default(), &later);
+    let all = |store: &Store| {
+        let verdict = store.taperead(&["packets", "--json", "--count"]).verdict();
+        let causes = verdict["gaps"].as_array().unwrap().len();
+        (causes, verdict["range"]["from"].clone())
+    };
+    assert_eq!(all(&store), (1, "2026-11-23T17:00:00.000000000Z".into()));
+    // Who names the begin is told all.
+    assert_eq!(told(&store, first * SECOND, third * SECOND), (3, vec![shed(first), shed(third - 3600)]));
+    // There the ledger is everything.
+    assert_eq!(all(&empty), (2, "2026-11-21T18:01:40.000000000Z".into()));
+}
+
 mod soak {
     //! What the ledger costs a question, in a store of thirty days.
 
@@ -135,7 +164,7 @@ mod soak {
     #[test]
     fn a_question_about_minutes_does_not_read_thirty_days() {
         const FILES: u64 = 30 * 24 * 12;
-        let store = Store::new();
+        let mut store = Store::new();
         let (mut number, mut files, mut bytes) = (0, 0, 0);
         let mut end = |table: TableWriter| {
             let counts = table.finish();
@@ -158,8 +187,7 @@ mod soak {
                         ring_full: lost,
                         ..LedgerCounts::default()
                     };
-                    // So that it ends within its file.
-                    let span = (second * SECOND, second * SECOND + SECOND - 1);
+                    let span = (second * SECOND, (second + 1) * SECOND);
                     let queue = Some(queue);
                     rows.push(LedgerRow { queue, ..row(RowKind::Second, number, span, counts) });
                     number += 1;
@@ -180,13 +208,17 @@ mod soak {
             ("from the last day on", vec!["--from", &hour[0]]),
             ("all", vec![]),
         ];
-        for (name, range) in questions {
+        let ask = |store: &Store, name: &str, range: &[&str]| {
             for _ in 0..3 {
-                let answer = store.taperead(&[&["packets", "--json", "--count"], range.as_slice()].concat());
+                let answer = store.taperead(&[&["packets", "--json", "--count"], range].concat());
                 let verdict = answer.verdict();
                 let gaps = verdict["gaps"].as_array().unwrap().len();
                 println!("{name}: {} ms, {gaps} gaps, exit {}", verdict["elapsed_ms"], answer.code);
             }
-        }
+        };
+        questions.iter().for_each(|(name, range)| ask(&store, name, range));
+        let last = steady(8).into_iter().map(|p| Packet { ts: p.ts + 29 * DAY + DAY / 2, ..p });
+        store.segment(&Spec::default(), &last.collect::<Vec<_>>());
+        ask(&store, "all, where packets are kept for a day", &[]);
     }
 }
