@@ -83,10 +83,10 @@ const COLUMNS: &[Column] = &[
         Text,
         "`second`: a queue in a second. `correction`: what became known after the row of its second was written, or \
          cannot be told by second; of the seconds from `ts` to `ts_end`. `nic`: lost by the card before any queue, as \
-         noticed in this second. `down`: no \
-         recorder listened from `ts` to `ts_end`; of the run that ended it. `crash`: what the dead run `run` had seen \
-         and has in no other row, booked by its successor; what stood as `pending` is taken back in it. `clock`: the state of the \
-         clock, once a minute and at each step; it counts nothing.",
+         noticed in this second. `down`: no recorder listened from `ts` to `ts_end`; of the run that ended it, or of \
+         the dead one where `tapedeck detach` did. `crash`: what the dead run `run` had seen and has in no other row, \
+         booked by its successor; what stood as `pending` is taken back in it. `clock`: the state of the clock, once \
+         a minute, at each step and at each change of the TAI offset; it counts nothing.",
     ),
     col("sensor", Text, "The recording sensor."),
     col("run", Text, "The run that it tells of, 8 hexadecimal digits, as in the names of segments."),
