@@ -176,8 +176,10 @@ mod tests {
         assert_eq!(few(most.clone()), most);
         let many = deaths(WAITING_MAX as u64);
         let last = WAITING_MAX as u64 - 1;
-        let expected = kinds
-            .map(|kind| RowNote { span_ns: (0, last + 10), ..row(last, kind, 1, 3 * (last as i64 + 1)) });
+        let expected = kinds.map(|kind| RowNote {
+            span_ns: (0, last + 10),
+            ..row(last, kind, 1, 3 * (last + 1).cast_signed())
+        });
         assert_eq!(few(many), expected);
     }
 }

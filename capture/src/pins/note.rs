@@ -313,7 +313,7 @@ mod tests {
         };
         for queue in (0..=64).rev() {
             let before = note.fields.iter().map(|(name, _)| (name.clone(), number())).collect();
-            let booked = COUNTS.map(|name| (name.to_owned(), (number() >> 1) as i64)).into();
+            let booked = COUNTS.map(|name| (name.to_owned(), (number() >> 1).cast_signed())).into();
             let mut part = || number() >> 5;
             *note.queue(queue) = QueueNote {
                 queue,
@@ -341,7 +341,7 @@ mod tests {
                 unbound: number(),
             };
         }
-        for at in 0..WAITING_MAX as u32 {
+        for at in 0..u32::try_from(WAITING_MAX).unwrap() {
             let (kind, counts) = match at % 2 {
                 0 => (RowKind::Crash, COUNTS.as_slice()),
                 _ => (RowKind::Down, ["seen", "seen_bytes", "dropped_down"].as_slice()),
@@ -354,7 +354,10 @@ mod tests {
                 queue: at / 3,
                 mode: "zerocopy".to_owned(),
                 span_ns: (number(), number()),
-                counts: counts.iter().map(|name| ((*name).to_owned(), (number() >> 1) as i64)).collect(),
+                counts: counts
+                    .iter()
+                    .map(|name| ((*name).to_owned(), (number() >> 1).cast_signed()))
+                    .collect(),
                 number: None,
             });
         }

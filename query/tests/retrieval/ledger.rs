@@ -47,13 +47,17 @@ fn append(writer: &mut TableWriter, rows: &[LedgerRow]) {
     writer.commit();
 }
 
-/// Exit status, and of each gap: cause, packets, begin and end in nanoseconds after [`T`].
-fn told(store: &Store, from: u64, to: u64) -> (i32, Vec<(String, Option<u64>, u64, u64)>) {
+/// A gap: cause, packets, begin and end in nanoseconds after [`T`].
+type Told = (String, Option<u64>, u64, u64);
+
+/// Exit status and gaps.
+fn told(store: &Store, from: u64, to: u64) -> (i32, Vec<Told>) {
     let time = |ns: u64| format!("{}.{:09}", (T + ns) / SECOND, (T + ns) % SECOND);
     let answer = store.taperead(&["packets", "--json", "--count", "--from", &time(from), "--to", &time(to)]);
     let verdict = answer.verdict();
     let ns = |text: &serde_json::Value| {
-        text.as_str().unwrap().parse::<jiff::Timestamp>().unwrap().as_nanosecond() as u64 - T
+        let time: jiff::Timestamp = text.as_str().unwrap().parse().unwrap();
+        u64::try_from(time.as_nanosecond()).unwrap() - T
     };
     let gaps = verdict["gaps"].as_array().unwrap().iter();
     let gaps = gaps.map(|gap| {
