@@ -287,7 +287,8 @@ fn take(
         let Some(span) = span.within(&range) else { continue };
         let of_file = !arrow_array::Array::is_null(mode, row) && mode.value(row) == "file";
         let of_second = kind.value(row) == "second";
-        if of_second && !of_file {
+        // What a crash cost is a gap; where it cost nothing, nothing is missing up to then.
+        if of_second && !of_file || kind.value(row) == "crash" {
             match watched.last_mut() {
                 Some(last) if (last.from..=last.to).contains(&span.from) => last.to = last.to.max(span.to),
                 _ => watched.push(span),
@@ -375,13 +376,15 @@ mod tests {
             // One that is known better by now.
             row(14, "copy", lost(4, 0)),
             row(14, "copy", lost(-4, 0)),
+            // The rest of a run that was killed, without losses.
+            LedgerRow { kind: RowKind::Crash, ..row(15, "copy", LedgerCounts::default()) },
             row(20, "file", lost(0, 0)),
             LedgerRow { kind: RowKind::Correction, ..row(21, "file", lost(7, 0)) },
         ];
         let (mut losses, mut watched) = (Losses::new(), Vec::new());
         let range = TimeRange { from: at(10), to: Some(at(30)) };
         take(&to_batch(&rows).unwrap(), range, true, &mut losses, &mut watched).unwrap();
-        assert_eq!(watched, [Span { from: at(10), to: at(15) }]);
+        assert_eq!(watched, [Span { from: at(10), to: at(16) }]);
         let gaps = joined(losses.into_iter().filter_map(|(span, lost)| gap(span, &lost)).collect());
         let told: Vec<_> = gaps.iter().map(|g| (g.span.from, g.span.to, g.cause, g.packets)).collect();
         assert_eq!(

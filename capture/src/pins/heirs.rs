@@ -44,7 +44,8 @@ pub(crate) fn rows(dead: &Dead, queue: u32, settled: &Settled, heir: &Heir<'_>) 
         number: None,
     };
     let mut rows = Vec::new();
-    if crash != LedgerCounts::default() {
+    // Also where nothing came: it says up to when the queue was watched.
+    if crash != LedgerCounts::default() || booked.end_ns > 0 {
         // It died within a second or so of its last note.
         let died = note.seen_ns.saturating_add(NANOS_PER_SEC).min(now);
         let span = (last, died.max(last.saturating_add(1)));

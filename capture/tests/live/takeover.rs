@@ -139,6 +139,15 @@ fn what_passes_while_nobody_records_is_down_to_the_packet() {
     let seen: i64 = down.iter().map(|row| row.counts.seen).sum();
     assert_eq!((down.len(), seen), (queues.len(), 300), "one a queue: {rows:#?}");
     assert!(down.iter().all(|row| ended.ledger["run"] == *row.run), "{rows:#?}");
+    // Nothing is untold: what has no second is of the crash, and then nobody listened.
+    for down in down {
+        let crash = rows.iter().find(|row| (row.kind, row.queue) == (RowKind::Crash, down.queue)).unwrap();
+        let last = rows
+            .iter()
+            .filter(|row| (row.kind, &row.run, row.queue) == (RowKind::Second, &crash.run, down.queue));
+        assert!(last.map(|row| row.ts_end).max().is_none_or(|end| end == crash.ts), "{rows:#?}");
+        assert!(crash.ts_end >= down.ts, "{rows:#?}");
+    }
     assert_eq!(rows.iter().map(|row| row.counts.seen_bytes).sum::<i64>(), 600 * 100, "{rows:#?}");
     assert!(!xdp_on(&net) && pins().is_empty(), "{:?}", pins());
 }
