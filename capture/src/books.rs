@@ -8,6 +8,7 @@
 use crate::ladder::{Intake, Mode};
 use crate::ledger::{BeforeQueues, Counts, Dropped, InterfaceEntry, QueueEntry};
 use crate::nic::Nic;
+use crate::pins::RowNote;
 use crate::sessions::{SessionBooks, SessionCounts};
 use crate::worker::{Phase, Shared};
 use crate::xsk::Gauge;
@@ -46,9 +47,33 @@ pub(crate) struct InterfaceBooks {
     pub(crate) closed: Option<Timestamp>,
     /// Losses of recorders that died before this run, which no ledger has told yet, by queue. They are part
     /// of this run's ledger, with as many packets seen.
-    pub(crate) carried: BTreeMap<u32, Dropped>,
+    pub(crate) carried: BTreeMap<u32, Carried>,
+    /// Rows of the ledger that tell of the dead, for this run to book.
+    pub(crate) inherited: Vec<RowNote>,
     /// What the card loses.
     pub(crate) nic: Nic,
+}
+
+/// Losses of the dead.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Carried {
+    pub(crate) dropped: Dropped,
+    /// Bytes of these packets, of those of which they are known.
+    pub(crate) bytes: u64,
+}
+
+impl Carried {
+    pub(crate) fn add(&mut self, dropped: &Dropped, bytes: u64) {
+        self.dropped.add(dropped);
+        self.bytes += bytes;
+    }
+
+    /// As the numbers of a row.
+    pub(crate) fn counts(&self) -> LedgerCounts {
+        let n = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        let (seen, seen_bytes) = (n(self.dropped.sum()), n(self.bytes));
+        LedgerCounts { seen, seen_bytes, ..self.dropped.numbers() }
+    }
 }
 
 impl InterfaceBooks {
@@ -70,13 +95,14 @@ impl InterfaceBooks {
         if let Some(program) = intake.program() {
             self.unheard(program, &mut entries)?;
         }
-        for (queue, dropped) in &self.carried {
+        for (queue, carried) in &self.carried {
             if !entries.iter().any(|entry| entry.queue == *queue) {
                 entries.push(self.empty_entry(*queue));
             }
             for entry in entries.iter_mut().filter(|entry| entry.queue == *queue) {
-                entry.dropped.add(dropped);
-                entry.counts.seen += dropped.sum();
+                entry.dropped.add(&carried.dropped);
+                entry.counts.seen += carried.dropped.sum();
+                entry.counts.seen_bytes += carried.bytes;
             }
         }
         Ok(entries)

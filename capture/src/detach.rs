@@ -4,16 +4,21 @@
 //! counted whether it is stored, was lost in the crash, or passed while nobody recorded. It must never touch
 //! what a living recorder holds.
 
+use crate::books::Carried;
 use crate::cli::DetachArgs;
 use crate::identity;
 use crate::ledger::{BeforeQueues, Counts, InterfaceEntry, Ledger, QueueEntry, SessionEntry};
+use crate::ledger_rows::LedgerRows;
 use crate::lock::{Holder, InterfaceLock, LockError};
 use crate::pins::estate::{self, Dead};
-use crate::pins::{self, FolderName, Note};
+use crate::pins::heirs::{self, Heir};
+use crate::pins::{self, FolderName, Note, QueueNote, RowNote};
 use crate::voice::Failure;
 use nix::net::if_::if_nametoindex;
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use tapedeck_ebpf::{PinError, Tally};
+use tapedeck_index::catalog::StoreFile;
 use tapedeck_packet::Timestamp;
 
 /// `tapedeck detach`: the ledgers for stdout, and the exit code.
@@ -99,6 +104,7 @@ fn detach(mut dead: Dead, say: &mut dyn FnMut(&str)) -> Result<Ledger, PinError>
     dead.search(&[] as &[PathBuf], say);
     let tallies = dead.tallies()?;
     let ledger = close(&dead, &tallies);
+    book(&dead, &tallies, say)?;
     if let Some(warning) = ledger.imbalance() {
         say(&warning);
     }
@@ -118,6 +124,52 @@ fn detach(mut dead: Dead, say: &mut dyn FnMut(&str)) -> Result<Ledger, PinError>
     Ok(ledger)
 }
 
+/// Books into its first store that is there what no row tells yet. The note says so first, as that of a run that
+/// counted nothing: whoever finds it, should this process be killed, books what is not there.
+fn book(dead: &Dead, tallies: &[Tally], say: &mut dyn FnMut(&str)) -> Result<(), PinError> {
+    let heir = Heir { run: &dead.note.run, mode: &dead.note.mode, now: identity::now() };
+    let settled = dead.settled(tallies);
+    let mut rows: Vec<RowNote> = dead.waiting().collect();
+    let known = |entry: &QueueNote| Carried { dropped: entry.carried, bytes: entry.carried_bytes };
+    let mut carried: BTreeMap<u32, Carried> =
+        dead.note.queues.iter().map(|entry| (entry.queue, known(entry))).collect();
+    for (queue, settled) in &settled {
+        let (more, bytes) = heirs::rows(dead, *queue, settled, &heir);
+        rows.extend(more);
+        carried.entry(*queue).or_default().add(&settled.dropped, bytes);
+    }
+    let rows = heirs::few(rows);
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let interface = dead.note.interface.clone();
+    let store = dead.note.stores.iter().find_map(|store| {
+        let file = StoreFile::read(store).ok()?;
+        Some((store.clone(), file.sensor))
+    });
+    let Some((store, run)) = store.zip(identity::run_number().ok()) else {
+        say(&format!(
+            "warning: {interface}: no store of run {} is there: its last rows of the ledger are in none",
+            dead.note.run
+        ));
+        return Ok(());
+    };
+    let mut note =
+        Note { run: format!("{run:08x}"), counting: false, rows: rows.clone(), ..dead.note.clone() };
+    (note.ledger_number, note.ledger_from, note.stores) = (0, Vec::new(), vec![store.0.clone()]);
+    note.queues.clear();
+    for (queue, carried) in carried {
+        let entry = note.queue(queue);
+        (entry.carried, entry.carried_bytes) = (carried.dropped, carried.bytes);
+    }
+    dead.pins.set_note(&note.text(dead.pins.folder())?)?;
+    match LedgerRows::start(vec![store], run) {
+        Ok(ledger) => ledger.only(&interface, &rows),
+        Err(error) => say(&Failure::of(&error).to_string()),
+    }
+    Ok(())
+}
+
 /// The ledger of a dead run, with what it carried of others.
 fn close(dead: &Dead, tallies: &[Tally]) -> Ledger {
     let note = &dead.note;
@@ -125,7 +177,8 @@ fn close(dead: &Dead, tallies: &[Tally]) -> Ledger {
     let mut queues = Vec::new();
     for queue in 0..=tapedeck_ebpf::QUEUES_MAX {
         let settled = settled.get(&queue).copied().unwrap_or_default();
-        let carried = note.known(queue).carried;
+        let known = note.known(queue);
+        let carried = known.carried;
         if settled.seen == 0 && carried.sum() == 0 {
             continue;
         }
@@ -133,6 +186,7 @@ fn close(dead: &Dead, tallies: &[Tally]) -> Ledger {
         dropped.add(&carried);
         let counts = Counts {
             seen: settled.seen + carried.sum(),
+            seen_bytes: settled.bytes + known.carried_bytes,
             filtered: settled.filtered,
             stored: settled.stored,
             ..Counts::default()

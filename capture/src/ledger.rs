@@ -61,6 +61,24 @@ impl Dropped {
             + down
     }
 
+    /// The same as the numbers of a row of the table `ledger`.
+    pub(crate) fn numbers(&self) -> LedgerCounts {
+        let n = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
+        LedgerCounts {
+            ring_full: n(self.ring_full),
+            fill_empty: n(self.fill_empty),
+            unbound: n(self.unbound),
+            wrong_queue: n(self.wrong_queue),
+            oversize: n(self.oversize),
+            program: n(self.program),
+            shed: n(self.shed),
+            write_error: n(self.write_error),
+            crash: n(self.crash),
+            down: n(self.down),
+            ..LedgerCounts::default()
+        }
+    }
+
     pub(crate) fn add(&mut self, other: &Self) {
         self.ring_full += other.ring_full;
         self.fill_empty += other.fill_empty;
@@ -118,7 +136,7 @@ impl QueueEntry {
     /// The same as the numbers of a row of the table `ledger`.
     pub(crate) fn numbers(&self) -> LedgerCounts {
         let n = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-        let (counts, dropped) = (&self.counts, &self.dropped);
+        let counts = &self.counts;
         LedgerCounts {
             seen: n(counts.seen),
             seen_bytes: n(counts.seen_bytes),
@@ -128,18 +146,8 @@ impl QueueEntry {
             pending: n(counts.pending),
             cut_packets: n(counts.cut_packets),
             cut_bytes: n(counts.cut_bytes),
-            nic: 0,
-            ring_full: n(dropped.ring_full),
-            fill_empty: n(dropped.fill_empty),
-            unbound: n(dropped.unbound),
-            wrong_queue: n(dropped.wrong_queue),
-            oversize: n(dropped.oversize),
-            program: n(dropped.program),
-            shed: n(dropped.shed),
-            write_error: n(dropped.write_error),
-            crash: n(dropped.crash),
-            down: n(dropped.down),
             unaccounted: self.unaccounted,
+            ..self.dropped.numbers()
         }
     }
 

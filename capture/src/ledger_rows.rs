@@ -16,10 +16,12 @@ use crate::books::{InterfaceBooks, QueueBooks};
 use crate::ladder::Intake;
 use crate::ledger::{Ledger, QueueEntry};
 use crate::nic;
+use crate::pins::RowNote;
 use account::{Account, Draft, Drafts, Facts, Origin};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
 use table::{LedgerTable, Rows};
 use tapedeck_ebpf::ProgramError;
 use tapedeck_index::table::ledger::{LedgerCounts, LedgerRow, RowKind};
@@ -34,6 +36,10 @@ const WAITING_MAX: usize = 256 * 1024;
 /// A queue without a worker has no one to say when a second is settled: this long after its end.
 const UNHEARD_SETTLE_NS: u64 = NANOS_PER_SEC;
 
+/// What was lost in a crash is told before a recording says that it is ready, unless the disk takes longer than this.
+const INHERITED_WAIT: Duration = Duration::from_secs(2);
+const INHERITED_LOOK: Duration = Duration::from_millis(5);
+
 /// Which queue.
 type Place = (String, u32);
 
@@ -45,8 +51,7 @@ pub(crate) struct LedgerRows {
     sensors: Vec<String>,
     table: LedgerTable,
     accounts: BTreeMap<Place, Account>,
-    /// Sums over all rows of a queue.
-    booked: BTreeMap<Place, LedgerCounts>,
+    booked: BTreeMap<Place, Booked>,
     /// Losses of the card that are in rows, by interface.
     nic: BTreeMap<String, u64>,
     /// Steps of the clock before there was an account.
@@ -56,6 +61,33 @@ pub(crate) struct LedgerRows {
     /// Number of the next row.
     number: u32,
     rows_lost: u64,
+    /// Number of the last hand-over.
+    serial: u64,
+    /// What will be sure once hand-overs are on disk.
+    handed: VecDeque<(u64, Sure)>,
+    sure: Sure,
+}
+
+/// Rows that survive this process, for a successor that must know which are there.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Sure {
+    /// All rows with a smaller number are on disk.
+    pub(crate) number: u32,
+    /// By store: the others, if they are there, are in files from this number on.
+    pub(crate) from: Vec<u32>,
+    /// What these rows say, by queue.
+    pub(crate) booked: BTreeMap<Place, Booked>,
+}
+
+/// What the rows of a queue say, but for those that tell of the dead.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Booked {
+    /// Number of their store.
+    pub(crate) store: usize,
+    /// Their sums.
+    pub(crate) counts: LedgerCounts,
+    /// End of the last second that has a row.
+    pub(crate) end: Timestamp,
 }
 
 /// An interface at a look.
@@ -85,23 +117,32 @@ impl LedgerRows {
             waiting,
             number: 0,
             rows_lost: 0,
+            serial: 0,
+            handed: VecDeque::new(),
+            sure: Sure::default(),
         })
     }
 
     /// Books a row for the store of this number: sensor, run, number and remainder are filled in here. One that
     /// names interface and queue is in the sums of that queue.
     pub(crate) fn book(&mut self, store: usize, row: LedgerRow) {
-        if let (Some(interface), Some(queue)) = (&row.interface, row.queue) {
-            let sum = self.booked.entry((interface.clone(), queue)).or_default();
-            *sum = sum.plus(&row.counts.settled());
-        }
         let row = self.named(store, row);
-        let Some(waiting) = self.waiting.get_mut(store) else { return };
-        if waiting.rows.len() < WAITING_MAX {
-            waiting.rows.push(row);
-        } else {
+        let Some(waiting) = self.waiting.get_mut(store).filter(|waiting| waiting.rows.len() < WAITING_MAX)
+        else {
+            // Not in the sums: a correction makes up for it.
             self.rows_lost += 1;
+            return;
+        };
+        let of_dead = matches!(row.kind, RowKind::Crash | RowKind::Down);
+        if let (Some(interface), Some(queue), false) = (&row.interface, row.queue, of_dead) {
+            let new = || Booked { store, ..Booked::default() };
+            let booked = self.booked.entry((interface.clone(), queue)).or_insert_with(new);
+            booked.counts = booked.counts.plus(&row.counts);
+            if row.kind == RowKind::Second {
+                booked.end = booked.end.max(row.ts_end);
+            }
         }
+        waiting.rows.push(row);
     }
 
     /// A row with what is the same for all of a store.
@@ -109,7 +150,9 @@ impl LedgerRows {
         let number = self.number;
         self.number = self.number.wrapping_add(1);
         let sensor = self.sensors.get(store).cloned().unwrap_or_default();
-        LedgerRow { sensor, run: self.run.clone(), number, counts: row.counts.settled(), ..row }
+        // One that tells of the dead has their number.
+        let run = if row.run.is_empty() { self.run.clone() } else { row.run };
+        LedgerRow { sensor, run, number, counts: row.counts.settled(), ..row }
     }
 
     /// The row of a draft.
@@ -232,23 +275,68 @@ impl LedgerRows {
             return;
         }
         let rows = std::mem::replace(&mut self.waiting, empty(self.sensors.len()));
-        if let Err(rows) = self.table.hand_over(rows) {
+        if let Err(rows) = self.table.hand_over(self.serial + 1, rows) {
             self.waiting = rows;
+            return;
         }
+        self.serial += 1;
+        let sure = Sure { number: self.number, from: Vec::new(), booked: self.booked.clone() };
+        self.handed.push_back((self.serial, sure));
+    }
+
+    /// Which rows are surely on disk by now.
+    pub(crate) fn sure(&mut self) -> &Sure {
+        let committed = self.table.committed();
+        while let Some((_, sure)) = self.handed.pop_front_if(|(serial, _)| *serial <= committed.serial) {
+            self.sure = sure;
+        }
+        self.sure.from = committed.from;
+        &self.sure
+    }
+
+    /// Books what is told of the dead; each row is given its number. Waits until readers see it, unless the disk
+    /// does not take it soon.
+    pub(crate) fn book_inherited<'b>(&mut self, all: impl Iterator<Item = &'b mut InterfaceBooks>) {
+        let before = self.number;
+        for InterfaceBooks { interface, queues, inherited, .. } in all {
+            for note in inherited.iter_mut().filter(|note| note.number.is_none()) {
+                let Some(row) = note.row(interface) else { continue };
+                let of = |queue: &&QueueBooks| queue.queue == note.queue;
+                let store = queues.iter().find(of).map_or(0, |queue| queue.store);
+                note.number = Some(self.number);
+                self.book(store, row);
+            }
+        }
+        self.hand_over();
+        let deadline = Instant::now() + INHERITED_WAIT;
+        while self.number > before && self.sure().number < self.number && Instant::now() < deadline {
+            std::thread::sleep(INHERITED_LOOK);
+        }
+    }
+
+    /// Writes rows that tell of the dead, and nothing else.
+    pub(crate) fn only(mut self, interface: &str, notes: &[RowNote]) {
+        for row in notes.iter().filter_map(|note| note.row(interface)) {
+            self.book(0, row);
+        }
+        self.end();
     }
 
     /// The same where waiting costs nothing.
     fn hand_over_waiting(&mut self) {
         let rows = std::mem::replace(&mut self.waiting, empty(self.sensors.len()));
-        if !self.table.hand_over_waiting(rows) {
+        self.serial += 1;
+        if !self.table.hand_over_waiting(self.serial, rows) {
             tracing::error!("rows of the ledger are not written: their thread has died");
         }
     }
 
-    /// Books what the rows of each queue lack of its final entry. Whatever has no second is of `from` to `to`.
+    /// Books what the rows of each queue lack of its final entry without what was `carried` into that: other rows
+    /// tell of it. Whatever has no second is of `from` to `to`.
     fn close(
         &mut self,
         queues: &[QueueEntry],
+        carried: &BTreeMap<Place, LedgerCounts>,
         store_of: impl Fn(&Place) -> usize,
         from: Timestamp,
         to: Timestamp,
@@ -265,7 +353,8 @@ impl LedgerRows {
             let rows = self.accounts.remove(&place).map(|mut account| account.close()).unwrap_or_default();
             self.take(store, &place, mode, Drafts { rows, live: Vec::new() });
             let booked = self.booked.get(&place).copied().unwrap_or_default();
-            let counts = counts.minus(&booked).settled();
+            let carried = carried.get(&place).copied().unwrap_or_default();
+            let counts = counts.minus(&carried).minus(&booked.counts).settled();
             if counts != LedgerCounts::default() {
                 let rows = vec![Draft { kind: RowKind::Correction, ts: from, ts_end: to, counts }];
                 self.take(store, &place, mode, Drafts { rows, live: Vec::new() });
@@ -282,12 +371,13 @@ impl LedgerRows {
         from: Timestamp,
         to: Timestamp,
     ) {
-        let stores: BTreeMap<Place, usize> = books
-            .flat_map(|books| {
-                books.queues.iter().map(|queue| ((books.interface.clone(), queue.queue), queue.store))
-            })
-            .collect();
-        self.close(&ledger.queues, |place| stores.get(place).copied().unwrap_or(0), from, to);
+        let (mut stores, mut carried) = (BTreeMap::<Place, usize>::new(), BTreeMap::new());
+        for books in books {
+            let place = |queue: u32| (books.interface.clone(), queue);
+            stores.extend(books.queues.iter().map(|queue| (place(queue.queue), queue.store)));
+            carried.extend(books.carried.iter().map(|(queue, carried)| (place(*queue), carried.counts())));
+        }
+        self.close(&ledger.queues, &carried, |place| stores.get(place).copied().unwrap_or(0), from, to);
         self.end();
     }
 

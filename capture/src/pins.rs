@@ -9,12 +9,15 @@
 mod books;
 pub(crate) mod estate;
 mod found;
+pub(crate) mod heirs;
 mod note;
+mod rows;
 
-pub(crate) use note::{FolderName, Note, QueueNote};
+pub(crate) use note::{FolderName, Note, QueueNote, RowNote};
 
 use crate::books::InterfaceBooks;
 use crate::ladder::Intake;
+use crate::ledger_rows::Sure;
 use nix::mount::{MsFlags, mount};
 use nix::sys::statfs::statfs;
 use std::fs;
@@ -108,8 +111,16 @@ impl Keeper {
 
     /// What a successor must know, each second: how much is sealed, and what is lost for causes that the
     /// program does not count.
-    pub(crate) fn beat(&mut self, books: &InterfaceBooks, intake: &Intake, now: Timestamp) {
+    pub(crate) fn beat(&mut self, books: &InterfaceBooks, intake: &Intake, now: Timestamp, sure: &Sure) {
         self.note.seen_ns = now.nanos();
+        self.note.inherit(books, sure.number);
+        (self.note.ledger_number, self.note.ledger_from) = (sure.number, sure.from.clone());
+        let ours = sure.booked.iter().filter(|((interface, _), _)| *interface == books.interface);
+        for ((_, queue), booked) in ours {
+            let note = self.note.queue(*queue);
+            (note.home, note.booked) = (booked.store, note::named(&booked.counts));
+            note.booked_end_ns = booked.end.nanos();
+        }
         if let Some(program) = intake.program() {
             for queue in 0..=QUEUES_MAX {
                 if let Ok(counts) = program.totals(queue) {
@@ -128,10 +139,9 @@ impl Keeper {
     }
 
     /// The slots of a program that was taken over are filled: what passed until then counts as before the run.
+    /// Nothing of it is booked before.
     pub(crate) fn opened(&mut self, books: &InterfaceBooks, intake: &Intake) {
-        for (queue, dropped) in &books.carried {
-            self.note.queue(*queue).carried = *dropped;
-        }
+        self.note.inherit(books, 0);
         if let Some(program) = intake.program() {
             for queue in 0..=QUEUES_MAX {
                 self.note.queue(queue).before = program.before(queue).tally();

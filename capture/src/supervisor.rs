@@ -147,11 +147,12 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
     let files = StatusFiles::new(&plan.stores, run.run, run.start);
     let mut active = Vec::new();
     let mut desk = start::desk(plan, &run, &stores)?;
-    let rows = start::rows(&run, &stores)?;
+    let mut rows = start::rows(&run, &stores)?;
     if let Err(error) = start::interfaces(plan, &run, &stores, locked, &mut desk, &mut active, say) {
         abandon(&mut active);
         return Err(error.into());
     }
+    rows.book_inherited(active.iter_mut().map(|one| &mut one.books));
     let ready: Vec<String> = active.iter().map(ready_text).collect();
     say(&format!("ready: {}", ready.join("; ")));
     // Not under systemd this does nothing.
@@ -313,9 +314,10 @@ impl Session<'_> {
         }
         self.next_second += SECOND;
         let now = identity::now();
+        let sure = self.rows.rows.sure();
         for one in &mut self.active {
             if let Some(keeper) = &mut one.keeper {
-                keeper.beat(&one.books, &one.intake, now);
+                keeper.beat(&one.books, &one.intake, now, sure);
             }
         }
         self.pressure.look(&self.active);

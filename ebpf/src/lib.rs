@@ -25,7 +25,7 @@ mod skel {
 }
 
 pub use filter::Filter;
-pub use pins::{Field, Misfit, PinError, Pins, Tally};
+pub use pins::{Field, Misfit, PinError, Pins, Tally, note_value};
 pub use shared::{
     Counts, FLAG_HEAD, FLAG_META, LAYOUT, MAGIC, META_LEN, Meta, QUEUES_MAX, QueueRow, REFUSALS, Refusal,
     SECONDS, Second,

@@ -22,9 +22,13 @@ const LINK: &str = "link";
 const ERRORS: &str = "errors";
 const NOTE: &str = "note";
 
-/// Bytes of the note's map; the first four are the length of the text.
+/// Bytes of the note's map; the first four are the length of the rest, which is the text compressed with zstd.
 const NOTE_BYTES: u32 = 64 * 1024;
 const NOTE_HEAD: usize = 4;
+/// Bytes of the text of a note at most.
+const NOTE_TEXT_MAX: usize = 1 << 20;
+/// Level of zstd: a note is written each second.
+const NOTE_LEVEL: i32 = 1;
 
 /// Counts by their names: what can be read of a program of any layout, and kept in a note.
 pub type Tally = BTreeMap<String, u64>;
@@ -72,6 +76,18 @@ fn misfit(why: impl std::fmt::Display) -> Misfit {
 pub struct Pins {
     folder: PathBuf,
     note: MapHandle,
+}
+
+/// The value of the note's map that says `text`.
+///
+/// # Errors
+/// It takes more than the map's 64 KiB, or the text is longer than 1 MiB.
+pub fn note_value(text: &str) -> io::Result<Vec<u8>> {
+    let packed = zstd::bulk::compress(text.as_bytes(), NOTE_LEVEL)?;
+    let fits = text.len() <= NOTE_TEXT_MAX && packed.len() + NOTE_HEAD <= NOTE_BYTES as usize;
+    let len = u32::try_from(packed.len()).ok().filter(|_| fits);
+    let len = len.ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))?;
+    Ok([len.to_ne_bytes().as_slice(), packed.as_slice()].concat())
 }
 
 impl Pins {
@@ -126,11 +142,14 @@ impl Pins {
         let read = || {
             let value = self.note.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).map_err(io::Error::other)?;
             let value = value.unwrap_or_default();
-            let text = value
+            let packed = value
                 .split_first_chunk::<NOTE_HEAD>()
-                .and_then(|(len, text)| text.get(..usize::try_from(u32::from_ne_bytes(*len)).ok()?));
-            let text = text.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))?;
-            String::from_utf8(text.to_vec()).map_err(io::Error::other)
+                .and_then(|(len, rest)| rest.get(..usize::try_from(u32::from_ne_bytes(*len)).ok()?));
+            let text = match packed.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidData))? {
+                [] => Vec::new(),
+                packed => zstd::bulk::decompress(packed, NOTE_TEXT_MAX)?,
+            };
+            String::from_utf8(text).map_err(io::Error::other)
         };
         read().map_err(PinError::at("read", &self.folder.join(NOTE)))
     }
@@ -138,14 +157,10 @@ impl Pins {
     /// Replaces the note, in one step: a reader finds the old one or the new one.
     ///
     /// # Errors
-    /// [`PinError`]: it is longer than the map's 64 KiB.
+    /// [`PinError`]: it is longer than [`note_value`] takes.
     pub fn set_note(&self, text: &str) -> Result<(), PinError> {
         let write = || {
-            let len = u32::try_from(text.len()).ok().filter(|len| *len <= NOTE_BYTES - 4);
-            let len = len.ok_or_else(|| io::Error::from(io::ErrorKind::FileTooLarge))?;
-            let mut value = Vec::with_capacity(NOTE_BYTES as usize);
-            value.extend_from_slice(&len.to_ne_bytes());
-            value.extend_from_slice(text.as_bytes());
+            let mut value = note_value(text)?;
             value.resize(NOTE_BYTES as usize, 0);
             self.note.update(&0u32.to_ne_bytes(), &value, MapFlags::ANY).map_err(io::Error::other)
         };

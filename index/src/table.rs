@@ -199,8 +199,11 @@ pub struct Kind {
     pub sort: &'static [&'static str],
     /// Columns with a Bloom filter.
     pub bloom: &'static [&'static str],
-    /// No row starts more than this before its end, ns.
+    /// No row starts more than this before its end, ns; of a kind with `long` rows, few do.
     pub span_nanos: u64,
+    /// Single rows may be of any length, as an outage is: what lies behind an asked range is looked through by
+    /// the names of files, whose `t0` says how far back they reach.
+    pub long: bool,
     /// Rows of what is not over yet are kept in a live journal ([`live`]); `None`: there are none.
     pub live: Option<LiveKey>,
 }

@@ -5,23 +5,26 @@
 //! without losses.
 
 use crate::failure::Failure;
+use crate::pool::ordered;
 use crate::range::{Span, TimeRange, union};
-use crate::sessions::read::FileTrouble;
+use crate::tables::{self, FileTrouble, ReadError, Rows, following};
 use crate::verdict::{Cause, Gap, Verdict};
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray as _;
 use arrow_array::types::{Int64Type, TimestampNanosecondType};
 use parquet::arrow::ProjectionMask;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
+use parquet::file::statistics::Statistics;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
-use std::io::ErrorKind;
+use std::fs::File;
 use std::path::PathBuf;
-use tapedeck_index::journal::Stop;
-use tapedeck_index::table::encode::time;
-use tapedeck_index::table::journal::{Replay, ReplayError};
-use tapedeck_index::table::{Found, LEDGER, State, list};
+use tapedeck_index::catalog::CatalogError;
+use tapedeck_index::table::encode::{self, time};
+use tapedeck_index::table::live::without_replaced;
+use tapedeck_index::table::{Found, LEDGER, Listing, LiveFound, State, list};
+use tapedeck_packet::Timestamp;
 use tapedeck_packet::time::NANOS_PER_SEC;
 
 /// The columns of losses, and the causes they are.
@@ -39,6 +42,8 @@ const LOSSES: [(&str, Cause); 11] = [
     ("dropped_down", Cause::Down),
 ];
 
+/// Which second a row is of, and which number it has.
+const KEYS: [&str; 2] = ["uid", "number"];
 /// The other columns that are read.
 const OTHERS: [&str; 4] = ["ts", "ts_end", "kind", "mode"];
 
@@ -61,25 +66,34 @@ type Losses = BTreeMap<Span, [i64; LOSSES.len()]>;
 /// # Errors
 /// A folder cannot be listed.
 pub(crate) fn witness(stores: &[PathBuf], range: TimeRange) -> Result<Witness, Failure> {
-    // A second may begin before the range that it reaches into.
-    let from = range.from.saturating_sub(NANOS_PER_SEC);
-    let find = || list(&LEDGER, stores, from, range.to).map_err(|e| Failure::of(&e));
+    let find = || list(&LEDGER, stores, range.from, range.to);
     let (mut witness, mut losses) = (Witness::default(), Losses::new());
-    for found in &find()?.files {
-        let mut batches = read(found);
-        if matches!(batches, Err(Refusal::Gone)) && found.state == State::Open {
-            // Sealed meanwhile.
-            let again = find()?.files.into_iter().find(|other| other.name.key() == found.name.key());
-            batches = again.map_or(Err(Refusal::Gone), |found| read(&found));
+    // Live rows first: a row that moves on meanwhile is met again, and known by its key.
+    let newest = witness.newest(&find().map_err(|e| Failure::of(&e))?.live, range);
+    let files = find().map_err(|e| Failure::of(&e))?.files;
+    let mut keyed = Vec::new();
+    let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let parts: Vec<_> = std::thread::scope(|scope| {
+        let look = |(): &mut (), found: &Found| look(found, range, &newest, &find);
+        ordered(scope, workers, &files, || (), look).collect()
+    });
+    for (found, part) in files.iter().zip(parts) {
+        match part {
+            Ok(part) => {
+                add(&mut losses, part.losses);
+                witness.watched.extend(part.watched);
+                keyed.extend(part.keyed);
+            }
+            Err(error) => witness.doubt(found, &error, range),
         }
-        let taken = batches.and_then(|batches| {
-            batches.iter().try_for_each(|batch| {
-                let none = || Refusal::Other("a column of the ledger is missing".to_owned());
-                take(batch, range, &mut losses, &mut witness.watched).ok_or_else(none)
-            })
-        });
-        if let Err(refusal) = taken {
-            witness.doubt(found, refusal, range);
+    }
+    for Newest { path, rows, .. } in newest {
+        let left =
+            LEDGER.live.map_or_else(|| Ok(rows.clone()), |key| without_replaced(key, &rows, keyed.iter()));
+        // Of these seconds more may come: they are not called watched, but what they lost is lost.
+        let taken = left.ok().and_then(|rows| take(&rows, range, true, &mut losses, &mut Vec::new()));
+        if taken.is_none() {
+            witness.troubles.push(FileTrouble { path, what: ReadError::Column.to_string() });
         }
     }
     witness.watched = union(std::mem::take(&mut witness.watched));
@@ -89,13 +103,86 @@ pub(crate) fn witness(stores: &[PathBuf], range: TimeRange) -> Result<Witness, F
     Ok(witness)
 }
 
+/// The rows of a live journal: of the newest seconds, of which packets are under way.
+struct Newest {
+    path: PathBuf,
+    run: u32,
+    rows: RecordBatch,
+    /// First time of these rows.
+    from: Timestamp,
+}
+
+/// What a file says.
+#[derive(Default)]
+struct Part {
+    losses: Losses,
+    watched: Vec<Span>,
+    /// Its rows, where they may replace live ones.
+    keyed: Vec<RecordBatch>,
+}
+
+/// Reads a file. One that is gone has been sealed: it is looked for once more.
+fn look(
+    found: &Found,
+    range: TimeRange,
+    newest: &[Newest],
+    find: &impl Fn() -> Result<Listing, CatalogError>,
+) -> Result<Part, ReadError> {
+    let keyed = newest.iter().any(|live| live.run == found.name.run)
+        && (found.state == State::Open || newest.iter().any(|live| found.name.t1 >= live.from));
+    let (batches, lossy) = following(found, find, |found| read(found, keyed))?;
+    let mut part = Part::default();
+    for batch in &batches {
+        take(batch, range, lossy, &mut part.losses, &mut part.watched).ok_or(ReadError::Column)?;
+    }
+    if keyed {
+        part.keyed = batches;
+    }
+    Ok(part)
+}
+
+fn add(losses: &mut Losses, more: Losses) {
+    for (span, counts) in more {
+        let sum = losses.entry(span).or_default();
+        for (sum, count) in sum.iter_mut().zip(counts) {
+            *sum = sum.wrapping_add(count);
+        }
+    }
+}
+
 impl Witness {
+    /// The rows of live journals. One that is gone has ended in order: its rows are in files.
+    fn newest(&mut self, live: &[LiveFound], range: TimeRange) -> Vec<Newest> {
+        let mut newest = Vec::new();
+        for LiveFound { run, path, .. } in live {
+            let rows = match tables::live(&LEDGER, path) {
+                Err(error) if error.is_gone() => continue,
+                rows => rows.and_then(Rows::whole),
+            };
+            let rows = match rows {
+                Ok(batches) => batches.into_iter().next(),
+                Err(error) => {
+                    self.troubles.push(FileTrouble { path: path.clone(), what: error.to_string() });
+                    continue;
+                }
+            };
+            let Some(rows) = rows else { continue };
+            match encode::extent(&LEDGER, &rows) {
+                Ok(Some((from, to))) if (Span { from, to }).within(&range).is_some() => {
+                    newest.push(Newest { path: path.clone(), run: *run, rows, from });
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    self.troubles.push(FileTrouble { path: path.clone(), what: error.to_string() });
+                }
+            }
+        }
+        newest
+    }
+
     /// A file that could not be read: nobody knows what was lost in its time.
-    fn doubt(&mut self, found: &Found, refusal: Refusal, range: TimeRange) {
-        let what = match refusal {
-            Refusal::Gone => "gone while reading".to_owned(),
-            Refusal::Other(why) => format!("{why}; what was lost in its time is not known"),
-        };
+    fn doubt(&mut self, found: &Found, error: &ReadError, range: TimeRange) {
+        let what = error.told("what was lost in its time is not known");
         self.troubles.push(FileTrouble { path: found.path.clone(), what });
         let to = found.name.t1.max(found.name.t0).saturating_add(NANOS_PER_SEC);
         if let Some(span) = (Span { from: found.name.t0, to }).within(&range) {
@@ -148,57 +235,51 @@ impl fmt::Display for Witness {
     }
 }
 
-/// Why a file could not be read.
-enum Refusal {
-    Gone,
-    Other(String),
-}
-
-impl Refusal {
-    fn of(error: &dyn std::error::Error) -> Self {
-        Self::Other(error.to_string())
-    }
-}
-
-impl From<std::io::Error> for Refusal {
-    fn from(error: std::io::Error) -> Self {
-        if error.kind() == ErrorKind::NotFound { Self::Gone } else { Self::of(&error) }
-    }
-}
-
-/// The rows of a file, of the columns that are needed.
-fn read(found: &Found) -> Result<Vec<RecordBatch>, Refusal> {
+/// The rows of a file, of the columns that are needed, with the `keyed` ones on request; and whether anything was
+/// lost: if not, the columns of losses are not read.
+fn read(found: &Found, keyed: bool) -> Result<(Vec<RecordBatch>, bool), ReadError> {
     if found.state == State::Open {
-        return journal(&fs::read(&found.path)?);
+        return Ok((tables::journal(&found.path)?.whole()?, true));
     }
-    let builder =
-        ParquetRecordBatchReaderBuilder::try_new(File::open(&found.path)?).map_err(|e| Refusal::of(&e))?;
-    let names = LOSSES.iter().map(|(name, _)| *name).chain(OTHERS);
-    let mask = ProjectionMask::columns(builder.parquet_schema(), names);
-    let reader = builder.with_projection(mask).build().map_err(|e| Refusal::of(&e))?;
-    reader.collect::<Result<_, _>>().map_err(|e| Refusal::of(&e))
+    // The columns are what their Parquet types say: the Arrow schema, with a text for each, takes longer than the rows.
+    let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+    let builder = ParquetRecordBatchReaderBuilder::try_new_with_options(File::open(&found.path)?, options)?;
+    let lossy = !is_lossless(builder.metadata());
+    let losses = LOSSES.iter().map(|(name, _)| *name).filter(|_| lossy);
+    let keys = KEYS.into_iter().filter(|_| keyed);
+    let mask = ProjectionMask::columns(builder.parquet_schema(), losses.chain(OTHERS).chain(keys));
+    let batches = builder.with_projection(mask).build()?.collect::<Result<_, _>>()?;
+    Ok((batches, lossy))
 }
 
-/// The rows of a journal, if nothing of it is damaged.
-fn journal(bytes: &[u8]) -> Result<Vec<RecordBatch>, Refusal> {
-    match Replay::read(bytes) {
-        Ok(Replay { stop: Stop::Damaged, .. }) => {
-            Err(Refusal::Other("damaged: rows behind the first bad record are missing".to_owned()))
-        }
-        Ok(replay) => Ok(replay.batches),
-        // Just made: it holds nothing yet.
-        Err(ReplayError::NoStart(stop)) if stop != Stop::Damaged => Ok(Vec::new()),
-        Err(error) => Err(Refusal::of(&error)),
-    }
+/// Whether the statistics of a file say that nothing was lost in it. Most files are of that kind.
+fn is_lossless(metadata: &ParquetMetaData) -> bool {
+    let is_zero = |column: &ColumnChunkMetaData| match column.statistics() {
+        Some(Statistics::Int64(s)) => (s.min_opt(), s.max_opt()) == (Some(&0), Some(&0)),
+        _ => false,
+    };
+    let is_loss =
+        |column: &ColumnChunkMetaData| LOSSES.iter().any(|(name, _)| column.column_path().string() == *name);
+    metadata.row_groups().iter().all(|group| {
+        let mut losses = group.columns().iter().filter(|column| is_loss(column)).peekable();
+        losses.peek().is_some() && losses.all(is_zero)
+    })
 }
 
-/// Takes the rows of a batch that reach into `range`; `None` where a column is missing.
-fn take(batch: &RecordBatch, range: TimeRange, losses: &mut Losses, watched: &mut Vec<Span>) -> Option<()> {
+/// Takes the rows of a batch that reach into `range`, and their losses if they are `lossy`; `None` where a column is
+/// missing. A row that only reaches into the range counts with all it has: nobody knows where in it they were.
+fn take(
+    batch: &RecordBatch,
+    range: TimeRange,
+    lossy: bool,
+    losses: &mut Losses,
+    watched: &mut Vec<Span>,
+) -> Option<()> {
     let times = |name| batch.column_by_name(name)?.as_primitive_opt::<TimestampNanosecondType>();
     let texts = |name| batch.column_by_name(name)?.as_string_opt::<i32>();
     let (from, to, kind, mode) = (times("ts")?, times("ts_end")?, texts("kind")?, texts("mode")?);
     let mut counts = Vec::with_capacity(LOSSES.len());
-    for (name, _) in LOSSES {
+    for (name, _) in LOSSES.iter().filter(|_| lossy) {
         counts.push(batch.column_by_name(name)?.as_primitive_opt::<Int64Type>()?.values());
     }
     for row in 0..batch.num_rows() {
@@ -206,7 +287,8 @@ fn take(batch: &RecordBatch, range: TimeRange, losses: &mut Losses, watched: &mu
         let Some(span) = span.within(&range) else { continue };
         let of_file = !arrow_array::Array::is_null(mode, row) && mode.value(row) == "file";
         let of_second = kind.value(row) == "second";
-        if of_second && !of_file {
+        // What a crash cost is a gap; where it cost nothing, nothing is missing up to then.
+        if of_second && !of_file || kind.value(row) == "crash" {
             match watched.last_mut() {
                 Some(last) if (last.from..=last.to).contains(&span.from) => last.to = last.to.max(span.to),
                 _ => watched.push(span),
@@ -246,6 +328,16 @@ fn joined(gaps: Vec<Gap>) -> Vec<Gap> {
     out
 }
 
+/// The part of a range that the ledger is asked about. Where no begin was named it is that of the day of the first
+/// packet: no packet of earlier days is there to be answered, and the ledger may be much older than the packets.
+pub(crate) fn bounded(range: TimeRange, packets: Option<Span>) -> TimeRange {
+    const DAY_NANOS: u64 = 24 * 3600 * NANOS_PER_SEC;
+    let day = |ts: Timestamp| Timestamp::from_nanos_saturating(ts.nanos() / DAY_NANOS * DAY_NANOS);
+    let open = range.from == Timestamp::ZERO;
+    let from = packets.filter(|_| open).map_or(range.from, |packets| day(packets.from));
+    TimeRange { from, ..range }
+}
+
 /// The life of a store by its segments and by its ledger.
 pub(crate) fn life(segments: Option<Span>, ledger: Option<Span>) -> Option<Span> {
     match (segments, ledger) {
@@ -258,7 +350,6 @@ pub(crate) fn life(segments: Option<Span>, ledger: Option<Span>) -> Option<Span>
 mod tests {
     use super::*;
     use tapedeck_index::table::ledger::{LedgerCounts, LedgerRow, RowKind, to_batch};
-    use tapedeck_packet::Timestamp;
 
     fn at(secs: u64) -> Timestamp {
         Timestamp::from_nanos_saturating(secs * NANOS_PER_SEC)
@@ -274,30 +365,6 @@ mod tests {
     }
 
     #[test]
-    fn a_journal_that_is_damaged_is_not_taken_for_one_without_losses() {
-        use tapedeck_index::table::TableName;
-        use tapedeck_index::table::journal::{BatchEncoder, encode_rows, encode_start};
-        let batch = to_batch(&[row(10, "copy", lost(1, 0))]).unwrap();
-        let (mut encoder, head) = BatchEncoder::new(&batch.schema()).unwrap();
-        let name = TableName { t0: at(10), t1: at(10), sensor: "s".to_owned(), run: 7, seq: 0 };
-        let mut bytes = Vec::new();
-        encode_start(&mut bytes, LEDGER.name, &name, &head);
-        let start = bytes.len();
-        encode_rows(&mut bytes, &encoder.encode(&batch).unwrap());
-        let first = bytes.len();
-        encode_rows(&mut bytes, &encoder.encode(&batch).unwrap());
-        let batches = |bytes: &[u8]| journal(bytes).ok().map(|batches| batches.len());
-        assert_eq!(
-            (batches(&bytes), batches(&[]), batches(&bytes[..start - 1])),
-            (Some(2), Some(0), Some(0))
-        );
-        // Cut: its writer goes on, or died. Its last record is not there yet.
-        assert_eq!(batches(&bytes[..bytes.len() - 1]), Some(1));
-        bytes[first + 20] ^= 1;
-        assert_eq!(batches(&bytes), None);
-    }
-
-    #[test]
     fn seconds_with_losses_are_gaps_by_their_largest_cause_and_the_others_are_watched() {
         let rows = [
             row(10, "copy", lost(0, 0)),
@@ -309,13 +376,15 @@ mod tests {
             // One that is known better by now.
             row(14, "copy", lost(4, 0)),
             row(14, "copy", lost(-4, 0)),
+            // The rest of a run that was killed, without losses.
+            LedgerRow { kind: RowKind::Crash, ..row(15, "copy", LedgerCounts::default()) },
             row(20, "file", lost(0, 0)),
             LedgerRow { kind: RowKind::Correction, ..row(21, "file", lost(7, 0)) },
         ];
         let (mut losses, mut watched) = (Losses::new(), Vec::new());
         let range = TimeRange { from: at(10), to: Some(at(30)) };
-        take(&to_batch(&rows).unwrap(), range, &mut losses, &mut watched).unwrap();
-        assert_eq!(watched, [Span { from: at(10), to: at(15) }]);
+        take(&to_batch(&rows).unwrap(), range, true, &mut losses, &mut watched).unwrap();
+        assert_eq!(watched, [Span { from: at(10), to: at(16) }]);
         let gaps = joined(losses.into_iter().filter_map(|(span, lost)| gap(span, &lost)).collect());
         let told: Vec<_> = gaps.iter().map(|g| (g.span.from, g.span.to, g.cause, g.packets)).collect();
         assert_eq!(

@@ -17,8 +17,8 @@ use crate::out::text::Text;
 use crate::out::{CountOnly, Output, OutputError, Sink, write_hint};
 use crate::plan::{Choice, Plan};
 use crate::range::{Span, TimeRange};
-use crate::sessions::read::FileTrouble;
 use crate::stats::StatsAsk;
+use crate::tables::FileTrouble;
 use crate::verdict::{EXIT_ERROR, EXIT_MATCHES, Verdict};
 use std::fmt::Display;
 use std::fs;
@@ -176,7 +176,7 @@ fn packets(
 ) -> Result<u8, Failure> {
     check_target(&ask.deliver, &ask.stores, out_is_terminal)?;
     let plan = gather(&ask.stores, &ask.filter, ask.range).map_err(|e| Failure::of(&e))?;
-    let mut witness = ledger::witness(&ask.stores, ask.range)?;
+    let mut witness = ledger::witness(&ask.stores, ledger::bounded(ask.range, plan.life))?;
     for FileTrouble { path, what } in &witness.troubles {
         talk.warn(path, what);
     }

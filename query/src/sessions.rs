@@ -213,7 +213,7 @@ impl<'a> Collector<'a> {
             }
         }
         if let Some(what) = self.foreign {
-            read.troubles.push(read::FileTrouble { path: PathBuf::from(SESSIONS.name), what });
+            read.troubles.push(crate::tables::FileTrouble { path: PathBuf::from(SESSIONS.name), what });
         }
         let sessions = self.found.into_sorted_vec().into_iter().map(|ordered| ordered.0).collect();
         Found { sessions, matched: self.matched, read }

@@ -9,7 +9,7 @@ use crate::cli::SqlFormat;
 use crate::failure::Failure;
 use crate::out::Sink;
 use crate::run::{Stdout, Talk};
-use crate::sessions::read::FileTrouble;
+use crate::tables::FileTrouble;
 use crate::verdict::{EXIT_MATCHES, EXIT_NONE, EXIT_NOT_WHOLE};
 use arrow_array::RecordBatch;
 use datafusion::error::DataFusionError;

@@ -29,7 +29,7 @@ mod tests;
 
 use live::LiveJournal;
 use open::OpenTable;
-pub use recover::RecoveredTable;
+pub use recover::{LIVE_SEQ, RecoveredTable};
 
 /// Rows of a file, and of all open files together, at most; then the largest is sealed.
 pub const FILE_ROWS: usize = 512 * 1024;
@@ -391,6 +391,17 @@ impl TableWriter {
             .rows_held
             .saturating_sub(self.ended.iter().map(|table| count(table.uncommitted_rows())).sum());
         counts
+    }
+
+    /// Whether every row that was ever taken is in a journal or a file, where it survives this process: then the
+    /// smallest number of a file that further rows may go to. `None`: some are in memory alone, or lost.
+    #[must_use]
+    pub fn committed(&self) -> Option<u32> {
+        let mut held = self.open.iter().chain(&self.ended);
+        let whole = self.sealing_unsure == 0
+            && self.counts.rows_lost == 0
+            && held.all(|table| table.uncommitted_rows() == 0);
+        whole.then(|| self.open.iter().map(OpenTable::seq).min().unwrap_or(self.next_seq))
     }
 
     fn held(&self) -> usize {

@@ -52,7 +52,7 @@ impl FileRows {
             let drafts = super::Drafts { rows, live: Vec::new() };
             self.rows.take(0, &(interface.name, 0), "file", drafts);
         }
-        self.rows.close(&ledger.queues, |_| 0, from, to);
+        self.rows.close(&ledger.queues, &BTreeMap::new(), |_| 0, from, to);
         self.rows.end();
     }
 }

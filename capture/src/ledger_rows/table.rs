@@ -6,6 +6,7 @@
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tapedeck_index::table::LEDGER;
@@ -30,10 +31,20 @@ pub(super) struct Rows {
     pub(super) live: Vec<LedgerRow>,
 }
 
+/// What is surely on disk.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Committed {
+    /// Every row of the hand-overs up to this one.
+    pub(super) serial: u64,
+    /// By store: rows of later ones are in files from this number on.
+    pub(super) from: Vec<u32>,
+}
+
 /// The thread.
 #[derive(Debug)]
 pub(super) struct LedgerTable {
-    to: Sender<Vec<Rows>>,
+    to: Sender<(u64, Vec<Rows>)>,
+    committed: Arc<Mutex<Committed>>,
     thread: JoinHandle<Vec<TableCounts>>,
 }
 
@@ -48,23 +59,30 @@ impl LedgerTable {
         let config = |(path, sensor)| TableConfig::new(path, sensor, run);
         let tables = stores.into_iter().map(|store| TableWriter::new(&LEDGER, config(store)));
         let tables = tables.collect::<Result<Vec<_>, _>>()?;
+        let committed = Arc::new(Mutex::new(Committed::default()));
+        let told = Arc::clone(&committed);
         let thread = std::thread::Builder::new()
             .name(NAME.to_owned())
-            .spawn(move || run_tables(tables, &from))
+            .spawn(move || run_tables(tables, &from, &told))
             .map_err(|source| WriteError::Thread { name: NAME, source })?;
-        Ok(Self { to, thread })
+        Ok(Self { to, committed, thread })
     }
 
-    /// Hands rows over, if there is room. Else they come back.
-    pub(super) fn hand_over(&self, rows: Vec<Rows>) -> Result<(), Vec<Rows>> {
-        self.to.try_send(rows).map_err(|refused| match refused {
-            TrySendError::Full(rows) | TrySendError::Disconnected(rows) => rows,
+    /// What is on disk by now.
+    pub(super) fn committed(&self) -> Committed {
+        self.committed.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Hands rows over as the hand-over of this number, if there is room. Else they come back.
+    pub(super) fn hand_over(&self, serial: u64, rows: Vec<Rows>) -> Result<(), Vec<Rows>> {
+        self.to.try_send((serial, rows)).map_err(|refused| match refused {
+            TrySendError::Full((_, rows)) | TrySendError::Disconnected((_, rows)) => rows,
         })
     }
 
     /// The same where waiting costs nothing. False: the thread has died.
-    pub(super) fn hand_over_waiting(&self, rows: Vec<Rows>) -> bool {
-        self.to.send(rows).is_ok()
+    pub(super) fn hand_over_waiting(&self, serial: u64, rows: Vec<Rows>) -> bool {
+        self.to.send((serial, rows)).is_ok()
     }
 
     /// Seals everything.
@@ -79,11 +97,19 @@ impl LedgerTable {
     }
 }
 
-fn run_tables(mut tables: Vec<TableWriter>, from: &Receiver<Vec<Rows>>) -> Vec<TableCounts> {
+fn run_tables(
+    mut tables: Vec<TableWriter>,
+    from: &Receiver<(u64, Vec<Rows>)>,
+    committed_to: &Mutex<Committed>,
+) -> Vec<TableCounts> {
+    let mut taken = 0;
     let (mut committed, mut synced) = (Instant::now(), Instant::now());
     loop {
         match from.recv_timeout(COMMIT) {
-            Ok(all) => all.iter().for_each(|rows| take(&mut tables, rows)),
+            Ok((serial, all)) => {
+                all.iter().for_each(|rows| take(&mut tables, rows));
+                taken = serial;
+            }
             Err(RecvTimeoutError::Timeout) => {}
             Err(RecvTimeoutError::Disconnected) => break,
         }
@@ -92,6 +118,10 @@ fn run_tables(mut tables: Vec<TableWriter>, from: &Receiver<Vec<Rows>>) -> Vec<T
             for table in &mut tables {
                 table.commit();
                 table.tick(committed);
+            }
+            if let Some(from) = tables.iter().map(TableWriter::committed).collect() {
+                *committed_to.lock().unwrap_or_else(PoisonError::into_inner) =
+                    Committed { serial: taken, from };
             }
         }
         if synced.elapsed() >= SYNC {

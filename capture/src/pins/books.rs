@@ -12,6 +12,8 @@ use tapedeck_ebpf::Tally;
 pub(crate) struct Settled {
     /// Packets the program saw.
     pub(crate) seen: u64,
+    /// Their bytes on the wire.
+    pub(crate) bytes: u64,
     /// Left out by a filter.
     pub(crate) filtered: u64,
     /// Recovered.
@@ -37,7 +39,10 @@ pub(crate) fn settle(now: &Tally, note: &QueueNote, found: u64) -> Settled {
         let dropped = &mut settled.dropped;
         match name.as_str() {
             "packets" => settled.seen = count,
-            "bytes" => continue,
+            "bytes" => {
+                settled.bytes = count;
+                continue;
+            }
             "filtered" => settled.filtered = count,
             "slot_empty" => {
                 let lived = note.unbound.min(count);
@@ -101,7 +106,7 @@ mod tests {
             down: 60,
             ..Dropped::default()
         };
-        assert_eq!(settled, Settled { seen: 1000, filtered: 8, stored: 900, dropped });
+        assert_eq!(settled, Settled { seen: 1000, bytes: 110_000, filtered: 8, stored: 900, dropped });
         assert_eq!(settled.excess(), 0);
         assert_eq!(settled.seen, 8 + 900 + settled.dropped.sum());
     }

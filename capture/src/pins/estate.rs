@@ -6,9 +6,11 @@
 //! anything of them removed. It must never book a packet twice, nor touch what a living recorder holds.
 
 use super::books::{Settled, settle};
-use super::{FolderName, Keeper, Note, found, ready};
+use super::heirs::{self, Heir};
+use super::rows::{self, Rows};
+use super::{FolderName, Keeper, Note, RowNote, found, ready};
 use crate::books::InterfaceBooks;
-use crate::identity::existing_store;
+use crate::identity::{self, existing_store};
 use crate::ladder::Intake;
 use crate::ledger::Dropped;
 use crate::lock;
@@ -32,6 +34,8 @@ pub(crate) struct Dead {
     pub(crate) note: Note,
     /// Packets in its stores, by queue.
     pub(crate) found: BTreeMap<u32, u64>,
+    /// What the rows of its ledger say.
+    pub(crate) rows: Rows,
 }
 
 impl Dead {
@@ -39,7 +43,7 @@ impl Dead {
     pub(crate) fn open(folder: &Path) -> Option<Self> {
         let pins = Pins::open(folder).ok()?;
         let note = Note::read(&pins.note().ok()?)?;
-        Some(Self { pins, note, found: BTreeMap::new() })
+        Some(Self { pins, note, found: BTreeMap::new(), rows: Rows::default() })
     }
 
     /// Recovers its stores, but for those in `done`, and counts its packets in them.
@@ -50,6 +54,12 @@ impl Dead {
             }
         }
         self.found = found::packets(&self.note, say);
+        self.rows = rows::read(&self.note, say);
+    }
+
+    /// Rows that it should have booked of others and had not.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = RowNote> + '_ {
+        self.note.rows.iter().filter(|row| !self.rows.told.contains(&row.uid)).cloned()
     }
 
     /// Its counters as they are pinned, by queue.
@@ -170,11 +180,10 @@ impl Estate {
                 }
                 _ => dead.tallies().map_err(ProgramError::Pin)?,
             };
-            carry(dead, &dead.settled(&tallies), books);
+            let heir = Heir { run: &note.run, mode: &note.mode, now: identity::now() };
+            carry(dead, &dead.settled(&tallies), &heir, books);
         }
-        for (queue, dropped) in &books.carried {
-            note.queue(*queue).carried = *dropped;
-        }
+        note.inherit(books, 0);
         match self.keep(intake, note) {
             Ok(keeper) => Ok(keeper),
             Err(error) => {
@@ -208,7 +217,7 @@ impl Estate {
             }
             note.counting = true;
         }
-        let carries = note.queues.iter().any(|entry| entry.carried.sum() > 0);
+        let carries = !note.rows.is_empty() || note.queues.iter().any(|entry| entry.carried.sum() > 0);
         let mut keeper = Keeper::new(pins, note)?;
         for dead in self.dead.drain(..) {
             if let Err(error) = dead.pins.remove() {
@@ -234,13 +243,19 @@ impl Estate {
     ///
     /// # Errors
     /// The counters cannot be read.
-    pub(crate) fn opened(intake: &mut Intake, books: &mut InterfaceBooks) -> Result<(), ProgramError> {
+    pub(crate) fn opened(
+        intake: &mut Intake,
+        books: &mut InterfaceBooks,
+        run: u32,
+    ) -> Result<(), ProgramError> {
         let Some(program) = intake.program_mut() else { return Ok(()) };
         std::thread::sleep(SETTLE);
         for queue in books.queues.iter().map(|queue| queue.queue).collect::<Vec<_>>() {
             let down = program.settle_empty(queue)?;
             if down > 0 {
-                books.carried.entry(queue).or_default().down += down;
+                let more = Dropped { down, ..Dropped::default() };
+                books.carried.entry(queue).or_default().add(&more, 0);
+                heirs::more_down(books, queue, down, run, identity::now());
             }
         }
         Ok(())
@@ -331,8 +346,9 @@ fn of_target(dir: &Path, target: &Target) -> Vec<Dead> {
 }
 
 /// Adds the losses of a dead run, and those it carried, to the books of the new one, and says so.
-fn carry(dead: &Dead, settled: &BTreeMap<u32, Settled>, books: &mut InterfaceBooks) {
+fn carry(dead: &Dead, settled: &BTreeMap<u32, Settled>, heir: &Heir<'_>, books: &mut InterfaceBooks) {
     let mut sum = Dropped::default();
+    let mut inherited: Vec<RowNote> = dead.waiting().collect();
     for (queue, settled) in settled {
         if settled.excess() > 0 {
             let (run, excess) = (&dead.note.run, settled.excess());
@@ -344,10 +360,14 @@ fn carry(dead: &Dead, settled: &BTreeMap<u32, Settled>, books: &mut InterfaceBoo
             );
         }
         sum.add(&settled.dropped);
-        add(books, *queue, &settled.dropped);
+        let (rows, bytes) = heirs::rows(dead, *queue, settled, heir);
+        inherited.extend(rows);
+        add(books, *queue, &settled.dropped, bytes);
     }
+    inherited.extend(std::mem::take(&mut books.inherited));
+    books.inherited = heirs::few(inherited);
     for entry in &dead.note.queues {
-        add(books, entry.queue, &entry.carried);
+        add(books, entry.queue, &entry.carried, entry.carried_bytes);
     }
     let Note { run, pid, seen_ns, counting, .. } = &dead.note;
     let last = Timestamp::from_nanos_saturating(*seen_ns).to_string();
@@ -371,9 +391,9 @@ fn carry(dead: &Dead, settled: &BTreeMap<u32, Settled>, books: &mut InterfaceBoo
     );
 }
 
-fn add(books: &mut InterfaceBooks, queue: u32, dropped: &Dropped) {
+fn add(books: &mut InterfaceBooks, queue: u32, dropped: &Dropped, bytes: u64) {
     if dropped.sum() > 0 {
-        books.carried.entry(queue).or_default().add(dropped);
+        books.carried.entry(queue).or_default().add(dropped, bytes);
     }
 }
 

@@ -9,10 +9,13 @@ use crate::ledger::Dropped;
 use crate::preflight::Target;
 use crate::sys::sockopt;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use tapedeck_ebpf::{BUILD, Field, PinError, Program, Tally};
+use tapedeck_index::table::ledger::{COUNTS, LedgerCounts, LedgerRow, RowKind};
+use tapedeck_packet::Timestamp;
 
 /// Version of the note: raised when an older reader would misunderstand it.
 pub(crate) const VERSION: u32 = 1;
@@ -81,8 +84,68 @@ pub(crate) struct Note {
     pub(crate) seen_ns: u64,
     /// Its stores.
     pub(crate) stores: Vec<PathBuf>,
+    /// Rows of its ledger with a smaller number are on disk, with the sums that each queue says,
+    #[serde(default)]
+    pub(crate) ledger_number: u32,
+    /// the others, by store, in files from this number on, if they are there.
+    #[serde(default)]
+    pub(crate) ledger_from: Vec<u32>,
+    /// Rows that tell of the dead before it and may not be on disk yet.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) rows: Vec<RowNote>,
     /// Its queues, and others that something is known of.
     pub(crate) queues: Vec<QueueNote>,
+}
+
+/// A row of the ledger that tells of the dead.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RowNote {
+    /// `crash` or `down`.
+    pub(crate) kind: String,
+    /// The run that it tells of.
+    pub(crate) run: String,
+    /// Queue.
+    pub(crate) queue: u32,
+    /// Mode of that run.
+    pub(crate) mode: String,
+    /// Begin and end, nanoseconds since the epoch.
+    pub(crate) span_ns: (u64, u64),
+    /// What tells it from every other row.
+    pub(crate) uid: String,
+    /// Its numbers, but for zeros.
+    pub(crate) counts: BTreeMap<String, i64>,
+    /// Its number, once it is booked.
+    #[serde(skip)]
+    pub(crate) number: Option<u32>,
+}
+
+impl RowNote {
+    /// The row; `None` for a kind of a later version.
+    pub(crate) fn row(&self, interface: &str) -> Option<LedgerRow> {
+        Some(LedgerRow {
+            ts: Timestamp::from_nanos_saturating(self.span_ns.0),
+            ts_end: Timestamp::from_nanos_saturating(self.span_ns.1),
+            kind: RowKind::of(&self.kind)?,
+            run: self.run.clone(),
+            interface: Some(interface.to_owned()),
+            queue: Some(self.queue),
+            mode: Some(self.mode.clone()),
+            uid: self.uid.clone(),
+            counts: counts(&self.counts),
+            ..LedgerRow::default()
+        })
+    }
+}
+
+/// Counts by their names, without zeros.
+pub(super) fn named(counts: &LedgerCounts) -> BTreeMap<String, i64> {
+    let all = COUNTS.into_iter().zip(counts.list());
+    all.filter(|(_, count)| *count != 0).map(|(name, count)| (name.to_owned(), count)).collect()
+}
+
+/// The same back.
+pub(super) fn counts(named: &BTreeMap<String, i64>) -> LedgerCounts {
+    LedgerCounts::from_list(COUNTS.map(|name| named.get(name).copied().unwrap_or(0)))
 }
 
 /// What a recorder says of a queue.
@@ -96,6 +159,18 @@ pub(crate) struct QueueNote {
     /// Losses of recorders before it, which no ledger has told yet.
     #[serde(default, skip_serializing_if = "is_none")]
     pub(crate) carried: Dropped,
+    /// Bytes of those of which they are known.
+    #[serde(default)]
+    pub(crate) carried_bytes: u64,
+    /// Sums of its rows with a number below the note's.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) booked: BTreeMap<String, i64>,
+    /// End of the last second that has such a row, nanoseconds since the epoch; 0: none has.
+    #[serde(default)]
+    pub(crate) booked_end_ns: u64,
+    /// Number of the store that they are in.
+    #[serde(default)]
+    pub(crate) home: usize,
     /// Segments with a lower number are sealed,
     pub(crate) below: u32,
     /// and got so many packets.
@@ -148,8 +223,21 @@ impl Note {
             start_ns,
             seen_ns: start_ns,
             stores: stores.to_vec(),
+            ledger_number: 0,
+            ledger_from: Vec::new(),
+            rows: Vec::new(),
             queues: Vec::new(),
         }
+    }
+
+    /// What is carried of the dead, and the rows of it that are not on disk: those from `number` on.
+    pub(crate) fn inherit(&mut self, books: &InterfaceBooks, number: u32) {
+        for (queue, carried) in &books.carried {
+            let note = self.queue(*queue);
+            (note.carried, note.carried_bytes) = (carried.dropped, carried.bytes);
+        }
+        let waiting = |row: &&RowNote| row.number.is_none_or(|booked| booked >= number);
+        self.rows = books.inherited.iter().filter(waiting).cloned().collect();
     }
 
     /// The entry of a queue, made if need be.
@@ -196,6 +284,7 @@ impl Note {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pins::heirs::WAITING_MAX;
 
     #[test]
     fn names_of_folders_tell_namespace_interface_and_address() {
@@ -207,25 +296,83 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_note_with_every_queue_and_long_paths_fits_its_map() {
-        let mut note =
-            Note { version: VERSION, stores: vec![PathBuf::from("/x".repeat(2000)); 4], ..Note::default() };
-        let full = |name: &&str| ((*name).to_owned(), u64::MAX);
-        let names =
-            ["packets", "bytes", "slot_empty", "failed", "ring_full", "fill_empty", "oversize", "unbound"];
-        let most = u64::MAX / 8;
-        let carried = Dropped { crash: most, down: most, ring_full: most, ..Dropped::default() };
+    /// Every number as long as it can be, and no two alike; as many rows as may wait.
+    fn full() -> Note {
+        let mut state = 1_u64;
+        let mut number = || {
+            // Knuth's MMIX generator; the upper bits are set so that the digits are most.
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            state | 1 << 63
+        };
+        let mut note = Note {
+            version: VERSION,
+            fields: Program::fields().into_iter().map(|field| (field.name, field.at)).collect(),
+            stores: (0..4).map(|n| PathBuf::from(format!("/{n}").repeat(2000))).collect(),
+            ledger_from: vec![u32::MAX; 4],
+            ..Note::default()
+        };
         for queue in (0..=64).rev() {
-            let entry = note.queue(queue);
-            (entry.sealed, entry.carried) = (u64::MAX, carried);
-            entry.before = names.iter().map(full).collect();
+            let before = note.fields.iter().map(|(name, _)| (name.clone(), number())).collect();
+            let booked = COUNTS.map(|name| (name.to_owned(), (number() >> 1).cast_signed())).into();
+            let mut part = || number() >> 5;
+            *note.queue(queue) = QueueNote {
+                queue,
+                before,
+                booked,
+                carried: Dropped {
+                    ring_full: part(),
+                    fill_empty: part(),
+                    unbound: part(),
+                    wrong_queue: part(),
+                    oversize: part(),
+                    program: part(),
+                    shed: part(),
+                    write_error: part(),
+                    crash: part(),
+                    down: part(),
+                },
+                carried_bytes: number(),
+                booked_end_ns: number(),
+                home: 3,
+                below: u32::MAX,
+                sealed: number(),
+                shed: number(),
+                write_error: number(),
+                unbound: number(),
+            };
         }
+        for at in 0..u32::try_from(WAITING_MAX).unwrap() {
+            let (kind, counts) = match at % 2 {
+                0 => (RowKind::Crash, COUNTS.as_slice()),
+                _ => (RowKind::Down, ["seen", "seen_bytes", "dropped_down"].as_slice()),
+            };
+            let run = format!("{:08x}", number() >> 32);
+            note.rows.push(RowNote {
+                uid: format!("{run}-an-interface-{}-{}-{:08x}", at / 3, kind.name(), number() >> 32),
+                kind: kind.name().to_owned(),
+                run,
+                queue: at / 3,
+                mode: "zerocopy".to_owned(),
+                span_ns: (number(), number()),
+                counts: counts
+                    .iter()
+                    .map(|name| ((*name).to_owned(), (number() >> 1).cast_signed()))
+                    .collect(),
+                number: None,
+            });
+        }
+        note
+    }
+
+    #[test]
+    fn a_note_with_every_queue_full_fits_its_map_and_an_empty_entry_is_left_out() {
+        let mut note = full();
         let text = note.text(Path::new("x")).unwrap();
-        assert!(text.len() < 64 * 1024 - 4, "{}", text.len());
+        let value = tapedeck_ebpf::note_value(&text).unwrap();
+        println!("the fullest note: {} bytes of text, {} in its map", text.len(), value.len());
+        assert!(value.len() <= 64 * 1024, "{}", value.len());
         assert_eq!(Note::read(&text), Some(note.clone()));
-        note.queue(3).before.clear();
-        (note.queue(3).carried, note.queue(3).sealed) = (Dropped::default(), 0);
+        *note.queue(3) = QueueNote { queue: 3, ..QueueNote::default() };
         let read = Note::read(&note.text(Path::new("x")).unwrap()).unwrap();
         assert_eq!(read.queues.len(), 64, "an entry that says nothing is left out");
     }

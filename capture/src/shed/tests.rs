@@ -115,7 +115,7 @@ fn take<'p>(shedder: Shedder, sessions: &mut Stage<'_, '_, 'p>, bytes: &'p [u8],
     let original_bytes = u32::try_from(bytes.len()).unwrap();
     let bytes = &bytes[..kept];
     walk.run(LinkType::ETHERNET, bytes);
-    let place = Place { segment: 1, frame: 1 };
+    let place = Place::new(1, 1);
     sessions.push(&walk, &Packet { ts: at(second), bytes, original_bytes, place, stored: true });
     kept
 }

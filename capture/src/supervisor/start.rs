@@ -227,6 +227,7 @@ fn try_mode(
         began: Timestamp::MAX,
         closed: None,
         carried: BTreeMap::new(),
+        inherited: Vec::new(),
         nic: Nic::new(target.ifindex),
     };
     let mut crew = Gang { target, mode, generation, books, workers: Vec::new() };
@@ -298,9 +299,9 @@ fn open(
     let note = Note::new(books, ladder::choice().to_owned(), *run, start.nanos(), &place.plan.stores);
     let taken = estate.has_taken();
     let mut keeper = estate.settle(intake, books, note).map_err(RecordError::from)?;
-    let opened = intake
-        .open()
-        .and_then(|()| if taken { Estate::opened(intake, books).map_err(RungError::from) } else { Ok(()) });
+    let opened = intake.open().and_then(|()| {
+        if taken { Estate::opened(intake, books, *run).map_err(RungError::from) } else { Ok(()) }
+    });
     if let Some(keeper) = keeper.as_mut().filter(|_| taken) {
         keeper.opened(books, intake);
     }

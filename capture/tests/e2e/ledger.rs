@@ -5,7 +5,7 @@ use serde_json::Value;
 use std::path::Path;
 use std::time::{Duration, Instant};
 use tapedeck_bench::link::Link;
-use tapedeck_bench::probe::Sender;
+use tapedeck_bench::probe::{Sender, now_ns};
 use tapedeck_bench::recorder::Recorder;
 
 /// The rows of an answer.
@@ -82,4 +82,64 @@ fn the_newest_seconds_of_a_recording_are_in_sql_at_once() {
     assert_sums_are_the_ledger(&store, &ledger);
     let clock = sql(&store, "SELECT clock_source, utc_offset_ns FROM ledger WHERE kind = 'clock'");
     assert_eq!(clock[0]["clock_source"], "system");
+}
+
+/// Exit status and verdict of a question about packets of a range.
+fn packets(store: &Path, from_ns: u64, to_ns: u64) -> (i32, Value) {
+    let time = |ns: u64| format!("{}.{:09}", ns / 1_000_000_000, ns % 1_000_000_000);
+    let (from, to, store) = (time(from_ns), time(to_ns), store.to_str().unwrap());
+    let answer = run(
+        bin("taperead"),
+        &["packets", "--json", "--count", "--from", &from, "--to", &to, "--store", store],
+    );
+    let said = stderr(&answer);
+    (answer.status.code().unwrap(), serde_json::from_str(said.lines().last().unwrap()).unwrap())
+}
+
+#[test]
+fn a_range_inside_an_outage_is_not_whole() {
+    let _turn = alone();
+    if !need_root("a range inside an outage") {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().join("store");
+    let link = Link::make(1, 1500).unwrap();
+    let recorder = Recorder::start(&link, &store, &[]).unwrap();
+    let sender = Sender::open(&link.path(), "tx0").unwrap();
+    sender.send(0, 1_000, 2_000, 300, |_| {}).unwrap();
+    let whole = now_ns().unwrap();
+    // Rows of these seconds are on disk, so that they are not part of the crash.
+    std::thread::sleep(Duration::from_millis(3_500));
+    recorder.kill().unwrap();
+    std::thread::sleep(Duration::from_millis(1_500));
+    let from = now_ns().unwrap();
+    sender.send(1_000, 500, 2_000, 300, |_| {}).unwrap();
+    std::thread::sleep(Duration::from_millis(200));
+    let to = now_ns().unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    let recorder = Recorder::start(&link, &store, &[]).unwrap();
+    // At once, and after the next end.
+    let ask = || {
+        let (code, verdict) = packets(&store, from, to);
+        assert_eq!(
+            (code, &verdict["complete"], &verdict["matched"]),
+            (3, &false.into(), &0.into()),
+            "{verdict}"
+        );
+        let gaps = verdict["gaps"].as_array().unwrap();
+        assert_eq!(gaps.len(), 1, "{verdict}");
+        assert_eq!((&gaps[0]["cause"], &gaps[0]["packets"]), (&"down".into(), &500.into()), "{verdict}");
+        // All of the range: nobody watched any of it.
+        assert_eq!((&gaps[0]["from"], &gaps[0]["to"]), (&verdict["range"]["from"], &verdict["range"]["to"]));
+        let (code, verdict) = packets(&store, whole - 200_000_000, whole);
+        assert_eq!((code, &verdict["gaps"]), (0, &serde_json::json!([])), "{verdict}");
+    };
+    ask();
+    let ledger = recorder.stop().unwrap();
+    assert_eq!(ledger["total"]["dropped"]["down"], 500, "{ledger}");
+    ask();
+    let rows =
+        sql(&store, "SELECT sum(seen) AS seen, sum(stored) AS stored, sum(dropped_down) AS down FROM ledger");
+    assert_eq!(rows[0], serde_json::json!({"seen": 1_500, "stored": 1_000, "down": 500}));
 }

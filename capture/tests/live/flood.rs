@@ -5,6 +5,7 @@
 //! sender could not place, the veth itself counts.
 
 use crate::disk::{status_when, tapedeck};
+use crate::ledger::rows_are_the_ledger;
 use crate::support::recorder::{Ended, Recorder, segments};
 use crate::support::{Net, live, numbered, run};
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -32,7 +33,7 @@ struct Load {
 const FULL: Load = Load { lanes: 1, seconds: 3, random: false, gap: Duration::ZERO };
 
 /// A number of the veth's own counters, summed over its queues.
-fn counted(interface: &str, end: &str) -> u64 {
+pub(super) fn counted(interface: &str, end: &str) -> u64 {
     let text = run("ethtool", &["-S", interface]);
     let counters = text.lines().filter_map(|line| line.trim().split_once(": "));
     counters.filter(|(name, _)| name.ends_with(end)).map(|(_, value)| value.parse::<u64>().unwrap()).sum()
@@ -46,7 +47,7 @@ fn dropped(interface: &str) -> u64 {
 }
 
 /// Ends a load also when a test fails.
-struct EndOfLoad<'a>(&'a AtomicBool);
+pub(super) struct EndOfLoad<'a>(pub(super) &'a AtomicBool);
 
 impl Drop for EndOfLoad<'_> {
     fn drop(&mut self) {
@@ -84,7 +85,7 @@ fn wait_seen(store: &Path, wanted: u64) {
 }
 
 /// Sends on the calling thread's CPU.
-fn pin(cpu: usize) {
+pub(super) fn pin(cpu: usize) {
     let cpus = std::thread::available_parallelism().unwrap().get();
     let mut set = CpuSet::new();
     set.set(cpu % cpus).unwrap();
@@ -133,14 +134,14 @@ fn pour(load: &Load) -> String {
         "{} lanes, random {}: {sent:?} sent ({rate}/s), {refused} not placed; {}",
         load.lanes, load.random, ended.ledger["total"]
     );
-    judge(&ended, placed);
+    judge(dir.path(), &ended, placed);
     let there = on_disk(dir.path(), &sent);
     assert_eq!(ended.total("stored"), i64::try_from(there).unwrap(), "{ended:?}");
     words
 }
 
-/// The final books, by themselves and against what was placed.
-fn judge(ended: &Ended, placed: u64) {
+/// The final books, by themselves and against what was placed; and those of each second.
+fn judge(store: &Path, ended: &Ended, placed: u64) {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!(ended.total("seen"), i64::try_from(placed).unwrap(), "{ended:?}");
     assert_eq!((ended.total("pending"), ended.total("unaccounted")), (0, 0), "{ended:?}");
@@ -153,10 +154,13 @@ fn judge(ended: &Ended, placed: u64) {
     assert!(ended.total("stored") > 10_000, "{ended:?}");
     let whole = ended.total("stored") * i64::try_from(LEN).unwrap();
     assert_eq!(ended.total("stored_bytes") + ended.total("cut_bytes"), whole, "{ended:?}");
+    let rows = rows_are_the_ledger(store, ended);
+    let seen: i64 = rows.iter().map(|row| row.counts.seen).sum();
+    assert_eq!(seen, i64::try_from(placed).unwrap(), "{ended:?}");
 }
 
 /// Packets on disk. None may be there twice, or be one that was not sent: `sent` says how many each lane has.
-fn on_disk(store: &Path, sent: &[u64]) -> usize {
+pub(super) fn on_disk(store: &Path, sent: &[u64]) -> usize {
     let mut seen: Vec<Vec<u64>> =
         sent.iter().map(|count| vec![0; usize::try_from(count / 64).unwrap() + 1]).collect();
     let mut found = 0;
@@ -224,7 +228,7 @@ fn pour_by_socket(queues: u32, seconds: u64) -> String {
         "{queues} queues: {sent:?} sent, {failed:?} failed, {refused} dropped; {}",
         ended.ledger["total"]
     );
-    judge(&ended, placed);
+    judge(dir.path(), &ended, placed);
     let busy =
         ended.ledger["queues"].as_array().unwrap().iter().filter(|queue| queue["seen"].as_i64() > Some(0));
     assert!(busy.count() > 2, "{ended:?}");

@@ -65,19 +65,71 @@ pub(super) fn rows_add_up(store: &Path, ended: &Ended) -> Vec<LedgerRow> {
 }
 
 /// The same without a correction, and the rows of a queue follow each other without a hole.
-fn rows_are_the_ledger(store: &Path, ended: &Ended) -> Vec<LedgerRow> {
+pub(super) fn rows_are_the_ledger(store: &Path, ended: &Ended) -> Vec<LedgerRow> {
     let rows = rows_add_up(store, ended);
     for queue in ended.ledger["queues"].as_array().unwrap() {
         let number = u32::try_from(queue["queue"].as_u64().unwrap()).unwrap();
         let of_queue: Vec<_> = rows.iter().filter(|row| row.queue == Some(number)).collect();
         assert!(of_queue.iter().all(|row| row.kind == RowKind::Second), "{of_queue:#?}");
-        // A second may have two rows, where something was noticed late.
-        let stretches: BTreeSet<_> = of_queue.iter().map(|row| (row.ts, row.ts_end)).collect();
-        for (one, next) in stretches.iter().zip(stretches.iter().skip(1)) {
-            assert_eq!(one.1, next.0, "queue {number}: {of_queue:#?}");
-        }
+        no_hole(&of_queue);
     }
     rows
+}
+
+/// The table after kills, over all runs in these stores: every row balances and nothing stays under way, no second is
+/// missing, each run's rows say what it stored, and all of them that `sent` packets came and which were lost for
+/// which cause, as the ledger tells that was printed last.
+pub(super) fn table_tells(stores: &[&Path], ledger: &serde_json::Value, sent: u64) -> Vec<LedgerRow> {
+    let rows: Vec<_> = stores.iter().flat_map(|store| rows(store)).collect();
+    let line = |row: &LedgerRow| {
+        let counts = COUNTS.into_iter().zip(row.counts.list()).filter(|(_, count)| *count != 0);
+        let span = format!("{} to {}", row.ts, row.ts_end);
+        format!("{span} {} {} {:?} {:?}\n", row.kind.name(), row.run, row.queue, counts.collect::<Vec<_>>())
+    };
+    let said = |what: &str| format!("{what}:\n{}{ledger}", rows.iter().map(line).collect::<String>());
+    let balances = |row: &&LedgerRow| row.counts.settled() == row.counts && row.counts.unaccounted == 0;
+    assert!(rows.iter().all(|row| balances(&row)), "{}", said("a row does not balance"));
+    let sum = |of: &dyn Fn(&LedgerRow) -> bool| {
+        let rows = rows.iter().filter(|row| of(row));
+        rows.fold(LedgerCounts::default(), |sum, row| sum.plus(&row.counts))
+    };
+    let mut on_disk: BTreeMap<String, i64> = BTreeMap::new();
+    for segment in stores.iter().flat_map(|store| segments(store)) {
+        let name = segment.file_name().unwrap().to_str().unwrap();
+        let run = name.rsplit('-').nth(1).unwrap().to_owned();
+        let index = segment.with_file_name(name.replace(".pcapng.zst", ".idx"));
+        let packets = tapedeck_index::mapped::open(&index).unwrap().summary().packets;
+        *on_disk.entry(run).or_default() += i64::try_from(packets).unwrap();
+    }
+    let runs: BTreeSet<_> = rows.iter().map(|row| row.run.clone()).chain(on_disk.keys().cloned()).collect();
+    for run in &runs {
+        let of_run = sum(&|row| row.run == *run);
+        let stored = on_disk.get(run).copied().unwrap_or(0);
+        assert_eq!((of_run.stored, of_run.pending), (stored, 0), "{}", said(run));
+        let seconds = rows.iter().filter(|row| row.run == *run && row.kind == RowKind::Second);
+        let places: BTreeSet<_> =
+            seconds.clone().map(|row| (row.interface.clone().unwrap(), row.queue.unwrap())).collect();
+        for (interface, queue) in places {
+            let of =
+                |row: &&LedgerRow| (row.interface.as_ref(), row.queue) == (Some(&interface), Some(queue));
+            no_hole(&seconds.clone().filter(of).collect::<Vec<_>>());
+        }
+    }
+    let all = sum(&|_| true);
+    let causes = all.dropped().into_iter().filter(|(cause, _)| *cause != "nic");
+    for (cause, packets) in causes {
+        assert_eq!(ledger["total"]["dropped"][cause], packets, "{}", said(cause));
+    }
+    assert_eq!(all.seen, i64::try_from(sent).unwrap(), "{}", said("seen"));
+    rows
+}
+
+/// Rows of seconds follow each other. A second may have two rows, where something was noticed late.
+fn no_hole(rows: &[&LedgerRow]) {
+    let stretches: BTreeSet<_> = rows.iter().map(|row| (row.ts, row.ts_end)).collect();
+    for (one, next) in stretches.iter().zip(stretches.iter().skip(1)) {
+        assert_eq!(one.1, next.0, "{rows:#?}");
+    }
 }
 
 /// Packets by the second of a time.

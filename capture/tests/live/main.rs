@@ -12,6 +12,7 @@ mod filter;
 mod flood;
 mod guest;
 mod identity;
+mod kills;
 mod ledger;
 mod nic;
 mod operator;

@@ -1,18 +1,19 @@
 //! A recorder that is killed: its program counts on, the next one takes it over, and every numbered packet is
 //! stored once or stands in one line of a ledger.
 
+use crate::ledger::table_tells;
 use crate::support::recorder::{Ended, Recorder, packets, pins, record_on, segments};
 use crate::support::{Net, join, live, number_of, numbered, pin_dir, run};
 use nix::sys::signal::Signal;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tapedeck_ebpf::{Mode, Pins, Program};
+use tapedeck_index::table::ledger::RowKind;
 
 /// Flows and numbers in all stores; none twice.
-fn stored(stores: &[&Path]) -> BTreeSet<(u16, u64)> {
+pub(super) fn stored(stores: &[&Path]) -> BTreeSet<(u16, u64)> {
     let mut found = BTreeSet::new();
     for segment in stores.iter().flat_map(|store| segments(store)) {
         for (_, bytes) in packets(&segment) {
@@ -24,7 +25,7 @@ fn stored(stores: &[&Path]) -> BTreeSet<(u16, u64)> {
 }
 
 /// Frames that the sending end could not hand over: nobody beyond it has seen them.
-fn not_placed(net: &Net) -> u64 {
+pub(super) fn not_placed(net: &Net) -> u64 {
     let text = std::fs::read_to_string("/proc/thread-self/net/dev").unwrap();
     let line = text.lines().find_map(|line| line.trim().strip_prefix(&format!("{}:", net.tx))).unwrap();
     line.split_whitespace().nth(11).unwrap().parse().unwrap()
@@ -83,7 +84,7 @@ fn xdp_on(net: &Net) -> bool {
 }
 
 /// It balances, per queue too, and is the end of an orderly run.
-fn balances(ended: &Ended) {
+pub(super) fn balances(ended: &Ended) {
     assert_eq!(ended.code, Some(0), "{}", ended.stderr);
     assert_eq!((ended.total("unaccounted"), ended.total("pending")), (0, 0), "{ended:?}");
     for queue in ended.ledger["queues"].as_array().unwrap() {
@@ -91,12 +92,12 @@ fn balances(ended: &Ended) {
     }
 }
 
-fn dropped(ledger: &serde_json::Value) -> u64 {
+pub(super) fn dropped(ledger: &serde_json::Value) -> u64 {
     let causes = ledger["total"]["dropped"].as_object().unwrap();
     causes.values().map(|count| count.as_u64().unwrap()).sum()
 }
 
-fn verify(store: &Path) {
+pub(super) fn verify(store: &Path) {
     let (code, _, said) = tapedeck(&["verify", "--store", store.to_str().unwrap()]);
     assert_eq!(code, Some(0), "{said}");
 }
@@ -132,6 +133,22 @@ fn what_passes_while_nobody_records_is_down_to_the_packet() {
     let whole = |number: &u64| (0..4).map(|flow| (flow, *number)).collect::<Vec<_>>();
     let expected: BTreeSet<_> = (0..50).chain(125..150).flat_map(|number| whole(&number)).collect();
     assert_eq!(stored(&[dir.path()]), expected);
+    let rows = table_tells(&[dir.path()], &ended.ledger, 600);
+    let down: Vec<_> = rows.iter().filter(|row| row.kind == RowKind::Down).collect();
+    let queues: BTreeSet<_> = down.iter().map(|row| row.queue).collect();
+    let seen: i64 = down.iter().map(|row| row.counts.seen).sum();
+    assert_eq!((down.len(), seen), (queues.len(), 300), "one a queue: {rows:#?}");
+    assert!(down.iter().all(|row| ended.ledger["run"] == *row.run), "{rows:#?}");
+    // Nothing is untold: what has no second is of the crash, and then nobody listened.
+    for down in down {
+        let crash = rows.iter().find(|row| (row.kind, row.queue) == (RowKind::Crash, down.queue)).unwrap();
+        let last = rows
+            .iter()
+            .filter(|row| (row.kind, &row.run, row.queue) == (RowKind::Second, &crash.run, down.queue));
+        assert!(last.map(|row| row.ts_end).max().is_none_or(|end| end == crash.ts), "{rows:#?}");
+        assert!(crash.ts_end >= down.ts, "{rows:#?}");
+    }
+    assert_eq!(rows.iter().map(|row| row.counts.seen_bytes).sum::<i64>(), 600 * 100, "{rows:#?}");
     assert!(!xdp_on(&net) && pins().is_empty(), "{:?}", pins());
 }
 
@@ -155,6 +172,10 @@ fn what_a_killed_recorder_had_in_its_ring_is_crash_to_the_packet() {
     assert_eq!((total("dropped/crash"), total("dropped/down")), (500, 100), "{ended:?}");
     assert_eq!((total("seen"), total("stored"), dropped(&ended.ledger)), (600, 0, 600), "{ended:?}");
     assert_eq!(stored(&[dir.path()]).len(), 100);
+    let rows = table_tells(&[dir.path()], &ended.ledger, 700);
+    let crash: Vec<_> = rows.iter().filter(|row| row.kind == RowKind::Crash).collect();
+    assert_eq!(crash.iter().map(|row| row.counts.crash).sum::<i64>(), 500, "{rows:#?}");
+    assert!(crash.iter().all(|row| ended.ledger["run"] != *row.run), "of the dead: {rows:#?}");
 }
 
 #[test]
@@ -179,6 +200,7 @@ fn the_losses_of_several_dead_are_told_once() {
     balances(&ended);
     assert_eq!((ended.total("dropped/down"), dropped(&ended.ledger)), (65, 65), "{ended:?}");
     assert_eq!(stored(&[dir.path()]).len(), 33);
+    table_tells(&[dir.path()], &ended.ledger, 98);
 }
 
 #[test]
@@ -202,6 +224,7 @@ fn another_mode_books_what_the_old_program_counted() {
         assert_eq!((ended.total("stored"), ended.total("seen")), (20, 60), "{mode}: {ended:?}");
         assert_eq!((ended.total("dropped/down"), dropped(&ended.ledger)), (40, 40), "{mode}: {ended:?}");
         assert!(!xdp_on(&net) && pins().is_empty(), "{mode}");
+        table_tells(&[dir.path()], &ended.ledger, 160);
     }
 }
 
@@ -226,6 +249,7 @@ fn a_program_of_another_build_is_replaced_and_its_counts_are_booked() {
     balances(&ended);
     assert_eq!((ended.total("dropped/down"), ended.total("stored")), (30, 10), "{ended:?}");
     assert!(pins().is_empty());
+    table_tells(&[dir.path()], &ended.ledger, 40);
 }
 
 #[test]
@@ -241,6 +265,7 @@ fn an_interface_made_anew_inherits_the_books_of_its_name() {
     balances(&ended);
     assert_eq!((ended.total("dropped/down"), ended.total("seen")), (30, 30), "{ended:?}");
     assert!(pins().is_empty());
+    table_tells(&[dir.path()], &ended.ledger, 30);
 }
 
 #[test]
@@ -274,6 +299,7 @@ fn two_interfaces_and_two_stores_are_taken_over_together() {
     let of_b = queues.iter().find(|queue| queue["interface"] == "rx-b").unwrap();
     assert_eq!(of_b["dropped"]["down"], 10, "{ended:?}");
     assert_eq!(stored(&[&stores[0], &stores[1]]).len(), 180);
+    table_tells(&[&stores[0], &stores[1]], &ended.ledger, 270);
     assert!(pins().is_empty());
 }
 
@@ -293,6 +319,8 @@ fn a_store_that_is_gone_makes_everything_delivered_a_crash() {
     let ended = next.stop();
     balances(&ended);
     assert_eq!((ended.total("dropped/crash"), ended.total("seen")), (50, 50), "{ended:?}");
+    // Its rows went with its store: the one of the crash tells everything.
+    table_tells(&[&new], &ended.ledger, 50);
 }
 
 #[test]
@@ -322,12 +350,17 @@ fn detach_takes_off_the_dead_and_refuses_the_living() {
     let count = |key: &str| ledger["total"].pointer(key).and_then(serde_json::Value::as_u64);
     assert_eq!([count("/seen"), count("/stored"), count("/dropped/down")], [Some(100), Some(60), Some(40)]);
     assert_eq!(stored(&[dir.path()]).len(), 60, "what it stored is sealed");
+    let rows = table_tells(&[dir.path()], &ledger, 100);
+    assert_eq!(count("/seen_bytes"), Some(100 * 100), "{ledger}");
+    let bytes = rows.iter().map(|row| row.counts.seen_bytes).sum::<i64>();
+    assert_eq!(bytes, 100 * 100, "{rows:#?}");
     assert!(!xdp_on(&net) && pins().is_empty());
     let (code, out, said) = with_pins(&["detach", &net.rx]);
     assert_eq!((code, out.as_str(), said.trim()), (Some(0), "", "nothing is pinned"));
     // The next one has nothing to tell of it.
     let ended = Recorder::start(&net, dir.path(), &["--mode", "copy"]).stop();
     assert_eq!((ended.total("seen"), dropped(&ended.ledger)), (0, 0), "{ended:?}");
+    table_tells(&[dir.path()], &ledger, 100);
 }
 
 #[test]
@@ -348,6 +381,7 @@ fn a_second_signal_leaves_the_books_to_the_next_recorder() {
     let left = if cut.code == Some(2) { 50 - stored(&[dir.path()]).len() } else { 0 };
     assert_eq!(ended.total("seen"), i64::try_from(left).unwrap(), "{cut:?} {ended:?}");
     assert!(pins().is_empty());
+    table_tells(&[dir.path()], &ended.ledger, 50);
 }
 
 #[test]
@@ -411,80 +445,4 @@ fn a_pinned_program_counts_on_for_whoever_takes_it() {
     assert!(!xdp_on(&net) && pinned.ifindex().is_none());
     pinned.remove().unwrap();
     assert!(!folder.exists());
-}
-
-/// Kills at random points under load, `pause` between eight packets each; returns what to print of it.
-fn kills(rounds: usize, seed: u64, pause: Duration, queues: u32, mode: &str) -> String {
-    let net = Net::new(queues, 1500);
-    let dir = tempfile::tempdir().unwrap();
-    let stop = AtomicBool::new(false);
-    // The first one is there before the first packet.
-    let first = Recorder::start(&net, dir.path(), &["--mode", mode]);
-    let (ended, sent, took) = std::thread::scope(|scope| {
-        let (sender, stop) = (net.sender(), &stop);
-        let sending = scope.spawn(move || {
-            let (mut number, began) = (0, Instant::now());
-            while !stop.load(Ordering::Relaxed) {
-                for flow in 0..8 {
-                    while !sender.send(&numbered(flow, number, 100, &[])) {}
-                }
-                number += 1;
-                if !pause.is_zero() {
-                    std::thread::sleep(pause);
-                }
-            }
-            (8 * number, began.elapsed())
-        });
-        let mut state = seed;
-        let mut recorder = first;
-        for _ in 0..rounds {
-            // Knuth's MMIX generator is random enough.
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            std::thread::sleep(Duration::from_millis(100 + (state >> 33) % 1400));
-            recorder.kill();
-            std::thread::sleep(Duration::from_millis((state >> 13) % 200));
-            recorder = Recorder::start(&net, dir.path(), &["--mode", mode]);
-        }
-        std::thread::sleep(Duration::from_millis(300));
-        stop.store(true, Ordering::Relaxed);
-        let (sent, took) = sending.join().unwrap();
-        (recorder.stop(), sent, took)
-    });
-    let said = format!("seed {seed}, {mode}: {ended:?}");
-    balances(&ended);
-    verify(dir.path());
-    let stored = u64::try_from(stored(&[dir.path()]).len()).unwrap();
-    let (lost, unplaced) = (dropped(&ended.ledger), not_placed(&net));
-    assert_eq!(sent - unplaced, stored + lost, "{sent} sent, {unplaced} not placed, {stored} stored; {said}");
-    assert!(ended.total("dropped/down") > 0 && pins().is_empty(), "{said}");
-    format!(
-        "{rounds} kills, {mode}, {queues} queues: {sent} sent in {took:?}, {unplaced} not placed, {stored} stored, \
-         lost {}",
-        ended.ledger["total"]["dropped"]
-    )
-}
-
-#[test]
-fn five_kills_under_load_leave_no_packet_unaccounted() {
-    live!();
-    println!("{}", kills(5, 4711, Duration::from_micros(300), 2, "copy"));
-}
-
-#[test]
-fn two_kills_in_skb_mode_leave_no_packet_unaccounted() {
-    live!();
-    println!("{}", kills(2, 4712, Duration::from_micros(300), 1, "skb"));
-}
-
-mod soak {
-    use super::{kills, live};
-    use std::time::Duration;
-
-    #[test]
-    fn fifty_kills_under_a_flood_leave_no_packet_unaccounted() {
-        live!();
-        for seed in 1..=2 {
-            println!("{}", kills(25, seed, Duration::ZERO, 2, "copy"));
-        }
-    }
 }

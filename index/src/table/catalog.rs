@@ -55,7 +55,8 @@ pub struct Listing {
 }
 
 /// Files of `kind` in `stores` that may hold rows overlapping `[from, to)`; without `to` there is no end.
-/// Only the folders of those hours are listed. Sealed files whose name rules out the range are left out.
+/// Only the folders of those hours are listed, and of a kind with long rows those of all later ones. Sealed files
+/// whose name rules out the range are left out.
 ///
 /// # Errors
 /// [`CatalogError`] for a folder that is there and cannot be listed.
@@ -76,7 +77,7 @@ pub fn list(
         }
         None => (from.hour(), None),
     };
-    let wanted = |hour: UtcHour| first <= hour && last.is_none_or(|last| hour <= last);
+    let wanted = |hour: UtcHour| first <= hour && (kind.long || last.is_none_or(|last| hour <= last));
     let mut found: HashMap<(String, u32, u32), Found> = HashMap::new();
     let mut hours = Vec::new();
     for store in stores {

@@ -13,20 +13,22 @@ use arrow_array::{
 use arrow_schema::ArrowError;
 use std::sync::Arc;
 use tapedeck_packet::Timestamp;
+use tapedeck_packet::time::NANOS_PER_SEC;
 
 /// A row of `ledger/`: what became of the packets of one second, interface and queue.
 pub static LEDGER: Kind = Kind {
     name: "ledger",
     doc: "What became of the packets of one second, interface and queue. In every row `seen = filtered + stored + \
-          pending + ` all `dropped_...` ` + unaccounted`. Rows add up: over a run their sums are those of its final \
-          ledger. A queue has a row for every second of its recording, also where nothing came: a second without a \
-          row was not watched.",
+          pending + ` all `dropped_...` ` + unaccounted`. Rows add up: over a run their sums are what became of its \
+          packets, over all runs every packet stands once. A queue has a row for every second of its recording, also \
+          where nothing came: a second without a row was not watched.",
     columns: COLUMNS,
     start: "ts",
-    end: "ts",
+    end: "ts_end",
     sort: &["ts", "interface", "queue"],
     bloom: &[],
-    span_nanos: 0,
+    span_nanos: NANOS_PER_SEC,
+    long: true,
     live: Some(LiveKey { key: "uid", number: "number" }),
 };
 
@@ -81,30 +83,43 @@ const COLUMNS: &[Column] = &[
         Text,
         "`second`: a queue in a second. `correction`: what became known after the row of its second was written, or \
          cannot be told by second; of the seconds from `ts` to `ts_end`. `nic`: lost by the card before any queue, as \
-         noticed in this second. `down`: no recorder listened. `crash`: a recorder died. `clock`: the state of the \
-         clock, once a minute and at each step; it counts nothing.",
+         noticed in this second. `down`: no recorder listened from `ts` to `ts_end`; of the run that ended it, or of \
+         the dead one where `tapedeck detach` did. `crash`: what the dead run `run` had seen and has in no other row, \
+         booked by its successor; what stood as `pending` is taken back in it. `clock`: the state of the clock, once \
+         a minute, at each step and at each change of the TAI offset; it counts nothing.",
     ),
     col("sensor", Text, "The recording sensor."),
-    col("run", Text, "The run, 8 hexadecimal digits, as in the names of segments."),
+    col("run", Text, "The run that it tells of, 8 hexadecimal digits, as in the names of segments."),
     col("interface", Text, "Interface. Null for `clock`.").or_null(),
     col("queue", U32, "Queue. Null where the row is of no queue.").or_null(),
     col("mode", Text, "`zerocopy`, `copy`, `skb`, `packet` or `file`.").or_null(),
     col("uid", Text, "What the row is of: run, interface, queue and second."),
-    col("number", U32, "Number of the row within the run. Rows of one `uid` with different numbers add up."),
+    col(
+        "number",
+        U32,
+        "Number of the row within the run that wrote it. Rows of one `uid` with different numbers add up.",
+    ),
     col(
         "seen",
         I64,
         "Packets that came. In mode `packet` those received in this second and the drops noticed in it: there the \
          kernel does not say in which second it dropped.",
     ),
-    col("seen_bytes", I64, "Their bytes on the wire; in mode `packet` without those of drops."),
+    col(
+        "seen_bytes",
+        I64,
+        "Their bytes on the wire; in mode `packet` without those of drops. Of `crash` and `down`: the program does not \
+         tell the bytes of the one from those of the other. All are in the `crash` row, but where all packets not \
+         in other rows were `down`.",
+    ),
     col("filtered", I64, "Left out by a filter, on request."),
     col("stored", I64, "Retrievable. Negative in a correction: was retrievable and is not any more."),
-    col("stored_bytes", I64, "Captured bytes of the packets stored."),
+    col("stored_bytes", I64, "Captured bytes of the packets stored; 0 in a `crash` row: not known there."),
     col(
         "pending",
         I64,
-        "Under way. Not 0 only in the rows of the latest seconds, which are replaced by final ones.",
+        "Under way. Not 0 only in the rows of the latest seconds, which are replaced by final ones, or after a kill \
+         settled by a `crash` row with the negative number.",
     ),
     col(
         "cut_packets",

@@ -29,10 +29,11 @@ fn table(page: &mut String, kind: &Kind) {
     let _ = write!(page, "\n## {}\n\n{}\n\n", kind.name, kind.doc);
     let _ = writeln!(
         page,
-        "Rows of a file are sorted by `{}`; Bloom filters on {}; `{}` is at most {} s before `{}`.\n",
+        "Rows of a file are sorted by `{}`; Bloom filters on {}; `{}` is {} {} s before `{}`.\n",
         kind.sort.join("`, `"),
         list(kind.bloom),
         kind.start,
+        if kind.long { "but for single rows at most" } else { "at most" },
         kind.span_nanos / 1_000_000_000,
         kind.end,
     );

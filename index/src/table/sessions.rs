@@ -24,6 +24,7 @@ pub static SESSIONS: Kind = Kind {
     sort: &["ts", "ts_last"],
     bloom: &["uid", "community_id", "src_ip", "dst_ip", "src_ip16", "dst_ip16"],
     span_nanos: RECORD_SPAN_NANOS,
+    long: false,
     live: Some(LiveKey { key: "uid", number: "record_number" }),
 };
 

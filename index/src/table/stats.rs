@@ -27,6 +27,7 @@ pub static STATS: Kind = Kind {
     sort: &["dimension", "ts", "interface", "key"],
     bloom: &[],
     span_nanos: 0,
+    long: false,
     live: None,
 };
 

@@ -33,6 +33,7 @@ const SMALL: Kind = Kind {
     sort: &["ts", "ts_last"],
     bloom: &["uid"],
     span_nanos: 300 * NANOS_PER_SEC,
+    long: false,
     live: Some(LiveKey { key: "uid", number: "number" }),
 };
 

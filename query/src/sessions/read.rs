@@ -5,6 +5,7 @@
 //! would have covered, and the others are read.
 
 use crate::range::{Span, TimeRange};
+use crate::tables::{self, FileTrouble, ReadError};
 use crate::verdict::{Cause, Gap};
 use arrow_array::RecordBatch;
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
@@ -12,12 +13,8 @@ use parquet::file::metadata::RowGroupMetaData;
 use parquet::file::statistics::Statistics;
 use std::collections::HashSet;
 use std::fs::File;
-use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use tapedeck_index::catalog::CatalogError;
-use tapedeck_index::journal::Stop;
-use tapedeck_index::table::journal::{Replay, ReplayError};
-use tapedeck_index::table::live::LiveReplay;
 use tapedeck_index::table::{Found, Kind, LiveFound, State, encode, list};
 use tapedeck_packet::Timestamp;
 
@@ -33,15 +30,6 @@ pub struct Need {
     pub columns: Vec<&'static str>,
     /// The key's bytes.
     pub key: Vec<u8>,
-}
-
-/// Something that went wrong with a file.
-#[derive(Debug)]
-pub struct FileTrouble {
-    /// The file.
-    pub path: PathBuf,
-    /// What, and what to do about it.
-    pub what: String,
 }
 
 /// What was read, beside the rows.
@@ -61,19 +49,6 @@ pub struct Read {
     pub troubles: Vec<FileTrouble>,
 }
 
-/// Reads a file of the table.
-#[derive(Debug, thiserror::Error)]
-enum ReadError {
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error("damaged, or no Parquet file: {0}")]
-    Parquet(#[from] parquet::errors::ParquetError),
-    #[error("damaged: {0}")]
-    Arrow(#[from] arrow_schema::ArrowError),
-    #[error("rows behind the first bad record are missing: {0}")]
-    Journal(#[from] ReplayError),
-}
-
 /// Live rows of `kind`: what is not over yet, newest word each. Read these before the table: rows move from
 /// here to there.
 ///
@@ -90,23 +65,20 @@ pub fn live(
 }
 
 fn live_rows(kind: &Kind, found: &LiveFound, read: &mut Read) -> Option<RecordBatch> {
-    let bytes = match std::fs::read(&found.path) {
-        Ok(bytes) => bytes,
+    let rows = match tables::live(kind, &found.path) {
+        Ok(rows) => rows,
         // Its writer has ended: everything is in the table.
-        Err(error) if error.kind() == ErrorKind::NotFound => return None,
+        Err(error) if error.is_gone() => return None,
         Err(error) => {
             read.troubles.push(FileTrouble { path: found.path.clone(), what: error.to_string() });
             return None;
         }
     };
-    read.bytes += crate::segment::len64(bytes.len());
-    match LiveReplay::read(kind, &bytes) {
-        Ok(replay) => Some(replay.rows),
-        Err(error) => {
-            read.troubles.push(FileTrouble { path: found.path.clone(), what: error.to_string() });
-            None
-        }
+    read.bytes += rows.bytes;
+    if let Some(damage) = rows.damage() {
+        read.troubles.push(FileTrouble { path: found.path.clone(), what: damage.to_string() });
     }
+    rows.batches.into_iter().next()
 }
 
 /// Gives every batch of `kind` with rows that may overlap `range` and hold all `needs` to `take`. A `take`
@@ -136,7 +108,7 @@ pub fn table(
                 Ok(true) => {}
                 Ok(false) => return Ok(()),
                 // Sealed meanwhile, or removed by retention: list again.
-                Err(ReadError::Io(error)) if error.kind() == ErrorKind::NotFound && left > 0 => {
+                Err(error) if error.is_gone() && left > 0 => {
                     moved = true;
                     continue;
                 }
@@ -154,7 +126,7 @@ pub fn table(
 /// Tells of a file that could not be read to its end.
 fn missing(found: &Found, error: &ReadError, range: &TimeRange, read: &mut Read) {
     let cause = match error {
-        ReadError::Io(error) if error.kind() == ErrorKind::NotFound => Cause::Vanished,
+        error if error.is_gone() => Cause::Vanished,
         ReadError::Io(_) => Cause::Unreadable,
         _ => Cause::CorruptFile,
     };
@@ -200,15 +172,9 @@ impl Asked<'_> {
         read: &mut Read,
         take: &mut dyn FnMut(&RecordBatch) -> bool,
     ) -> Result<bool, ReadError> {
-        let bytes = std::fs::read(path)?;
-        read.bytes += crate::segment::len64(bytes.len());
-        let replay = match Replay::read(&bytes) {
-            Ok(replay) => replay,
-            // Just made: it holds nothing yet.
-            Err(ReplayError::NoStart(stop)) if stop != Stop::Damaged => return Ok(true),
-            Err(error) => return Err(error.into()),
-        };
-        for batch in &replay.batches {
+        let rows = tables::journal(path)?;
+        read.bytes += rows.bytes;
+        for batch in &rows.batches {
             if let Ok(Some((t0, t1))) = encode::extent(self.kind, batch) {
                 read.asked.push(Span::of_packets(t0, t1));
             }
@@ -216,10 +182,7 @@ impl Asked<'_> {
                 return Ok(false);
             }
         }
-        if replay.stop == Stop::Damaged {
-            return Err(ReplayError::NoStart(Stop::Damaged).into());
-        }
-        Ok(true)
+        rows.whole().map(|_| true)
     }
 
     fn sealed(

@@ -3,7 +3,7 @@
 
 use super::Troubles;
 use super::bounds::{Bounds, bounds};
-use crate::sessions::read::FileTrouble;
+use crate::tables::{self, FileTrouble, ReadError, Rows};
 use arrow_array::{ArrayRef, RecordBatch, RecordBatchOptions, new_null_array};
 use arrow_schema::{ArrowError, SchemaRef};
 use async_trait::async_trait;
@@ -19,11 +19,9 @@ use datafusion::physical_plan::union::UnionExec;
 use parquet::arrow::arrow_reader::ArrowReaderMetadata;
 use std::collections::BTreeSet;
 use std::fs::File;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
-use tapedeck_index::table::journal::Replay;
-use tapedeck_index::table::live::{LiveReplay, without_replaced};
+use tapedeck_index::table::live::without_replaced;
 use tapedeck_index::table::{Kind, Listing, State, list};
 
 /// How often the table is listed again because a file moved.
@@ -85,18 +83,11 @@ impl StoreTable {
         let mut whole = true;
         let mut live = Vec::new();
         for found in &listing.live {
-            let Some(bytes) = snapshot.read(&found.path, &mut whole) else { continue };
-            match LiveReplay::read(self.kind, &bytes) {
-                Ok(replay) => live.push(replay.rows),
-                Err(error) => snapshot.trouble(&found.path, error.to_string()),
-            }
+            live.extend(snapshot.rows_of(&found.path, tables::live(self.kind, &found.path), &mut whole));
         }
         for found in listing.files.iter().filter(|found| found.state == State::Open) {
-            let Some(bytes) = snapshot.read(&found.path, &mut whole) else { continue };
-            match Replay::read(&bytes) {
-                Ok(replay) => snapshot.rows.extend(replay.batches),
-                Err(error) => snapshot.trouble(&found.path, error.to_string()),
-            }
+            let rows = snapshot.rows_of(&found.path, tables::journal(&found.path), &mut whole);
+            snapshot.rows.extend(rows);
         }
         if let Some(key) = self.kind.live {
             for rows in live {
@@ -122,19 +113,24 @@ impl StoreTable {
 }
 
 impl Snapshot {
-    /// A journal's bytes. One that is gone has been sealed: the table is listed again.
-    fn read(&mut self, path: &Path, whole: &mut bool) -> Option<Vec<u8>> {
-        match std::fs::read(path) {
-            Ok(bytes) => Some(bytes),
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                *whole = false;
-                None
+    /// The rows of a journal, as far as they hold. One that is gone has been sealed: the table is listed again.
+    fn rows_of(
+        &mut self,
+        path: &Path,
+        rows: std::result::Result<Rows, ReadError>,
+        whole: &mut bool,
+    ) -> Vec<RecordBatch> {
+        match rows {
+            Ok(rows) => {
+                if let Some(damage) = rows.damage() {
+                    self.trouble(path, damage.to_string());
+                }
+                return rows.batches;
             }
-            Err(error) => {
-                self.trouble(path, error.to_string());
-                None
-            }
+            Err(error) if error.is_gone() => *whole = false,
+            Err(error) => self.trouble(path, error.to_string()),
         }
+        Vec::new()
     }
 
     /// Takes a whole file whose footer holds; another would end the query.

@@ -5,11 +5,10 @@
 
 use crate::failure::Failure;
 use crate::range::{Span, TimeRange};
+use crate::tables::{ReadError, following, journal};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use std::fs::{self, File};
-use std::io;
+use std::fs::File;
 use std::path::PathBuf;
-use tapedeck_index::table::journal::Replay;
 use tapedeck_index::table::stats::{ROW_SPAN_NANOS, StatsRow, from_batch};
 use tapedeck_index::table::{Found, STATS, State, list};
 use tapedeck_packet::Timestamp;
@@ -35,19 +34,6 @@ pub(super) struct Reading {
     pub(super) bytes: u64,
 }
 
-/// Why a file could not be read.
-enum Refusal {
-    /// It is not there any more.
-    Gone,
-    Other(String),
-}
-
-impl From<io::Error> for Refusal {
-    fn from(error: io::Error) -> Self {
-        if error.kind() == io::ErrorKind::NotFound { Self::Gone } else { Self::Other(error.to_string()) }
-    }
-}
-
 /// Gives the rows that touch `range` to `rows`, those of the named `interfaces` or of all.
 pub(super) fn read(
     stores: &[PathBuf],
@@ -58,8 +44,8 @@ pub(super) fn read(
     let mut reading = Reading::default();
     // A row begins up to an hour before what it tells of.
     let from = range.from.saturating_sub(ROW_SPAN_NANOS);
-    let find = || list(&STATS, stores, from, range.to).map_err(|e| Failure::of(&e));
-    let listing = find()?;
+    let find = || list(&STATS, stores, from, range.to);
+    let listing = find().map_err(|e| Failure::of(&e))?;
     for path in listing.foreign {
         reading.troubles.push(Trouble { path, why: "not a file of a store, ignored".to_owned(), span: None });
     }
@@ -70,54 +56,44 @@ pub(super) fn read(
         }
     };
     for found in &listing.files {
-        let mut result = one(found, &mut wanted);
-        if matches!(result, Err(Refusal::Gone)) && found.state == State::Open {
-            // Sealed meanwhile.
-            let again = find()?.files.into_iter().find(|other| other.name.key() == found.name.key());
-            result = again.map_or(Err(Refusal::Gone), |found| one(&found, &mut wanted));
-        }
+        let result = following(found, &find, |found| one(found, &mut wanted));
         match result {
             Ok(bytes) => reading.bytes += bytes,
-            Err(refusal) => reading.troubles.push(trouble(found, refusal)),
+            Err(error) => reading.troubles.push(trouble(found, &error)),
         }
     }
     Ok(reading)
 }
 
-fn trouble(found: &Found, refusal: Refusal) -> Trouble {
-    let why = match refusal {
-        Refusal::Gone => "gone while reading".to_owned(),
-        Refusal::Other(why) => format!("{why}; its statistics are missing from the answer"),
-    };
+fn trouble(found: &Found, error: &ReadError) -> Trouble {
+    let why = error.told("its statistics are missing from the answer");
     let to = found.name.t1.max(found.name.t0).saturating_add(NANOS_PER_MINUTE);
     Trouble { path: found.path.clone(), why, span: Some(Span { from: found.name.t0, to }) }
 }
 
 /// Reads a file; its bytes. Rows are handed on only when all of it could be read.
-fn one(found: &Found, rows: Read<'_>) -> Result<u64, Refusal> {
-    let other = |error: &dyn std::error::Error| Refusal::Other(error.to_string());
+fn one(found: &Found, rows: Read<'_>) -> Result<u64, ReadError> {
     let mut all = Vec::new();
     let bytes = match found.state {
         State::Open => {
-            let bytes = fs::read(&found.path)?;
-            let replay = Replay::read(&bytes).map_err(|e| other(&e))?;
-            for batch in &replay.batches {
-                all.extend(from_batch(batch).map_err(|e| other(&e))?);
+            let rows = journal(&found.path)?;
+            let bytes = rows.bytes;
+            for batch in &rows.whole()? {
+                all.extend(from_batch(batch)?);
             }
-            bytes.len()
+            bytes
         }
         State::Sealed => {
             let file = File::open(&found.path)?;
-            let len = file.metadata()?.len();
-            let reader = ParquetRecordBatchReaderBuilder::try_new(file).map_err(|e| other(&e))?;
-            for batch in reader.build().map_err(|e| other(&e))? {
-                all.extend(from_batch(&batch.map_err(|e| other(&e))?).map_err(|e| other(&e))?);
+            let bytes = file.metadata()?.len();
+            for batch in ParquetRecordBatchReaderBuilder::try_new(file)?.build()? {
+                all.extend(from_batch(&batch?)?);
             }
-            usize::try_from(len).unwrap_or(usize::MAX)
+            bytes
         }
     };
     all.into_iter().for_each(rows);
-    Ok(u64::try_from(bytes).unwrap_or(u64::MAX))
+    Ok(bytes)
 }
 
 fn touches(row: &StatsRow, range: &TimeRange) -> bool {

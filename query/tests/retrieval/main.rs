@@ -12,6 +12,7 @@ mod answers;
 mod disk;
 mod engines;
 mod exports;
+mod ledger;
 mod loss;
 mod sessions;
 mod sql;

@@ -68,6 +68,10 @@ impl OpenTable {
         })
     }
 
+    pub(super) fn seq(&self) -> u32 {
+        self.name.seq
+    }
+
     pub(super) fn slot(&self) -> u64 {
         self.slot
     }

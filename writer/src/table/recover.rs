@@ -22,7 +22,7 @@ use tapedeck_index::table::{
 use tapedeck_packet::Timestamp;
 
 /// Files of rows from a live journal are numbered from here on, by slot.
-const LIVE_SEQ: u32 = 1 << 31;
+pub const LIVE_SEQ: u32 = 1 << 31;
 
 /// A journal of a table that was left behind.
 #[derive(Clone, Debug, PartialEq, Eq)]

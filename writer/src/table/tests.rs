@@ -32,6 +32,7 @@ static SMALL: Kind = Kind {
     sort: &["ts", "ts_last"],
     bloom: &["uid"],
     span_nanos: 300_000_000_000,
+    long: false,
     live: Some(LiveKey { key: "uid", number: "number" }),
 };
 
