@@ -251,12 +251,19 @@ impl Program {
     /// # Errors
     /// [`ProgramError::Map`].
     pub fn set_utc_offset(&self, utc_offset_ns: u64) -> Result<(), ProgramError> {
-        let value = shared::Control { utc_offset_ns, xsks_id: self.xsks_id, layout: LAYOUT }.bytes();
-        self.control.update(&0u32.to_ne_bytes(), &value, MapFlags::ANY).map_err(|source| ProgramError::Map {
-            act: "write",
-            map: "control",
-            source,
-        })
+        let failed = |act| move |source| ProgramError::Map { act, map: "control", source };
+        let key = 0u32.to_ne_bytes();
+        let told = self.control.lookup(&key, MapFlags::ANY).map_err(failed("read"))?.unwrap_or_default();
+        let told = match shared::Control::read(&told) {
+            Some(told) if told.layout == LAYOUT => told.with_offset(utc_offset_ns),
+            _ => shared::Control {
+                utc_offset_ns,
+                slot_offset_ns: utc_offset_ns,
+                xsks_id: self.xsks_id,
+                layout: LAYOUT,
+            },
+        };
+        self.control.update(&key, &told.bytes(), MapFlags::ANY).map_err(failed("write"))
     }
 
     /// Makes a filter ready beside the one in use. Returns its generation, which [`Program::switch_filter`]

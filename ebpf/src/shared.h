@@ -9,7 +9,7 @@
 #include <linux/types.h>
 
 /* Version of every record in this file. */
-#define TD_LAYOUT 2
+#define TD_LAYOUT 3
 
 /* Queues with a counter row and an XSKMAP slot. Row TD_QUEUES counts whatever lies beyond. */
 #define TD_QUEUES 64
@@ -61,7 +61,7 @@ struct td_counts {
 	__u64 filtered; /* left out by the filter: passed on */
 };
 
-/* The counts of one UTC second. The slot is second % TD_SECONDS. */
+/* The counts of one UTC second. Slots follow each other, also where the clock jumps: see td_control. */
 struct td_second {
 	__u64 second;
 	struct td_counts counts;
@@ -69,14 +69,16 @@ struct td_second {
 
 /* One row per queue and CPU. */
 struct td_queue {
-	__u64 second; /* of the packet this CPU is handling; the error program counts in the same one */
+	__u32 second; /* of the packet this CPU is handling; the error program counts in the same one */
+	__u32 slot;   /* and where that second is counted */
 	struct td_counts total;
 	struct td_second seconds[TD_SECONDS];
 };
 
 /* What the recorder tells the programs. */
 struct td_control {
-	__u64 utc_offset_ns; /* UTC = CLOCK_MONOTONIC + this */
+	__u64 utc_offset_ns;  /* UTC = CLOCK_MONOTONIC + this */
+	__u64 slot_offset_ns; /* the slot is (CLOCK_MONOTONIC + this) / 1 s % TD_SECONDS */
 	__u32 xsks_id;       /* id of our XSKMAP: the error program looks at no other */
 	__u32 layout;        /* TD_LAYOUT */
 };
@@ -124,7 +126,7 @@ _Static_assert(sizeof(struct td_meta) == 32, "td_meta");
 _Static_assert(sizeof(struct td_counts) == 88, "td_counts");
 _Static_assert(sizeof(struct td_second) == 96, "td_second");
 _Static_assert(sizeof(struct td_queue) == 8 + 88 + 64 * 96, "td_queue");
-_Static_assert(sizeof(struct td_control) == 16, "td_control");
+_Static_assert(sizeof(struct td_control) == 24, "td_control");
 _Static_assert(sizeof(struct td_filter) == 64, "td_filter");
 _Static_assert(sizeof(struct td_net4) == 12, "td_net4");
 _Static_assert(sizeof(struct td_net6) == 24, "td_net6");

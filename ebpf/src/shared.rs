@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
 
 /// Version of every shared record; a change of any of them raises it.
-pub const LAYOUT: u32 = 2;
+pub const LAYOUT: u32 = 3;
 /// Queues with a counter row and an XSKMAP slot; row [`QUEUES_MAX`] counts whatever lies beyond.
 pub const QUEUES_MAX: u32 = 64;
 /// Seconds a counter row remembers.
@@ -228,10 +228,12 @@ pub struct Second {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct QueueRow {
     /// UTC second of the packet that CPU handled last.
-    pub second: u64,
+    pub second: u32,
+    /// The slot it is counted in.
+    pub slot: u32,
     /// Everything since the program was loaded.
     pub total: Counts,
-    /// The last [`SECONDS`] seconds, slot = second mod [`SECONDS`].
+    /// The last [`SECONDS`] seconds. After the clock went back, one can stand in two slots.
     pub seconds: [Second; SECONDS],
 }
 
@@ -269,14 +271,19 @@ impl QueueRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Control {
     pub(crate) utc_offset_ns: u64,
+    pub(crate) slot_offset_ns: u64,
     pub(crate) xsks_id: u32,
     pub(crate) layout: u32,
 }
+
+/// Steps of the clock up to this size leave each second in its slot, ns: half of what the slots hold.
+const SMALL_STEP_NS: u64 = SECONDS as u64 / 2 * 1_000_000_000;
 
 impl Control {
     pub(crate) fn bytes(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(size_of::<Self>());
         out.extend_from_slice(&self.utc_offset_ns.to_ne_bytes());
+        out.extend_from_slice(&self.slot_offset_ns.to_ne_bytes());
         out.extend_from_slice(&self.xsks_id.to_ne_bytes());
         out.extend_from_slice(&self.layout.to_ne_bytes());
         out
@@ -285,9 +292,25 @@ impl Control {
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         Some(Self {
             utc_offset_ns: u64::from_ne_bytes(field(bytes, 0)?),
-            xsks_id: u32::from_ne_bytes(field(bytes, 8)?),
-            layout: u32::from_ne_bytes(field(bytes, 12)?),
+            slot_offset_ns: u64::from_ne_bytes(field(bytes, 8)?),
+            xsks_id: u32::from_ne_bytes(field(bytes, 16)?),
+            layout: u32::from_ne_bytes(field(bytes, 20)?),
         })
+    }
+
+    /// The clock differs otherwise now. After a far step the slots go on two or three behind the one in use: the new
+    /// seconds must not fall on those that nobody has read yet, wherever they lie.
+    pub(crate) const fn with_offset(self, utc_offset_ns: u64) -> Self {
+        const NANOS: u64 = 1_000_000_000;
+        let step = utc_offset_ns.wrapping_sub(self.utc_offset_ns);
+        let slot_offset_ns = if self.utc_offset_ns.abs_diff(utc_offset_ns) <= SMALL_STEP_NS {
+            self.slot_offset_ns.wrapping_add(step)
+        } else {
+            // Slots change where seconds do.
+            let edge = (utc_offset_ns % NANOS + NANOS - self.slot_offset_ns % NANOS) % NANOS;
+            self.slot_offset_ns.wrapping_add(2 * NANOS + edge)
+        };
+        Self { utc_offset_ns, slot_offset_ns, ..self }
     }
 }
 
@@ -306,5 +329,5 @@ const _: () = {
     );
     assert!(size_of::<Second>() == 96 && offset_of!(Second, counts) == 8);
     assert!(size_of::<QueueRow>() == 8 + 88 + 64 * 96 && offset_of!(QueueRow, seconds) == 96);
-    assert!(size_of::<Control>() == 16 && offset_of!(Control, xsks_id) == 8);
+    assert!(size_of::<Control>() == 24 && offset_of!(Control, xsks_id) == 16);
 };

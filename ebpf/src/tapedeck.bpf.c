@@ -65,7 +65,7 @@ static __always_inline struct td_queue *row_of(__u32 queue)
 /* The slot of the second this CPU is counting in, emptied when it still holds an older one. */
 static __always_inline struct td_counts *slot_of(struct td_queue *row)
 {
-	struct td_second *slot = &row->seconds[row->second % TD_SECONDS];
+	struct td_second *slot = &row->seconds[row->slot % TD_SECONDS];
 
 	if (slot->second != row->second) {
 		__builtin_memset(&slot->counts, 0, sizeof(slot->counts));
@@ -144,6 +144,7 @@ int tapedeck_rx(struct xdp_md *ctx)
 	if (!told || !row)
 		return XDP_PASS;
 	row->second = (now + told->utc_offset_ns) / NANOS_PER_SEC;
+	row->slot = (now + told->slot_offset_ns) / NANOS_PER_SEC % TD_SECONDS;
 	slot = slot_of(row);
 	row->total.packets++;
 	row->total.bytes += length;

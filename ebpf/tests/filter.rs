@@ -1,5 +1,5 @@
-//! The filter in the program and the one in Rust decide alike, about packets made at random and about real
-//! ones. Needs root; nothing is attached.
+//! The program, given packets: its filter and the one in Rust decide alike, about packets made at random and about
+//! real ones; no second's counts are lost when the clock jumps. Needs root; nothing is attached.
 
 #![expect(clippy::unwrap_used, reason = "a panic in a test is its report")]
 
@@ -389,4 +389,26 @@ fn a_change_of_filters_is_seen_whole() {
     let totals = program.totals(0).unwrap();
     assert_eq!((totals.packets, totals.filtered, totals.slot_empty), (runs, 0, runs));
     assert!(runs > 1_000, "only {runs} packets while filters changed");
+}
+
+#[test]
+fn no_step_of_the_clock_loses_the_counts_of_a_second() {
+    const SECOND_NS: i64 = 1_000_000_000;
+    let Some(program) = program() else { return };
+    let mut offset: u64 = 1_795_284_010_300_000_000;
+    program.set_utc_offset(offset).unwrap();
+    let mut sent = 0;
+    // All but the last three put the new second where the one in use is counted, or right before it.
+    let far = [64, 63, 65, -64, -63, 128, 4 * 3_600, -4 * 3_600, 30 * 365 * 86_400, -30 * 365 * 86_400];
+    for step in far.into_iter().map(|s| s * SECOND_NS).chain([3 * SECOND_NS, -SECOND_NS, -64_400_000_000]) {
+        run(&program, &[0; 64]);
+        offset = offset.wrapping_add_signed(step);
+        program.set_utc_offset(offset).unwrap();
+        run(&program, &[0; 64]);
+        sent += 2;
+        let seconds = program.seconds(0).unwrap();
+        let counted: u64 = seconds.values().map(|counts| counts.packets).sum();
+        assert_eq!(counted, sent, "after {step} ns: {seconds:?}");
+        assert!(seconds.keys().next_back().is_some_and(|latest| *latest > 1_000_000_000), "{seconds:?}");
+    }
 }

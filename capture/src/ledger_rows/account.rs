@@ -269,7 +269,10 @@ impl Account {
         let mut read = BTreeMap::new();
         for (second, counts) in seconds {
             let counts = books::of_program(counts);
-            let news = counts.minus(&self.read.get(second).copied().unwrap_or_default());
+            let before = self.read.get(second).copied().unwrap_or_default();
+            // Fewer than before: a second that the clock had met twice has lost its older slot.
+            let news =
+                if counts.seen < before.seen { LedgerCounts::default() } else { counts.minus(&before) };
             if news != LedgerCounts::default() {
                 let open = self.open.entry(*second).or_default();
                 open.program = open.program.plus(&news);

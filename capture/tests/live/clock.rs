@@ -14,9 +14,8 @@ use tapedeck_bench::recorder::binary;
 use tapedeck_index::table::ledger::RowKind;
 
 const HOUR_S: i64 = 3600;
+/// A multiple of the 64 seconds that the program has slots for.
 const YEARS_30: i64 = 30 * 365 * 24 * HOUR_S;
-/// No multiple of the 64 seconds that the program has slots for.
-const JUMP: i64 = YEARS_30 + HOUR_S;
 const SECOND_NS: u64 = 1_000_000_000;
 const HOUR_NS: u64 = 3600 * SECOND_NS;
 /// A segment holds its hour, and this much more on both sides.
@@ -129,7 +128,8 @@ fn accepted(mode: &str) {
     let mut recorder = Recorder::start(&net, dir.path(), &args);
     let mut numbers = Numbers { sender: net.sender(), sent: 0 };
     numbers.send();
-    for (seconds, words) in [(JUMP, "was stepped forward by 946"), (-JUMP, "was stepped back by 946")] {
+    for (seconds, words) in [(YEARS_30, "was stepped forward by 946"), (-YEARS_30, "was stepped back by 946")]
+    {
         step_clock(seconds);
         numbers.send();
         recorder.wait_for_words(words);
@@ -156,7 +156,7 @@ fn accepted_later(mode: &str) {
     let mut recorder = Recorder::start(&net, &store, &args);
     let mut numbers = Numbers { sender: net.sender(), sent: 0 };
     numbers.send();
-    step_clock(JUMP);
+    step_clock(YEARS_30);
     recorder.wait_for_words("clock: quarantined: the system clock jumped by 262");
     numbers.send();
     std::fs::write(&config, "accept-clock = true\n").unwrap();
@@ -165,7 +165,7 @@ fn accepted_later(mode: &str) {
     recorder.wait_for_words("was stepped forward by 946");
     numbers.send();
     wait_until("status", || !status(&store).contains("clock: quarantined"));
-    step_clock(-JUMP);
+    step_clock(-YEARS_30);
     recorder.wait_for_words("was stepped back by 946");
     let ended = recorder.stop();
     nothing_is_lost(&store, &ended, numbers.sent);
@@ -176,7 +176,7 @@ fn accepted_later(mode: &str) {
 /// Every packet stands in the folder of its hour, in one of the two lives of a clock that jumped and came back.
 fn as_the_clock_said(store: &Path, began: i64) {
     let life = life(began, now_s());
-    let years = u64::try_from(JUMP).unwrap() * SECOND_NS;
+    let years = u64::try_from(YEARS_30).unwrap() * SECOND_NS;
     well_filed(store, |time| life.contains(&time) || life.contains(&(time - years)));
 }
 
