@@ -77,6 +77,11 @@ impl Carried {
 }
 
 impl InterfaceBooks {
+    /// Something of the dead is this run's to tell.
+    pub(crate) fn inherits(&self) -> bool {
+        !(self.carried.is_empty() && self.inherited.is_empty())
+    }
+
     /// What the card lost before any program.
     pub(crate) fn entry(&self) -> InterfaceEntry {
         InterfaceEntry { interface: self.interface.clone(), dropped: BeforeQueues { nic: self.nic.read() } }

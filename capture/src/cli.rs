@@ -305,7 +305,7 @@ pub struct RecordArgs {
     pub force: bool,
     /// Believe the system clock also when it jumps by more than a day, as on a host that starts without a clock and is
     /// set by the network. Without it packet times go on as before the jump. In the configuration it is read again
-    /// on SIGHUP
+    /// on SIGHUP; given here, the file cannot take it back
     #[arg(long)]
     pub accept_clock: bool,
     /// Folder in a BPF file system where the XDP program is kept while recording, so that it counts on

@@ -135,6 +135,8 @@ pub struct Clock {
     /// By how much the system clock is ahead of what is believed; 0 = it is believed.
     ahead_ns: AtomicI64,
     turns: AtomicU64,
+    /// Jumps are to be believed from the next sample on. Stands alone: Relaxed.
+    wanted: AtomicBool,
     /// Jumps are believed. Stands alone: Relaxed.
     accepts: AtomicBool,
 }
@@ -151,14 +153,23 @@ impl Clock {
             steps: AtomicU64::new(0),
             ahead_ns: AtomicI64::new(0),
             turns: AtomicU64::new(0),
+            wanted: AtomicBool::new(false),
             accepts: AtomicBool::new(false),
         }
     }
 
-    /// From now on jumps of more than a day are believed as smaller steps are, one that is doubted now included; or
-    /// not. Returns what held before.
+    /// The same clock, which believes jumps from its first reading on, or does not.
+    #[must_use]
+    pub fn accepting(mut self, accepts: bool) -> Self {
+        (*self.wanted.get_mut(), *self.accepts.get_mut()) = (accepts, accepts);
+        self
+    }
+
+    /// From the next sample on jumps of more than a day are believed as smaller steps are, one that is doubted now
+    /// included; or not. Not at once: the segment that says it is doubted has to end first. Returns what was wanted
+    /// before.
     pub fn accept_jumps(&self, accepts: bool) -> bool {
-        self.accepts.swap(accepts, Ordering::Relaxed)
+        self.wanted.swap(accepts, Ordering::Relaxed)
     }
 
     /// How to convert now.
@@ -184,9 +195,17 @@ impl Clock {
 
     /// Takes a reading in. To be called by one thread only, about once a second.
     pub fn sample(&self, reading: Reading) -> Change {
+        let wanted = self.wanted.load(Ordering::Relaxed);
+        let change = self.take(reading, wanted);
+        // Behind the new offset and the turn: whoever believes a stamp knows of them.
+        self.accepts.store(wanted, Ordering::Relaxed);
+        change
+    }
+
+    fn take(&self, reading: Reading, accepts: bool) -> Change {
         let now = i64::try_from(reading.monotonic_ns).unwrap_or(i64::MAX);
         let conversion = self.conversion();
-        let (in_use, accepts) = (conversion.offset_at(now), conversion.accepts);
+        let in_use = conversion.offset_at(now);
         let change = reading.offset_ns.abs_diff(in_use);
         let ahead = self.ahead_ns.load(Ordering::Relaxed);
         if change > QUARANTINE_NS && !accepts {
@@ -333,8 +352,15 @@ mod tests {
         let clock = Clock::new(at(1_000, 0));
         assert!(matches!(clock.sample(at(2_000, OFFSET)), Change::Quarantined { from_ns: 0, to_ns: OFFSET }));
         assert!(!clock.accept_jumps(true) && clock.quarantined());
+        // Stamps of that time are doubted until the segment that says so has ended.
+        let never = || -> Option<Reading> { None };
+        let stamp = |clock: &Clock| {
+            clock.conversion().believed(OFFSET as u64, Timestamp::from_nanos_saturating(0), never)
+        };
+        assert_eq!(stamp(&clock), None);
         assert_eq!(clock.sample(at(3_000, OFFSET)), Change::Stepped { from_ns: 0, to_ns: OFFSET });
         assert!(!clock.quarantined() && clock.steps() == 1 && clock.turns() == 3);
+        assert_eq!(stamp(&clock).map(Timestamp::nanos), Some(OFFSET as u64));
         assert_eq!(clock.conversion().utc(5_000).nanos(), OFFSET as u64 + 5_000);
         // And back: into the past as well.
         assert_eq!(clock.sample(at(4_000, 0)), Change::Stepped { from_ns: OFFSET, to_ns: 0 });
@@ -345,9 +371,7 @@ mod tests {
     /// The kernel's stamps jump before anybody has sampled the clock, and stamps of before may come after.
     #[test]
     fn stamps_of_a_clock_whose_jumps_are_accepted_stay() {
-        let clock = Clock::new(at(0, OFFSET));
-        clock.accept_jumps(true);
-        let conversion = clock.conversion();
+        let conversion = Clock::new(at(0, OFFSET)).accepting(true).conversion();
         let about = conversion.utc(5_000);
         for stamp in [0, 7, about.nanos(), u64::MAX / 4] {
             let never = || -> Option<Reading> { panic!("there is nothing to compare with") };

@@ -36,6 +36,8 @@ const WAITING_MAX: usize = 256 * 1024;
 /// A queue without a worker has no one to say when a second is settled: this long after its end.
 const UNHEARD_SETTLE_NS: u64 = NANOS_PER_SEC;
 
+/// Sums of hand-overs that are not on disk yet: more than a disk that works ever has.
+const HANDED_MAX: usize = 16;
 /// What was lost in a crash is told before a recording says that it is ready, unless the disk takes longer than this.
 const INHERITED_WAIT: Duration = Duration::from_secs(2);
 const INHERITED_LOOK: Duration = Duration::from_millis(5);
@@ -281,6 +283,10 @@ impl LedgerRows {
         }
         self.serial += 1;
         let sure = Sure { number: self.number, from: Vec::new(), booked: self.booked.clone() };
+        // While a disk takes nothing they would be more and more; a later one covers the former.
+        if self.handed.len() >= HANDED_MAX {
+            self.handed.pop_back();
+        }
         self.handed.push_back((self.serial, sure));
     }
 
@@ -309,8 +315,16 @@ impl LedgerRows {
         }
         self.hand_over();
         let deadline = Instant::now() + INHERITED_WAIT;
-        while self.number > before && self.sure().number < self.number && Instant::now() < deadline {
+        while self.number > before && self.sure().number < self.number {
+            if Instant::now() >= deadline {
+                tracing::warn!(
+                    "the rows of the ledger that tell of the dead are not on the disk yet: until they are, answers about \
+                     that time do not know of them"
+                );
+                break;
+            }
             std::thread::sleep(INHERITED_LOOK);
+            self.hand_over();
         }
     }
 

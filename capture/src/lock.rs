@@ -160,7 +160,13 @@ pub fn dead() -> Vec<Holder> {
 }
 
 fn files() -> impl Iterator<Item = PathBuf> {
-    let entries = folders().into_iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
+    // Of a folder that somebody else could have made first nothing is believed.
+    let trusted = |folder: &PathBuf| {
+        let owners = [0, nix::unistd::geteuid().as_raw()];
+        fs::symlink_metadata(folder).is_ok_and(|meta| meta.is_dir() && owners.contains(&meta.uid()))
+    };
+    let folders = folders().into_iter().filter(trusted);
+    let entries = folders.filter_map(|folder| fs::read_dir(folder).ok()).flatten().flatten();
     entries.map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|end| end == "lock"))
 }
 
@@ -171,7 +177,12 @@ fn alive(path: &Path) -> Option<Holder> {
 
 /// Who a lock file names, and whether it is locked.
 fn look(path: &Path) -> Option<(Holder, bool)> {
-    let mut file = OpenOptions::new().read(true).custom_flags(libc::O_NOFOLLOW).open(path).ok()?;
+    // A pipe of this name must not make anybody wait.
+    let flags = libc::O_NOFOLLOW | libc::O_NONBLOCK;
+    let mut file = OpenOptions::new().read(true).custom_flags(flags).open(path).ok()?;
+    if !file.metadata().ok()?.is_file() {
+        return None;
+    }
     let holder = read_holder(&mut file)?;
     match Flock::lock(file, FlockArg::LockSharedNonblock) {
         Ok(_) => Some((holder, false)),

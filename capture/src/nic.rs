@@ -25,27 +25,34 @@ struct Known {
     same: &'static [&'static str],
     /// Other packets, lost before any program as well.
     besides: &'static [&'static str],
+    /// The same, where the statistics have no `rx_missed_errors`: later drivers mean something else by the name.
+    once: &'static [&'static str],
 }
 
 /// The names are those of the drivers' sources (drivers/net/ethernet/ and drivers/net/ of Linux 6.1 to 6.18). Which
 /// of them count different packets follows from the registers' descriptions; no such card was at hand to see it.
 const KNOWN: &[Known] = &[
     // MPC is the packet buffer's; QPRDC, per queue, counts what found no descriptor.
-    Known { driver: "ixgbe", same: &[], besides: &["rx_no_dma_resources"] },
-    // GLPRT_RDPC is the port's buffer. GLV_RDPC, no descriptor, is in `rx_dropped` together with GL_RXERR1 (other
-    // discards of the card) up to Linux 6.6, and in `rx_missed_errors` since: the sum is the same.
-    Known { driver: "i40e", same: &[], besides: &["rx_dropped", "port.rx_dropped"] },
+    Known { driver: "ixgbe", same: &[], besides: &["rx_no_dma_resources"], once: &[] },
+    // GLPRT_RDPC, the port's buffer, is `port.rx_dropped`, and later `port.rx_discards`. GLV_RDPC, no descriptor, was in
+    // `rx_dropped` together with GL_RXERR1 (frames too long), until it became `rx_missed_errors` and `rx_dropped` the rest.
+    Known {
+        driver: "i40e",
+        same: &[],
+        besides: &["port.rx_dropped", "port.rx_discards"],
+        once: &["rx_dropped"],
+    },
     // The port's buffer is `rx_missed_errors`, and `rx_dropped.nic`; `rx_dropped` is GLV_RDPC, no descriptor.
-    Known { driver: "ice", same: &["rx_dropped.nic"], besides: &["rx_dropped"] },
+    Known { driver: "ice", same: &["rx_dropped.nic"], besides: &["rx_dropped"], once: &[] },
     // MPC is the packet buffer's; RQDPC, per queue, counts what found no descriptor.
-    Known { driver: "igb", same: &[], besides: &["rx_queue_*_drops"] },
-    Known { driver: "igc", same: &[], besides: &["rx_queue_*_drops"] },
+    Known { driver: "igb", same: &[], besides: &["rx_queue_*_drops"], once: &[] },
+    Known { driver: "igc", same: &[], besides: &["rx_queue_*_drops"], once: &[] },
     // Up to Linux 6.8 `rx_out_of_buffer` stood in `rx_dropped` of the link. The port's buffer counts apart.
-    Known { driver: "mlx5_core", same: &["rx_out_of_buffer"], besides: &["rx_discards_phy"] },
+    Known { driver: "mlx5_core", same: &["rx_out_of_buffer"], besides: &["rx_discards_phy"], once: &[] },
     // From Linux 6.10, where the device has VIRTIO_NET_F_DEVICE_STATS; `rx*_drops` are the driver's and come later.
-    Known { driver: "virtio_net", same: &[], besides: &["rx*_hw_drops"] },
+    Known { driver: "virtio_net", same: &[], besides: &["rx*_hw_drops"], once: &[] },
     // The same name for each queue.
-    Known { driver: "vmxnet3", same: &[], besides: &["pkts rx OOB"] },
+    Known { driver: "vmxnet3", same: &[], besides: &["pkts rx OOB"], once: &[] },
 ];
 
 /// A counter of losses, and what it has counted.
@@ -64,8 +71,9 @@ pub struct Loss {
 pub fn losses(interface: &str) -> io::Result<Vec<Loss>> {
     let ifindex = nix::net::if_::if_nametoindex(interface)?;
     let missed = netlink::link(ifindex)?.rx_missed;
-    let mut card = Card::of(interface);
-    Ok(card.as_mut().map_or_else(|| sum(missed, None, &[]), |card| card.losses(missed)))
+    let known = Card::of(interface).map(|card| card.known);
+    let told = known.and_then(|_| driver_statistics(interface).ok()).unwrap_or_default();
+    Ok(each_once(raw(missed, known, &told)))
 }
 
 /// The statistics of a driver's own, by name.
@@ -111,37 +119,50 @@ impl Card {
         Some(Self { known, ethtool, statistics: None })
     }
 
-    fn losses(&mut self, missed: u64) -> Vec<Loss> {
+    /// What its driver tells; nothing where it cannot be read now.
+    fn told(&mut self) -> Vec<(String, u64)> {
         if self.statistics.is_none() {
             self.statistics = Statistics::new(&self.ethtool).ok();
         }
-        let told = self.statistics.as_mut().map(|statistics| read(&self.ethtool, statistics));
-        match told {
-            Some(Ok(told)) => sum(missed, Some(self.known), &told),
-            Some(Err(error)) => {
-                tracing::debug!(%error, "cannot read the statistics of the driver");
-                self.statistics = None;
-                sum(missed, None, &[])
-            }
-            None => sum(missed, None, &[]),
-        }
+        let Some(statistics) = &mut self.statistics else { return Vec::new() };
+        read(&self.ethtool, statistics).unwrap_or_else(|error| {
+            tracing::debug!(%error, "cannot read the statistics of the driver");
+            self.statistics = None;
+            Vec::new()
+        })
     }
 }
 
-/// The losses before any program, each once. A counter that is not there is left out.
-fn sum(missed: u64, known: Option<&Known>, told: &[(String, u64)]) -> Vec<Loss> {
+/// A counter as it stands, and whether it counts the packets of `rx_missed_errors`.
+type Raw = (bool, Loss);
+
+/// The counters of losses before any program, that of the link first. One that is not there is left out.
+fn raw(missed: u64, known: Option<&Known>, told: &[(String, u64)]) -> Vec<Raw> {
     let of = |name: &&'static str| {
         let mut packets = told.iter().filter(|(other, _)| fits(name, other)).map(|(_, packets)| *packets);
         let first = packets.next()?;
         let packets = packets.fold(first, u64::saturating_add);
         Some(Loss { counter: (*name).to_owned(), packets })
     };
-    let (same, besides) = known.map_or((&[][..], &[][..]), |known| (known.same, known.besides));
-    let link = Loss { counter: MISSED.to_owned(), packets: missed };
-    let most = same.iter().filter_map(of).fold(link, |most, other| {
-        if other.packets > most.packets { Loss { packets: other.packets, ..most } } else { most }
-    });
-    std::iter::once(most).chain(besides.iter().filter_map(of)).collect()
+    let mut all = vec![(true, Loss { counter: MISSED.to_owned(), packets: missed })];
+    if let Some(Known { same, besides, once, .. }) = known {
+        all.extend(same.iter().filter_map(of).map(|loss| (true, loss)));
+        all.extend(besides.iter().filter_map(of).map(|loss| (false, loss)));
+        if of(&MISSED).is_none() {
+            all.extend(once.iter().filter_map(of).map(|loss| (false, loss)));
+        }
+    }
+    all
+}
+
+/// The losses, each packet once: of the counters that count the same ones the one that has counted most.
+fn each_once(all: impl IntoIterator<Item = Raw>) -> Vec<Loss> {
+    let (same, others): (Vec<Raw>, Vec<Raw>) = all.into_iter().partition(|(same, _)| *same);
+    let most = same
+        .into_iter()
+        .map(|(_, loss)| loss)
+        .reduce(|most, loss| if loss.packets > most.packets { loss } else { most });
+    most.into_iter().chain(others.into_iter().map(|(_, loss)| loss)).collect()
 }
 
 /// Whether a name is the one meant. Some drivers indent them.
@@ -170,6 +191,8 @@ struct State {
 /// One of its counters.
 #[derive(Debug)]
 struct Counter {
+    /// It counts the packets of `rx_missed_errors`.
+    same: bool,
     /// Its name, and what it counted since the beginning.
     lost: Loss,
     /// When it was last read.
@@ -195,24 +218,28 @@ impl Nic {
                 *card = Card::of(&now);
                 *name = now;
             }
-            let told = card.as_mut().map(|card| card.losses(link.rx_missed));
-            note(counters, &told.unwrap_or_else(|| sum(link.rx_missed, None, &[])));
+            let told = card.as_mut().map(Card::told).unwrap_or_default();
+            note(counters, &raw(link.rx_missed, card.as_ref().map(|card| card.known), &told));
         }
-        counters.iter().map(|counter| counter.lost.packets).sum()
+        lost(counters).iter().map(|loss| loss.packets).sum()
     }
 
     /// The counters that have counted something, as they were last read.
     pub(crate) fn losses(&self) -> Vec<Loss> {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let lost = state.counters.iter().map(|counter| counter.lost.clone());
-        lost.filter(|loss| loss.packets > 0).collect()
+        lost(&state.counters).into_iter().filter(|loss| loss.packets > 0).collect()
     }
+}
+
+/// What was lost since the beginning.
+fn lost(counters: &[Counter]) -> Vec<Loss> {
+    each_once(counters.iter().map(|counter| (counter.same, counter.lost.clone())))
 }
 
 /// Adds what the counters have counted since they were last read. One that is new begins there. One that went back
 /// was set to zero, or is another interface's: what it counted since is not known, and nothing is made up.
-fn note(counters: &mut Vec<Counter>, told: &[Loss]) {
-    for Loss { counter: name, packets } in told {
+fn note(counters: &mut Vec<Counter>, told: &[Raw]) {
+    for (same, Loss { counter: name, packets }) in told {
         match counters.iter_mut().find(|counter| counter.lost.counter == *name) {
             Some(counter) => {
                 counter.lost.packets += packets.saturating_sub(counter.last);
@@ -220,7 +247,7 @@ fn note(counters: &mut Vec<Counter>, told: &[Loss]) {
             }
             None => {
                 let lost = Loss { counter: name.clone(), packets: 0 };
-                counters.push(Counter { lost, last: *packets });
+                counters.push(Counter { same: *same, lost, last: *packets });
             }
         }
     }

@@ -133,10 +133,11 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
     let run = Run {
         run: identity::run_number()?,
         start: identity::now(),
-        clock: Arc::new(Clock::new(clock::read().map_err(system("read the clock"))?)),
+        clock: Arc::new(
+            Clock::new(clock::read().map_err(system("read the clock"))?).accepting(plan.accept_clock),
+        ),
         filter: Arc::new(InForce::new(plan.filter.clone())),
     };
-    run.clock.accept_jumps(plan.accept_clock);
     refilter::say_filter(&run.filter);
     let mut signals = Signals::catch(plan.reload.is_some()).map_err(system("catch signals"))?;
     // Before the interfaces are looked up: one that leaves in between is noticed.
@@ -313,7 +314,8 @@ impl Session<'_> {
             return;
         }
         self.next_second += SECOND;
-        let now = identity::now();
+        // The packets' clock, as in the rows: the system's may be years away.
+        let now = now(&self.run);
         let sure = self.rows.rows.sure();
         for one in &mut self.active {
             if let Some(keeper) = &mut one.keeper {
@@ -370,7 +372,7 @@ impl Active {
 /// books of the dead: no ledger will be written now.
 fn abandon(active: &mut Vec<Active>) {
     for one in active.iter_mut() {
-        if one.taken || !one.books.carried.is_empty() {
+        if one.taken || one.books.inherits() {
             one.leave();
         }
         let _ = one.intake.close();

@@ -28,7 +28,7 @@ pub use filter::Filter;
 pub use pins::{Field, Misfit, PinError, Pins, Tally, note_value};
 pub use shared::{
     Counts, FLAG_HEAD, FLAG_META, LAYOUT, MAGIC, META_LEN, Meta, QUEUES_MAX, QueueRow, REFUSALS, Refusal,
-    SECONDS, Second,
+    SECONDS, Second, Spot,
 };
 
 use libbpf_rs::skel::{OpenSkel as _, Skel as _, SkelBuilder as _};
@@ -251,19 +251,12 @@ impl Program {
     /// # Errors
     /// [`ProgramError::Map`].
     pub fn set_utc_offset(&self, utc_offset_ns: u64) -> Result<(), ProgramError> {
-        let failed = |act| move |source| ProgramError::Map { act, map: "control", source };
-        let key = 0u32.to_ne_bytes();
-        let told = self.control.lookup(&key, MapFlags::ANY).map_err(failed("read"))?.unwrap_or_default();
-        let told = match shared::Control::read(&told) {
-            Some(told) if told.layout == LAYOUT => told.with_offset(utc_offset_ns),
-            _ => shared::Control {
-                utc_offset_ns,
-                slot_offset_ns: utc_offset_ns,
-                xsks_id: self.xsks_id,
-                layout: LAYOUT,
-            },
-        };
-        self.control.update(&key, &told.bytes(), MapFlags::ANY).map_err(failed("write"))
+        let value = shared::Control { utc_offset_ns, xsks_id: self.xsks_id, layout: LAYOUT }.bytes();
+        self.control.update(&0u32.to_ne_bytes(), &value, MapFlags::ANY).map_err(|source| ProgramError::Map {
+            act: "write",
+            map: "control",
+            source,
+        })
     }
 
     /// Makes a filter ready beside the one in use. Returns its generation, which [`Program::switch_filter`]
@@ -367,22 +360,26 @@ impl Program {
     /// # Errors
     /// [`ProgramError::Map`], [`ProgramError::Layout`].
     pub fn seconds(&self, queue: u32) -> Result<BTreeMap<u64, Counts>, ProgramError> {
-        Ok(self.total_and_seconds(queue)?.1)
+        let mut seconds: BTreeMap<u64, Counts> = BTreeMap::new();
+        for (spot, counts) in self.total_and_seconds(queue)?.1 {
+            seconds.entry(spot.second).or_default().add(&counts);
+        }
+        Ok(seconds)
     }
 
     /// [`Program::totals`] and [`Program::seconds`] in one look, so that the two differ by no more than the
-    /// packets that are being counted meanwhile.
+    /// packets that are being counted meanwhile; the seconds by where they are counted.
     ///
     /// # Errors
     /// [`ProgramError::Map`], [`ProgramError::Layout`].
-    pub fn total_and_seconds(&self, queue: u32) -> Result<(Counts, BTreeMap<u64, Counts>), ProgramError> {
+    pub fn total_and_seconds(&self, queue: u32) -> Result<(Counts, BTreeMap<Spot, Counts>), ProgramError> {
         let pins::Base { total, mut seconds } = self.raw(queue)?;
         let base = usize::try_from(queue).ok().and_then(|queue| self.base.get(queue));
-        for (second, before) in base.iter().flat_map(|base| &base.seconds) {
-            if let Some(counts) = seconds.get_mut(second) {
+        for (spot, before) in base.iter().flat_map(|base| &base.seconds) {
+            if let Some(counts) = seconds.get_mut(spot) {
                 *counts = counts.since(before);
                 if counts.packets == 0 {
-                    seconds.remove(second);
+                    seconds.remove(spot);
                 }
             }
         }
@@ -392,11 +389,11 @@ impl Program {
     /// A row as it stands in the map, whatever run it counts for.
     fn raw(&self, queue: u32) -> Result<pins::Base, ProgramError> {
         let mut sums = pins::Base::default();
-        for row in self.rows(queue)? {
+        for (cpu, row) in (0..).zip(self.rows(queue)?) {
             let layout = || ProgramError::Layout { map: "queues" };
             sums.total.add(&QueueRow::read_total(&row).ok_or_else(layout)?);
-            for slot in QueueRow::read_seconds(&row).ok_or_else(layout)? {
-                sums.seconds.entry(slot.second).or_default().add(&slot.counts);
+            for (slot, Second { second, counts }) in QueueRow::read_seconds(&row).ok_or_else(layout)? {
+                sums.seconds.insert(Spot { second, cpu, slot }, counts);
             }
         }
         Ok(sums)

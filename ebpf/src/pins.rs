@@ -375,8 +375,8 @@ impl Program {
         let passed = now.total.slot_empty.saturating_sub(base.total.slot_empty);
         base.total.slot_empty += passed;
         base.total.packets += passed;
-        for (second, counts) in &mut now.seconds {
-            let base = base.seconds.entry(*second).or_default();
+        for (spot, counts) in &mut now.seconds {
+            let base = base.seconds.entry(*spot).or_default();
             let passed = counts.slot_empty.saturating_sub(base.slot_empty);
             base.slot_empty += passed;
             base.packets += passed;
@@ -417,7 +417,7 @@ impl Program {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Base {
     pub(crate) total: Counts,
-    pub(crate) seconds: BTreeMap<u64, Counts>,
+    pub(crate) seconds: BTreeMap<shared::Spot, Counts>,
 }
 
 #[cfg(test)]

@@ -61,7 +61,8 @@ struct td_counts {
 	__u64 filtered; /* left out by the filter: passed on */
 };
 
-/* The counts of one UTC second. Slots follow each other, also where the clock jumps: see td_control. */
+/* The counts of one UTC second on one CPU. Each other second takes the next slot, wherever the clock jumps: a slot
+ * that is emptied holds what this CPU counted TD_SECONDS seconds with packets ago, never what is being counted. */
 struct td_second {
 	__u64 second;
 	struct td_counts counts;
@@ -70,15 +71,14 @@ struct td_second {
 /* One row per queue and CPU. */
 struct td_queue {
 	__u32 second; /* of the packet this CPU is handling; the error program counts in the same one */
-	__u32 slot;   /* and where that second is counted */
+	__u32 slot;   /* where that second is counted */
 	struct td_counts total;
 	struct td_second seconds[TD_SECONDS];
 };
 
 /* What the recorder tells the programs. */
 struct td_control {
-	__u64 utc_offset_ns;  /* UTC = CLOCK_MONOTONIC + this */
-	__u64 slot_offset_ns; /* the slot is (CLOCK_MONOTONIC + this) / 1 s % TD_SECONDS */
+	__u64 utc_offset_ns; /* UTC = CLOCK_MONOTONIC + this */
 	__u32 xsks_id;       /* id of our XSKMAP: the error program looks at no other */
 	__u32 layout;        /* TD_LAYOUT */
 };
@@ -126,7 +126,7 @@ _Static_assert(sizeof(struct td_meta) == 32, "td_meta");
 _Static_assert(sizeof(struct td_counts) == 88, "td_counts");
 _Static_assert(sizeof(struct td_second) == 96, "td_second");
 _Static_assert(sizeof(struct td_queue) == 8 + 88 + 64 * 96, "td_queue");
-_Static_assert(sizeof(struct td_control) == 24, "td_control");
+_Static_assert(sizeof(struct td_control) == 16, "td_control");
 _Static_assert(sizeof(struct td_filter) == 64, "td_filter");
 _Static_assert(sizeof(struct td_net4) == 12, "td_net4");
 _Static_assert(sizeof(struct td_net6) == 24, "td_net6");

@@ -233,7 +233,7 @@ pub struct QueueRow {
     pub slot: u32,
     /// Everything since the program was loaded.
     pub total: Counts,
-    /// The last [`SECONDS`] seconds. After the clock went back, one can stand in two slots.
+    /// The last [`SECONDS`] seconds in which this CPU had packets. After the clock went back, one can stand in two slots.
     pub seconds: [Second; SECONDS],
 }
 
@@ -249,21 +249,33 @@ impl QueueRow {
         Counts::read(bytes.get(offset_of!(Self, total)..)?)
     }
 
-    /// The slots in use of a row in the per-CPU map.
-    pub(crate) fn read_seconds(bytes: &[u8]) -> Option<Vec<Second>> {
+    /// The slots in use of a row in the per-CPU map, by their numbers.
+    pub(crate) fn read_seconds(bytes: &[u8]) -> Option<Vec<(u32, Second)>> {
         if bytes.len() != size_of::<Self>() {
             return None;
         }
         let slots = bytes.get(offset_of!(Self, seconds)..)?;
         let mut out = Vec::new();
-        for slot in slots.chunks_exact(size_of::<Second>()) {
+        for (number, slot) in (0..).zip(slots.chunks_exact(size_of::<Second>())) {
             let second = u64::from_ne_bytes(field(slot, 0)?);
             if second != 0 {
-                out.push(Second { second, counts: Counts::read(slot.get(offset_of!(Second, counts)..)?)? });
+                let counts = Counts::read(slot.get(offset_of!(Second, counts)..)?)?;
+                out.push((number, Second { second, counts }));
             }
         }
         Some(out)
     }
+}
+
+/// Where the program counts: a second in a slot of a CPU. What is counted there only grows while it is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Spot {
+    /// UTC second.
+    pub second: u64,
+    /// CPU.
+    pub cpu: u32,
+    /// Slot of its row.
+    pub slot: u32,
 }
 
 /// `struct td_control`: what the recorder tells the programs.
@@ -271,19 +283,14 @@ impl QueueRow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Control {
     pub(crate) utc_offset_ns: u64,
-    pub(crate) slot_offset_ns: u64,
     pub(crate) xsks_id: u32,
     pub(crate) layout: u32,
 }
-
-/// Steps of the clock up to this size leave each second in its slot, ns: half of what the slots hold.
-const SMALL_STEP_NS: u64 = SECONDS as u64 / 2 * 1_000_000_000;
 
 impl Control {
     pub(crate) fn bytes(self) -> Vec<u8> {
         let mut out = Vec::with_capacity(size_of::<Self>());
         out.extend_from_slice(&self.utc_offset_ns.to_ne_bytes());
-        out.extend_from_slice(&self.slot_offset_ns.to_ne_bytes());
         out.extend_from_slice(&self.xsks_id.to_ne_bytes());
         out.extend_from_slice(&self.layout.to_ne_bytes());
         out
@@ -292,25 +299,9 @@ impl Control {
     pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
         Some(Self {
             utc_offset_ns: u64::from_ne_bytes(field(bytes, 0)?),
-            slot_offset_ns: u64::from_ne_bytes(field(bytes, 8)?),
-            xsks_id: u32::from_ne_bytes(field(bytes, 16)?),
-            layout: u32::from_ne_bytes(field(bytes, 20)?),
+            xsks_id: u32::from_ne_bytes(field(bytes, 8)?),
+            layout: u32::from_ne_bytes(field(bytes, 12)?),
         })
-    }
-
-    /// The clock differs otherwise now. After a far step the slots go on two or three behind the one in use: the new
-    /// seconds must not fall on those that nobody has read yet, wherever they lie.
-    pub(crate) const fn with_offset(self, utc_offset_ns: u64) -> Self {
-        const NANOS: u64 = 1_000_000_000;
-        let step = utc_offset_ns.wrapping_sub(self.utc_offset_ns);
-        let slot_offset_ns = if self.utc_offset_ns.abs_diff(utc_offset_ns) <= SMALL_STEP_NS {
-            self.slot_offset_ns.wrapping_add(step)
-        } else {
-            // Slots change where seconds do.
-            let edge = (utc_offset_ns % NANOS + NANOS - self.slot_offset_ns % NANOS) % NANOS;
-            self.slot_offset_ns.wrapping_add(2 * NANOS + edge)
-        };
-        Self { utc_offset_ns, slot_offset_ns, ..self }
     }
 }
 
@@ -329,5 +320,5 @@ const _: () = {
     );
     assert!(size_of::<Second>() == 96 && offset_of!(Second, counts) == 8);
     assert!(size_of::<QueueRow>() == 8 + 88 + 64 * 96 && offset_of!(QueueRow, seconds) == 96);
-    assert!(size_of::<Control>() == 24 && offset_of!(Control, xsks_id) == 16);
+    assert!(size_of::<Control>() == 16 && offset_of!(Control, xsks_id) == 8);
 };

@@ -62,16 +62,24 @@ static __always_inline struct td_queue *row_of(__u32 queue)
 	return bpf_map_lookup_elem(&queues, &key);
 }
 
-/* The slot of the second this CPU is counting in, emptied when it still holds an older one. */
+/* Where this CPU counts the running second. */
 static __always_inline struct td_counts *slot_of(struct td_queue *row)
 {
-	struct td_second *slot = &row->seconds[row->slot % TD_SECONDS];
+	return &row->seconds[row->slot % TD_SECONDS].counts;
+}
 
-	if (slot->second != row->second) {
-		__builtin_memset(&slot->counts, 0, sizeof(slot->counts));
-		slot->second = row->second;
-	}
-	return &slot->counts;
+/* A packet of this second comes: if it is another one than before, it takes the next slot. */
+static __always_inline void enter(struct td_queue *row, __u32 second)
+{
+	struct td_second *slot;
+
+	if (row->second == second)
+		return;
+	row->second = second;
+	row->slot = (row->slot + 1) % TD_SECONDS;
+	slot = &row->seconds[row->slot % TD_SECONDS];
+	__builtin_memset(&slot->counts, 0, sizeof(slot->counts));
+	slot->second = second;
 }
 
 /* What the metadata says of the packet being handled. */
@@ -143,8 +151,7 @@ int tapedeck_rx(struct xdp_md *ctx)
 	/* Array lookups with a key in range do not fail; the verifier wants to see it asked. */
 	if (!told || !row)
 		return XDP_PASS;
-	row->second = (now + told->utc_offset_ns) / NANOS_PER_SEC;
-	row->slot = (now + told->slot_offset_ns) / NANOS_PER_SEC % TD_SECONDS;
+	enter(row, (now + told->utc_offset_ns) / NANOS_PER_SEC);
 	slot = slot_of(row);
 	row->total.packets++;
 	row->total.bytes += length;

@@ -45,7 +45,7 @@ const LOSSES: [(&str, Cause); 11] = [
 /// Which second a row is of, and which number it has.
 const KEYS: [&str; 2] = ["uid", "number"];
 /// The other columns that are read.
-const OTHERS: [&str; 4] = ["ts", "ts_end", "kind", "mode"];
+const OTHERS: [&str; 5] = ["ts", "ts_end", "kind", "mode", "pending"];
 
 /// What the ledger says.
 #[derive(Debug, Default)]
@@ -71,7 +71,7 @@ pub(crate) fn witness(stores: &[PathBuf], range: TimeRange) -> Result<Witness, F
     // Live rows first: a row that moves on meanwhile is met again, and known by its key.
     let newest = witness.newest(&find().map_err(|e| Failure::of(&e))?.live, range);
     let files = find().map_err(|e| Failure::of(&e))?.files;
-    let mut keyed = Vec::new();
+    let (mut keyed, mut unfinished, mut ended) = (Vec::new(), Vec::new(), Vec::new());
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let parts: Vec<_> = std::thread::scope(|scope| {
         let look = |(): &mut (), found: &Found| look(found, range, &newest, &find);
@@ -82,6 +82,8 @@ pub(crate) fn witness(stores: &[PathBuf], range: TimeRange) -> Result<Witness, F
             Ok(part) => {
                 add(&mut losses, part.losses);
                 witness.watched.extend(part.watched);
+                unfinished.extend(part.unfinished);
+                ended.extend(part.ended);
                 keyed.extend(part.keyed);
             }
             Err(error) => witness.doubt(found, &error, range),
@@ -91,11 +93,13 @@ pub(crate) fn witness(stores: &[PathBuf], range: TimeRange) -> Result<Witness, F
         let left =
             LEDGER.live.map_or_else(|| Ok(rows.clone()), |key| without_replaced(key, &rows, keyed.iter()));
         // Of these seconds more may come: they are not called watched, but what they lost is lost.
-        let taken = left.ok().and_then(|rows| take(&rows, range, true, &mut losses, &mut Vec::new()));
-        if taken.is_none() {
-            witness.troubles.push(FileTrouble { path, what: ReadError::Column.to_string() });
+        let mut part = Part::default();
+        match left.ok().and_then(|rows| take(&rows, range, true, &mut part)) {
+            Some(()) => add(&mut losses, part.losses),
+            None => witness.troubles.push(FileTrouble { path, what: ReadError::Column.to_string() }),
         }
     }
+    witness.unfinished(unfinished, union(ended));
     witness.watched = union(std::mem::take(&mut witness.watched));
     witness.gaps.extend(losses.into_iter().filter_map(|(span, lost)| gap(span, &lost)));
     witness.gaps.sort_by_key(|gap| gap.span);
@@ -117,6 +121,10 @@ struct Newest {
 struct Part {
     losses: Losses,
     watched: Vec<Span>,
+    /// Seconds of which packets were under way when their recorder died.
+    unfinished: Vec<Span>,
+    /// What `crash` rows tell of: there nothing is under way any more.
+    ended: Vec<Span>,
     /// Its rows, where they may replace live ones.
     keyed: Vec<RecordBatch>,
 }
@@ -133,7 +141,7 @@ fn look(
     let (batches, lossy) = following(found, find, |found| read(found, keyed))?;
     let mut part = Part::default();
     for batch in &batches {
-        take(batch, range, lossy, &mut part.losses, &mut part.watched).ok_or(ReadError::Column)?;
+        take(batch, range, lossy, &mut part).ok_or(ReadError::Column)?;
     }
     if keyed {
         part.keyed = batches;
@@ -178,6 +186,16 @@ impl Witness {
             }
         }
         newest
+    }
+
+    /// Seconds that no row of a crash has ended: what was under way in them is not known to be there.
+    fn unfinished(&mut self, seconds: Vec<Span>, ended: Vec<Span>) {
+        for span in union(seconds) {
+            let settled = |end: &Span| end.from <= span.from && span.from < end.to;
+            if !ended.iter().any(settled) {
+                self.gaps.push(Gap { span, cause: Cause::Crash, packets: None });
+            }
+        }
     }
 
     /// A file that could not be read: nobody knows what was lost in its time.
@@ -268,16 +286,12 @@ fn is_lossless(metadata: &ParquetMetaData) -> bool {
 
 /// Takes the rows of a batch that reach into `range`, and their losses if they are `lossy`; `None` where a column is
 /// missing. A row that only reaches into the range counts with all it has: nobody knows where in it they were.
-fn take(
-    batch: &RecordBatch,
-    range: TimeRange,
-    lossy: bool,
-    losses: &mut Losses,
-    watched: &mut Vec<Span>,
-) -> Option<()> {
+fn take(batch: &RecordBatch, range: TimeRange, lossy: bool, part: &mut Part) -> Option<()> {
+    let Part { losses, watched, unfinished, ended, .. } = part;
     let times = |name| batch.column_by_name(name)?.as_primitive_opt::<TimestampNanosecondType>();
     let texts = |name| batch.column_by_name(name)?.as_string_opt::<i32>();
     let (from, to, kind, mode) = (times("ts")?, times("ts_end")?, texts("kind")?, texts("mode")?);
+    let pending = batch.column_by_name("pending")?.as_primitive_opt::<Int64Type>()?;
     let mut counts = Vec::with_capacity(LOSSES.len());
     for (name, _) in LOSSES.iter().filter(|_| lossy) {
         counts.push(batch.column_by_name(name)?.as_primitive_opt::<Int64Type>()?.values());
@@ -287,8 +301,14 @@ fn take(
         let Some(span) = span.within(&range) else { continue };
         let of_file = !arrow_array::Array::is_null(mode, row) && mode.value(row) == "file";
         let of_second = kind.value(row) == "second";
+        let crash = kind.value(row) == "crash";
+        if crash {
+            ended.push(span);
+        }
         // What a crash cost is a gap; where it cost nothing, nothing is missing up to then.
-        if of_second && !of_file || kind.value(row) == "crash" {
+        if of_second && pending.value(row) != 0 {
+            unfinished.push(span);
+        } else if of_second && !of_file || crash {
             match watched.last_mut() {
                 Some(last) if (last.from..=last.to).contains(&span.from) => last.to = last.to.max(span.to),
                 _ => watched.push(span),
@@ -334,7 +354,10 @@ pub(crate) fn bounded(range: TimeRange, packets: Option<Span>) -> TimeRange {
     const DAY_NANOS: u64 = 24 * 3600 * NANOS_PER_SEC;
     let day = |ts: Timestamp| Timestamp::from_nanos_saturating(ts.nanos() / DAY_NANOS * DAY_NANOS);
     let open = range.from == Timestamp::ZERO;
-    let from = packets.filter(|_| open).map_or(range.from, |packets| day(packets.from));
+    // A range that ends before has nothing but losses to tell.
+    let inside = |from: Timestamp| range.to.is_none_or(|to| to > from);
+    let from =
+        packets.map(|packets| day(packets.from)).filter(|from| open && inside(*from)).unwrap_or(range.from);
     TimeRange { from, ..range }
 }
 
@@ -381,15 +404,60 @@ mod tests {
             row(20, "file", lost(0, 0)),
             LedgerRow { kind: RowKind::Correction, ..row(21, "file", lost(7, 0)) },
         ];
-        let (mut losses, mut watched) = (Losses::new(), Vec::new());
-        let range = TimeRange { from: at(10), to: Some(at(30)) };
-        take(&to_batch(&rows).unwrap(), range, true, &mut losses, &mut watched).unwrap();
+        let Part { losses, watched, unfinished, .. } = part(&rows);
         assert_eq!(watched, [Span { from: at(10), to: at(16) }]);
+        assert_eq!(unfinished, []);
         let gaps = joined(losses.into_iter().filter_map(|(span, lost)| gap(span, &lost)).collect());
         let told: Vec<_> = gaps.iter().map(|g| (g.span.from, g.span.to, g.cause, g.packets)).collect();
         assert_eq!(
             told,
             [(at(11), at(13), Cause::Shed, Some(7)), (at(13), at(14), Cause::RingFull, Some(5))]
         );
+    }
+
+    /// The part of a file with these rows.
+    fn part(rows: &[LedgerRow]) -> Part {
+        let range = TimeRange { from: at(10), to: Some(at(30)) };
+        let mut part = Part::default();
+        take(&to_batch(rows).unwrap(), range, true, &mut part).unwrap();
+        part
+    }
+
+    #[test]
+    fn what_was_under_way_at_a_kill_is_missing_unless_a_row_of_the_crash_ends_it() {
+        let pending =
+            |second| row(second, "packet", LedgerCounts { seen: 9, pending: 9, ..LedgerCounts::default() });
+        let crash =
+            |from, to| LedgerRow { kind: RowKind::Crash, ts_end: at(to), ..row(from, "copy", lost(0, 0)) };
+        let mut rows = vec![row(12, "packet", lost(0, 0)), pending(13), pending(14)];
+        let gaps = |rows: &[LedgerRow]| {
+            let Part { watched, unfinished, ended, .. } = part(rows);
+            let mut witness = Witness::default();
+            witness.unfinished(unfinished, union(ended));
+            let gaps: Vec<_> =
+                witness.gaps.iter().map(|g| (g.span.from, g.span.to, g.cause, g.packets)).collect();
+            (watched, gaps)
+        };
+        let (watched, told) = gaps(&rows);
+        assert_eq!(watched, [Span { from: at(12), to: at(13) }]);
+        assert_eq!(told, [(at(13), at(15), Cause::Crash, None)]);
+        rows.push(crash(13, 16));
+        let (watched, told) = gaps(&rows);
+        assert_eq!((watched, told), (vec![Span { from: at(12), to: at(16) }], Vec::new()));
+    }
+
+    #[test]
+    fn without_a_begin_the_ledger_is_asked_from_the_day_of_the_first_packet_on_if_the_range_reaches_it() {
+        const DAY: u64 = 24 * 3600;
+        let packets = Some(Span { from: at(5 * DAY + 7), to: at(5 * DAY + 9) });
+        let asked = |to, packets| bounded(TimeRange { from: Timestamp::ZERO, to }, packets).from;
+        assert_eq!(asked(None, packets), at(5 * DAY));
+        assert_eq!(asked(Some(at(5 * DAY + 1)), packets), at(5 * DAY));
+        // All of that day and before was lost: that is the answer.
+        assert_eq!(asked(Some(at(5 * DAY)), packets), Timestamp::ZERO);
+        assert_eq!(asked(Some(at(3 * DAY)), packets), Timestamp::ZERO);
+        assert_eq!(asked(None, None), Timestamp::ZERO);
+        let named = TimeRange { from: at(2 * DAY), to: None };
+        assert_eq!(bounded(named, packets), named);
     }
 }

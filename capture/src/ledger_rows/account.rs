@@ -7,7 +7,7 @@
 
 use crate::books;
 use std::collections::BTreeMap;
-use tapedeck_ebpf::{Counts as ProgramCounts, SECONDS};
+use tapedeck_ebpf::{Counts as ProgramCounts, SECONDS, Spot};
 use tapedeck_index::table::ledger::{LedgerCounts, RowKind};
 use tapedeck_packet::Timestamp;
 use tapedeck_packet::time::NANOS_PER_SEC;
@@ -37,7 +37,7 @@ pub(crate) struct Facts {
     /// No packet of this time or before comes out of the ring any more.
     pub(crate) settled: Timestamp,
     /// Counts of the program: in all, and by second for the last [`SECONDS`] with packets.
-    pub(crate) program: Option<(ProgramCounts, BTreeMap<u64, ProgramCounts>)>,
+    pub(crate) program: Option<(ProgramCounts, BTreeMap<Spot, ProgramCounts>)>,
     /// What the chain booked since the last look.
     pub(crate) chain: SecondBooks,
     /// Drops as the socket itself counts them, where nobody knows their second: (ring full, no chunk).
@@ -84,7 +84,7 @@ pub(crate) struct Account {
     next: u64,
     open: BTreeMap<u64, Open>,
     /// What the program said of each second last.
-    read: BTreeMap<u64, LedgerCounts>,
+    read: BTreeMap<Spot, LedgerCounts>,
     /// The sum of all that it said.
     read_sum: LedgerCounts,
     /// Seconds that were not there or not seen: [from, to).
@@ -265,20 +265,20 @@ impl Account {
         }
     }
 
-    fn absorb_program(&mut self, seconds: &BTreeMap<u64, ProgramCounts>) {
+    fn absorb_program(&mut self, seconds: &BTreeMap<Spot, ProgramCounts>) {
         let mut read = BTreeMap::new();
-        for (second, counts) in seconds {
+        for (spot, counts) in seconds {
             let counts = books::of_program(counts);
-            let before = self.read.get(second).copied().unwrap_or_default();
+            let before = self.read.get(spot).copied().unwrap_or_default();
             // Fewer than before: a second that the clock had met twice has lost its older slot.
             let news =
                 if counts.seen < before.seen { LedgerCounts::default() } else { counts.minus(&before) };
             if news != LedgerCounts::default() {
-                let open = self.open.entry(*second).or_default();
+                let open = self.open.entry(spot.second).or_default();
                 open.program = open.program.plus(&news);
                 self.read_sum = self.read_sum.plus(&news);
             }
-            read.insert(*second, counts);
+            read.insert(*spot, counts);
         }
         self.read = read;
     }

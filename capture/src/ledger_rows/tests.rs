@@ -3,7 +3,7 @@
 use super::account::{Account, Draft, Facts, Origin};
 use proptest::prelude::*;
 use std::collections::BTreeMap;
-use tapedeck_ebpf::Counts as ProgramCounts;
+use tapedeck_ebpf::{Counts as ProgramCounts, Spot};
 use tapedeck_index::table::ledger::{LedgerCounts, RowKind};
 use tapedeck_packet::Timestamp;
 use tapedeck_writer::{Delta, Second, SecondBooks, Shift};
@@ -16,8 +16,8 @@ fn delta(packets: i64) -> Delta {
     Delta { packets, bytes: packets * 60 }
 }
 
-/// Counts of the program by second: (second, packets, of these ring full).
-fn program(seconds: &[(u64, u64, u64)]) -> Option<(ProgramCounts, BTreeMap<u64, ProgramCounts>)> {
+/// Counts of the program by second: (second, packets, of these ring full). Each is in a slot of its own.
+fn program(seconds: &[(u64, u64, u64)]) -> Option<(ProgramCounts, BTreeMap<Spot, ProgramCounts>)> {
     let counts = |packets, full| ProgramCounts {
         packets,
         bytes: packets * 60,
@@ -25,7 +25,9 @@ fn program(seconds: &[(u64, u64, u64)]) -> Option<(ProgramCounts, BTreeMap<u64, 
         ..ProgramCounts::default()
     };
     let total = counts(seconds.iter().map(|s| s.1).sum(), seconds.iter().map(|s| s.2).sum());
-    Some((total, seconds.iter().map(|(second, packets, full)| (*second, counts(*packets, *full))).collect()))
+    let spot = |second| Spot { second, cpu: 0, slot: u32::try_from(second % 64).unwrap() };
+    let spots = seconds.iter().map(|(second, packets, full)| (spot(*second), counts(*packets, *full)));
+    Some((total, spots.collect()))
 }
 
 /// What a chain booked: (second, appended, stored).
@@ -116,6 +118,23 @@ fn a_packet_that_never_comes_is_unaccounted_and_not_pending_for_ever() {
 /// Two packets at the first look.
 fn chain_once(look: u64) -> Vec<(u64, i64, i64)> {
     if look == 0 { vec![(100, 2, 2)] } else { Vec::new() }
+}
+
+#[test]
+fn a_second_in_two_slots_counts_in_both_and_one_that_is_used_again_takes_nothing_back() {
+    let mut account = Account::new(Origin::Program, true, at(100_000));
+    let counts = |packets| ProgramCounts { packets, ..ProgramCounts::default() };
+    let look = |now_ms, total, slots: &[(u32, u64)], booked: i64| {
+        let spot = |slot| Spot { second: 100, cpu: 0, slot };
+        let spots = slots.iter().map(|(slot, packets)| (spot(*slot), counts(*packets))).collect();
+        Facts { program: Some((counts(total), spots)), ..facts(now_ms, &[], &[(100, booked, booked)]) }
+    };
+    account.look(look(100_900, 3, &[(7, 3)], 3), None);
+    // The clock was set back: the second is counted in another slot as well, and then its first one is taken.
+    account.look(look(100_800, 5, &[(7, 3), (9, 2)], 2), None);
+    account.look(look(100_950, 9, &[(9, 6)], 4), None);
+    let drafts = account.look(look(103_000, 10, &[(9, 7)], 1), None);
+    assert_eq!(all(&drafts.rows)[0], (100_000, 10, 10, 0, 0));
 }
 
 #[test]

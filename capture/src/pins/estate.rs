@@ -331,7 +331,16 @@ fn of_target(dir: &Path, target: &Target) -> Vec<Dead> {
     let folders = super::folders(dir).unwrap_or_default().into_iter();
     folders
         .filter(|(name, _)| name.namespace == namespace)
-        .filter_map(|(name, folder)| Some((name, Dead::open(&folder)?)))
+        .filter_map(|(name, folder)| {
+            let dead = Dead::open(&folder);
+            if dead.is_none() && name.ifindex == target.ifindex && folder.exists() {
+                let folder = folder.display();
+                tracing::warn!(
+                    "{folder}: no note that this version can read: the books of who made it are lost"
+                );
+            }
+            Some((name, dead?))
+        })
         .filter(|(_, dead)| dead.note.namespace == cookie)
         .filter(|(name, dead)| {
             let came_back = || {

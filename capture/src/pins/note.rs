@@ -18,7 +18,7 @@ use tapedeck_index::table::ledger::{COUNTS, LedgerCounts, LedgerRow, RowKind};
 use tapedeck_packet::Timestamp;
 
 /// Version of the note: raised when an older reader would misunderstand it.
-pub(crate) const VERSION: u32 = 1;
+pub(crate) const VERSION: u32 = 2;
 
 /// The name of an interface's folder: `<netns inode>-<ifindex>-<MAC>`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]

@@ -208,6 +208,23 @@ fn both_directions_are_one_flow_and_a_syn_begins_another() {
     }
 }
 
+/// Where the other direction comes on another queue, an answer is the first that is seen of another flow.
+#[test]
+fn of_one_side_alone_a_syn_ack_begins_another_flow() {
+    for batched in [false, true] {
+        let mut worker = Worker::pressed(3_000);
+        let back = Made { back: true, tcp_flags: Some(ACK), ..PLAIN };
+        for _ in 0..5 {
+            worker.keep(&back.bytes(), 0);
+        }
+        assert_eq!(worker.keep(&back.bytes(), 0), back.header_bytes());
+        let answer = Made { tcp_flags: Some(SYN | ACK), seq: 9, ..back };
+        let packets: Vec<_> = [answer, back].iter().map(|made| made.bytes()).collect();
+        let whole = packets[0].len();
+        assert_eq!(worker.keep_all(&packets, batched), [whole, whole], "{batched}");
+    }
+}
+
 /// The flow inside counts, and its header stays.
 #[test]
 fn inside_a_tunnel_the_inner_flow_counts() {

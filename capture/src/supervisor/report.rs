@@ -69,7 +69,8 @@ pub(super) fn sample_clock(run: &Run, active: &[Active], books: &mut Books) {
             let hours = Duration::from_nanos(to_ns.abs_diff(from_ns)).as_secs() / 3600;
             tracing::warn!(
                 "clock: quarantined: the system clock jumped by {hours} h; packet times do not follow. If it is right \
-                 now: `accept-clock = true` in the file of --config and SIGHUP, or start again"
+                 now: with --config write `accept-clock = true` into that file and send SIGHUP; without, start again with \
+                 --accept-clock (SIGHUP would end this recording)"
             );
             books.clock.stepped(&run.clock, before, (from_ns, to_ns), &mut books.rows);
         }

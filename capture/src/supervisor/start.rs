@@ -306,7 +306,7 @@ fn open(
         keeper.opened(books, intake);
     }
     let Err(source) = opened else { return Ok(keeper) };
-    if books.carried.is_empty() && !taken {
+    if !books.inherits() && !taken {
         return Err(Failure::Step(source));
     }
     // The books of the dead are in the note now: the next start finds them there.

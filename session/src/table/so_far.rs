@@ -72,9 +72,9 @@ impl<P: Inspector> Table<P> {
     }
 }
 
-/// A TCP segment with these flags may begin another session.
+/// A TCP segment with these flags may begin another session: an answer too, where only one side is seen.
 fn opens(flags: u8) -> bool {
-    flags & (flag::SYN | flag::ACK) == flag::SYN
+    flags & flag::SYN != 0
 }
 
 /// Bytes of the packets with this key that are pushed and not applied yet, and whether one of them may begin another

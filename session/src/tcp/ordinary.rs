@@ -172,6 +172,46 @@ mod tests {
         assert_eq!(short, [false, false, false, false, false, false, true, true, true, true]);
     }
 
+    /// Streams of more than 2 GiB, whose numbers go round, and what is not a segment in between.
+    #[test]
+    fn the_short_way_is_the_long_way_far_into_a_stream() {
+        const LEN: u32 = 9_000_000;
+        for first in [0_u32, 1 << 31, u32::MAX - 5] {
+            let (mut short, mut long) = (Whole::new(), Whole::new());
+            let times = Timeouts::default();
+            let (mut next, mut ways, mut ts) = (Pair { a: first, b: 7_u32 }, 0, 0);
+            let mut step = |short: &mut Whole, long: &mut Whole, from, flags, seq, ack, len| {
+                ts += 1;
+                let header = TcpHeader { seq, ack, flags, zero_window: false };
+                let s = Segment { ts, from, header, len };
+                let before = short.tcp.ordinary(&s, *short.seen.of(from));
+                ways += u32::from(before.is_some());
+                let taken = before.or_else(|| short.conversation(&times).segment(&s));
+                assert_eq!(taken, long.take(&s, true), "{first}: segment {ts}");
+                assert_eq!(short.state(), long.state(), "{first}: segment {ts}");
+            };
+            step(&mut short, &mut long, End::A, 2, next.a, 0, 0);
+            step(&mut short, &mut long, End::B, 0x12, next.b, next.a.wrapping_add(1), 0);
+            (next.a, next.b) = (next.a.wrapping_add(1), next.b + 1);
+            for round in 0..1_000_u32 {
+                if round % 100 == 99 {
+                    // The rest of a segment in fragments, and what the last packet of a run acknowledges.
+                    for whole in [&mut short, &mut long] {
+                        let mut conversation = whole.conversation(&times);
+                        conversation.more_data(End::A, u64::from(round), next.a, 500);
+                        conversation.ack_only(End::B, u64::from(round), next.a.wrapping_add(500));
+                    }
+                    next.a = next.a.wrapping_add(500);
+                }
+                step(&mut short, &mut long, End::A, 0x10, next.a, next.b, LEN);
+                next.a = next.a.wrapping_add(LEN);
+                step(&mut short, &mut long, End::B, 0x10, next.b, next.a, 20);
+                next.b += 20;
+            }
+            assert!(ways > 400, "{first}: {ways} of 2,002 went the short way");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2_000))]
 
