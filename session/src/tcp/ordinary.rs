@@ -62,8 +62,7 @@ impl Tcp {
         let (past, rel_seq) = (s.header.seq.checked_add(s.len)?, own.stream.delivered);
         let rel_ack = peer.plain_relative(s.header.ack, peer.ack_seq, peer.ack_wraps)?;
         let upper = rel_seq.wrapping_add(u64::from(s.len));
-        if (rel_seq >= UNWRAPPED && own.seq_wraps == 0)
-            || (s.len > 0 && upper.saturating_sub(own.stream.trim) > MAX_UNACKED)
+        if (s.len > 0 && upper.saturating_sub(own.stream.trim) > MAX_UNACKED)
             || rel_ack > peer.stream.delivered
         {
             return None;
@@ -75,6 +74,7 @@ impl Tcp {
         if s.len > 0 {
             own.last_seq = past;
             (own.stream.delivered, own.stream.top) = (upper, upper);
+            own.smooth = upper < UNWRAPPED || own.seq_wraps > 0;
         }
         self.activity = self.activity.max(s.ts);
         if news {
