@@ -6,10 +6,12 @@
 pub(crate) mod hold;
 pub(crate) mod recorder;
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::Write as _;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Why live tests cannot run here, if they cannot.
 pub(crate) fn missing() -> Option<String> {
@@ -29,9 +31,35 @@ macro_rules! live {
             println!("SKIPPED 1: {why}");
             return;
         }
+        let _alone = crate::support::alone();
     };
 }
 pub(crate) use live;
+
+static ALONE: Mutex<()> = Mutex::new(());
+
+thread_local! {
+    static IS_ALONE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whoever holds it is the only such test of this process: what it judges is the recorder, and not how two tests share
+/// the cores, and tests of one process pin in one folder.
+pub(crate) struct Alone {
+    _held: MutexGuard<'static, ()>,
+}
+
+/// Waits for the tests before; `None` if this thread's test has waited already.
+pub(crate) fn alone() -> Option<Alone> {
+    let first = !IS_ALONE.replace(true);
+    // A test that failed has left nothing locked.
+    first.then(|| Alone { _held: ALONE.lock().unwrap_or_else(PoisonError::into_inner) })
+}
+
+impl Drop for Alone {
+    fn drop(&mut self) {
+        IS_ALONE.set(false);
+    }
+}
 
 /// The calling thread's own namespace with a veth pair, both ends up, until dropped.
 pub(crate) struct Net {
