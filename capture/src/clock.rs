@@ -204,8 +204,7 @@ impl Clock {
 
     fn take(&self, reading: Reading, accepts: bool) -> Change {
         let now = i64::try_from(reading.monotonic_ns).unwrap_or(i64::MAX);
-        let conversion = self.conversion();
-        let in_use = conversion.offset_at(now);
+        let in_use = self.conversion().offset_at(now);
         let change = reading.offset_ns.abs_diff(in_use);
         let ahead = self.ahead_ns.load(Ordering::Relaxed);
         if change > QUARANTINE_NS && !accepts {

@@ -25,6 +25,12 @@ pub(crate) struct Datagram {
     pub(crate) seq: u32,
 }
 
+impl Datagram {
+    fn is(&self, key: &Key, id: u32) -> bool {
+        self.ts != 0 && self.id == id && self.key == *key
+    }
+}
+
 /// The table.
 #[derive(Debug)]
 pub(crate) struct Datagrams {
@@ -79,7 +85,7 @@ impl Datagrams {
     /// The datagram of a later fragment that comes at `ts`.
     pub(crate) fn find(&mut self, hash: u64, key: &Key, id: u32, ts: u64) -> Option<Datagram> {
         let wait = self.wait;
-        let found = self.set(hash, id)?.iter_mut().find(|d| d.ts != 0 && d.id == id && d.key == *key)?;
+        let found = self.set(hash, id)?.iter_mut().find(|datagram| datagram.is(key, id))?;
         if ts.abs_diff(found.ts) > wait {
             found.ts = 0;
             return None;
@@ -91,7 +97,7 @@ impl Datagrams {
     /// The same, without noting that the fragment came.
     pub(crate) fn peek(&self, hash: u64, key: &Key, id: u32, ts: u64) -> Option<&Datagram> {
         let set = self.sets.get(self.place(hash, id)?)?;
-        let found = set.iter().find(|d| d.ts != 0 && d.id == id && d.key == *key)?;
+        let found = set.iter().find(|datagram| datagram.is(key, id))?;
         (ts.abs_diff(found.ts) <= self.wait).then_some(found)
     }
 }

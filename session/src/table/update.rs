@@ -384,10 +384,8 @@ impl Session<'_> {
             return Some(self.follow_other(facts));
         }
         if let Transport::Tcp(header) = facts.transport {
-            let (ts, len) = (facts.ts, facts.payload_bytes);
-            let segment = Segment { ts, from, header, len };
             *self.hot.tcp_flags.of_mut(from) |= header.flags | facts.more_flags;
-            if let Some(offset) = self.tcp.ordinary(&segment, *self.hot.seen.of(from)) {
+            if let Some(offset) = self.tcp.ordinary(&segment(facts, header), *self.hot.seen.of(from)) {
                 return Some(offset);
             }
         }
@@ -414,10 +412,7 @@ impl Session<'_> {
             times: &config.timeouts,
         };
         let offset = match (&facts.transport, datagram) {
-            (Transport::Tcp(header), _) => {
-                let len = facts.payload_bytes;
-                conversation.segment(&Segment { ts: facts.ts, from, header: *header, len })
-            }
+            (Transport::Tcp(header), _) => conversation.segment(&segment(facts, *header)),
             (Transport::Tail { seq, ack, len }, _) => {
                 conversation.more_data(from, facts.ts, *seq, *len);
                 conversation.ack_only(from, facts.ts, *ack);
@@ -463,6 +458,12 @@ impl Session<'_> {
         let interim = if full { hot.last } else { hot.interval.saturating_add(times.interim) };
         expiry.min(interim)
     }
+}
+
+/// A packet as TCP sees it.
+#[inline]
+fn segment(facts: &Facts, header: TcpHeader) -> Segment {
+    Segment { ts: facts.ts, from: facts.from, header, len: facts.payload_bytes }
 }
 
 /// Adds to a small counter; when it is full, it is emptied into its `carry`.
