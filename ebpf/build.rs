@@ -8,7 +8,7 @@ use std::{env, io, io::Write as _};
 const SOURCE: &str = "src/tapedeck.bpf.c";
 const GENERATOR: &str = "src/generator.bpf.c";
 /// What the programs of a recorder are made of.
-const INPUTS: [&str; 4] = [SOURCE, "src/shared.h", "src/filter.h", "build.rs"];
+const INPUTS: [&str; 5] = [SOURCE, "src/shared.h", "src/filter.h", "src/card.h", "build.rs"];
 
 fn main() -> ExitCode {
     match build().and_then(|()| generator()) {
@@ -25,17 +25,21 @@ fn main() -> ExitCode {
 }
 
 fn generator() -> Result<(), String> {
-    skeleton(GENERATOR, "generator.skel.rs")?;
+    skeleton(GENERATOR, "generator", &[])?;
     let _ = writeln!(io::stdout(), "cargo::rerun-if-changed={GENERATOR}");
     Ok(())
 }
 
-fn skeleton(source: &str, file: &str) -> Result<(), String> {
-    let out = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?).join(file);
+fn skeleton(source: &str, name: &str, defines: &[&str]) -> Result<(), String> {
+    let folder = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set")?);
+    let mut args = clang_args();
+    args.extend(defines.iter().map(|define| (*define).to_owned()));
     SkeletonBuilder::new()
         .source(source)
-        .clang_args(clang_args())
-        .build_and_generate(&out)
+        // Two objects are made of one source.
+        .obj(folder.join(format!("{name}.o")))
+        .clang_args(args)
+        .build_and_generate(folder.join(format!("{name}.skel.rs")))
         .map_err(|err| format!("{source}: {err:#}"))
 }
 
@@ -53,7 +57,8 @@ fn clang_args() -> Vec<String> {
 }
 
 fn build() -> Result<(), String> {
-    skeleton(SOURCE, "tapedeck.skel.rs")?;
+    skeleton(SOURCE, "tapedeck", &[])?;
+    skeleton(SOURCE, "tapedeck_card", &["-DTD_CARD"])?;
     let mut hash = 0xcbf2_9ce4_8422_2325;
     for input in INPUTS {
         let _ = writeln!(io::stdout(), "cargo::rerun-if-changed={input}");

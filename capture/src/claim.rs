@@ -8,6 +8,7 @@ use crate::originals::Originals;
 use crate::preflight::{PreflightError, Target};
 use crate::sys::ethtool::{Ethtool, Offload};
 use crate::sys::link_watch::Gone;
+use crate::sys::netdev;
 use crate::sys::packet::Promiscuous;
 use nix::net::if_::if_indextoname;
 use std::io;
@@ -114,6 +115,59 @@ impl Claim {
         }
     }
 
+    /// Has the card stamp every packet that arrives. Returns the number of its clock.
+    ///
+    /// # Errors
+    /// Why it does not: words for people.
+    pub(crate) fn stamps_on(&mut self) -> Result<u32, String> {
+        let said = |act: &'static str| move |error: io::Error| format!("{act}: {error}");
+        let clock = stamps_of(&self.ethtool, self.ifindex)?;
+        // What cannot be read cannot be put back, and others may need it as it is.
+        let before =
+            self.ethtool.stamping().map_err(said("the driver does not say which packets it stamps"))?;
+        if before.is_all() {
+            return Ok(clock);
+        }
+        let noted = self.originals.stamping().is_some();
+        self.originals.note_stamping(Some(before));
+        let set = self
+            .ethtool
+            .set_stamping(before.with_all())
+            .map_err(said("the driver refuses to stamp all packets"));
+        let set = set.and_then(|set| {
+            if set.is_all() { Ok(()) } else { Err("the driver stamps some packets only".to_owned()) }
+        });
+        match set {
+            Ok(()) => {
+                let interface = &self.interface;
+                tracing::info!(
+                    interface,
+                    clock = format!("ptp{clock}"),
+                    "the card stamps all packets while recording"
+                );
+                Ok(clock)
+            }
+            Err(why) => {
+                if !noted {
+                    self.stamps_back();
+                }
+                Err(why)
+            }
+        }
+    }
+
+    /// The card stamps what it did before, if that was changed.
+    pub(crate) fn stamps_back(&mut self) {
+        let Some(before) = self.originals.stamping() else { return };
+        match self.ethtool.set_stamping(before) {
+            Ok(_) => self.originals.note_stamping(None),
+            Err(error) => {
+                let interface = &self.interface;
+                tracing::warn!(interface, %error, "cannot set back which packets the card stamps");
+            }
+        }
+    }
+
     /// Symmetric hashing over `queues` queues.
     fn spread(&mut self, queues: u32) -> Result<(), PreflightError> {
         let fail = |act| {
@@ -165,6 +219,7 @@ impl Claim {
                 }
             }
         }
+        self.stamps_back();
         self.gather();
     }
 }
@@ -190,4 +245,21 @@ impl Drop for Claim {
             }
         }
     }
+}
+
+/// The number of the clock of a card that can stamp every packet.
+///
+/// # Errors
+/// Why it cannot: words for people.
+pub(crate) fn stamps_of(ethtool: &Ethtool, ifindex: u32) -> Result<u32, String> {
+    let info = ethtool.stamp_info().map_err(|error| format!("the driver knows no stamps: {error}"))?;
+    let clock = info.clock.ok_or_else(|| "the card has no clock".to_owned())?;
+    if !info.all {
+        return Err("the card cannot stamp all packets".to_owned());
+    }
+    // Kernels before Linux 6.8 do not say: then it is tried.
+    if netdev::features(ifindex).is_ok_and(|features| features.stamps() == Some(false)) {
+        return Err("the driver hands no stamps to XDP programs".to_owned());
+    }
+    Ok(clock)
 }

@@ -308,6 +308,10 @@ pub struct RecordArgs {
     /// on SIGHUP; given here, the file cannot take it back
     #[arg(long)]
     pub accept_clock: bool,
+    /// Whose clock stamps packets: card, system, or auto: the card's where it stamps every packet, else the system's.
+    /// Only native XDP asks the card [default: auto]
+    #[arg(long, value_name = "WHOSE", value_parser = stamps)]
+    pub stamps: Option<StampWish>,
     /// Folder in a BPF file system where the XDP program is kept while recording, so that it counts on
     /// after a kill [default: /sys/fs/bpf/tapedeck]
     #[arg(long, value_name = "DIR")]
@@ -373,6 +377,31 @@ pub enum ModeWish {
     Auto,
     /// This one or none.
     Only(Mode),
+}
+
+/// What `--stamps` asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StampWish {
+    /// The card's, where it stamps every packet.
+    #[default]
+    Auto,
+    /// The card's or none.
+    Card,
+    /// The system's.
+    System,
+}
+
+/// Reads whose stamps are wished for.
+///
+/// # Errors
+/// A sentence with the names there are.
+pub fn stamps(text: &str) -> Result<StampWish, String> {
+    match text {
+        "auto" => Ok(StampWish::Auto),
+        "card" => Ok(StampWish::Card),
+        "system" => Ok(StampWish::System),
+        _ => Err("auto, card or system".to_owned()),
+    }
 }
 
 /// CPUs, as one value for clap.

@@ -85,6 +85,7 @@ struct RecordFile {
     rss: Option<bool>,
     force: Option<bool>,
     accept_clock: Option<bool>,
+    stamps: Option<Scalar>,
     pin_dir: Option<PathBuf>,
     max_sessions: Option<Scalar>,
     timeout: Option<OneOrMany>,
@@ -242,6 +243,7 @@ fn changed(old: &RecordArgs, new: &RecordArgs) -> Vec<&'static str> {
         rss,
         force,
         accept_clock: _,
+        stamps,
         pin_dir,
         sessions: SessionArgs { max_sessions, timeout, separate_vlans },
     } = old;
@@ -261,6 +263,7 @@ fn changed(old: &RecordArgs, new: &RecordArgs) -> Vec<&'static str> {
         ("cpus", *cpus != new.cpus),
         ("rss", *rss != new.rss),
         ("force", *force != new.force),
+        ("stamps", *stamps != new.stamps),
         ("pin-dir", *pin_dir != new.pin_dir),
         ("max-sessions", *max_sessions != new.sessions.max_sessions),
         ("timeout", *timeout != new.sessions.timeout),
@@ -332,6 +335,7 @@ fn merge(typed: RecordArgs, path: &Path, text: &str) -> Result<RecordArgs, Confi
         rss: typed.rss || file.rss.unwrap_or(false),
         force: typed.force || file.force.unwrap_or(false),
         accept_clock: typed.accept_clock || file.accept_clock.unwrap_or(false),
+        stamps: typed.stamps.or(value(path, "stamps", file.stamps, cli::stamps)?),
         pin_dir: typed.pin_dir.or(file.pin_dir),
         sessions: SessionArgs {
             max_sessions: typed.sessions.max_sessions.or(value(

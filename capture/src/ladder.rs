@@ -84,6 +84,8 @@ pub struct Rung {
     pub queues: u32,
     /// UTC minus CLOCK_MONOTONIC, nanoseconds.
     pub utc_offset_ns: u64,
+    /// The program asks the card for stamps.
+    pub asks_card: bool,
 }
 
 /// Why a mode cannot be had.
@@ -190,12 +192,13 @@ impl Rung {
             return Err(RungError::Queues(self.queues));
         }
         let pieces = takes_pieces();
-        let mut program = match estate.take(self.ifindex, attach, choice()) {
+        let mut program = match estate.take(self.ifindex, attach, choice(self.asks_card)) {
             Some(program) => program,
+            None if self.asks_card => Program::load_asking_card(self.utc_offset_ns, self.ifindex)?,
             None if pieces => Program::load(self.utc_offset_ns)?,
             None => Program::load_for_one_piece(self.utc_offset_ns)?,
         };
-        match self.bind_to(&mut program, bind, attach, pieces) {
+        match self.bind_to(&mut program, bind, attach, pieces, estate.has_dead()) {
             Ok((sockets, late)) => Ok(Prepared {
                 gauges: sockets.iter().map(XskSocket::gauge).collect(),
                 pages: sockets.first().map(XskSocket::pages),
@@ -217,13 +220,15 @@ impl Rung {
     }
 
     /// The sockets of all queues, bound; and those of them whose slots must stay empty until packets may
-    /// come, because the program is attached already.
+    /// come, because the program is attached already: a former recorder's, or because the driver wants it, or because
+    /// `is_heir`: books of the dead are to be closed, and whether the driver takes the program must be known before.
     fn bind_to(
         &self,
         program: &mut Program,
         bind: BindMode,
         attach: AttachMode,
         pieces: bool,
+        is_heir: bool,
     ) -> Result<(Vec<XskSocket>, Vec<OwnedFd>), RungError> {
         let sockets = (0..self.queues).map(|queue| self.socket(queue, pieces));
         let mut sockets = sockets.collect::<Result<Vec<_>, _>>()?;
@@ -238,6 +243,9 @@ impl Rung {
             }
             program.attach(self.ifindex, attach)?;
             bind_all(&mut sockets, bind)?;
+        }
+        if is_heir && !program.is_attached() {
+            program.attach(self.ifindex, attach)?;
         }
         if !program.is_attached() {
             for (queue, socket) in (0..).zip(&sockets) {
@@ -339,7 +347,20 @@ impl Intake {
     }
 }
 
-/// What is chosen when the program is loaded; one that was loaded otherwise is not taken over.
-pub(crate) fn choice() -> &'static str {
-    if takes_pieces() { "" } else { "one-piece" }
+/// A program that asks the card can be had in this mode: it is bound to its interface's driver. Kernels that take no
+/// packet in several pieces are older than those that know such programs, or little younger.
+pub(crate) fn can_ask_card(mode: Mode) -> bool {
+    matches!(mode, Mode::ZeroCopy | Mode::Copy) && takes_pieces()
 }
+
+/// What is chosen when the program is loaded; one that was loaded otherwise is not taken over.
+pub(crate) fn choice(asks_card: bool) -> &'static str {
+    match (asks_card, takes_pieces()) {
+        (true, _) => CARD_CHOICE,
+        (false, true) => "",
+        (false, false) => "one-piece",
+    }
+}
+
+/// [`choice`] of a program that asks the card.
+pub(crate) const CARD_CHOICE: &str = "card";

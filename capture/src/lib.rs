@@ -5,6 +5,7 @@
 #![deny(unsafe_code)]
 
 mod books;
+pub mod card;
 mod claim;
 pub mod cli;
 pub mod clock;

@@ -6,7 +6,7 @@
 //! file. It must never outlive the settings it speaks of.
 
 use crate::lock;
-use crate::sys::ethtool::{Channels, Hashing, Offload};
+use crate::sys::ethtool::{Channels, Hashing, Offload, Stamping};
 use serde::{Deserialize, Serialize};
 use std::fs;
 use std::io;
@@ -26,6 +26,8 @@ struct Settings {
     channels: Option<Channels>,
     /// Receive hashing.
     hashing: Option<Hashing>,
+    /// Which packets the card stamps.
+    stamping: Option<Stamping>,
 }
 
 /// The settings of one interface and their file.
@@ -66,8 +68,8 @@ impl Originals {
 
     /// Whether anything is to be set back.
     pub(crate) fn is_empty(&self) -> bool {
-        let Settings { offloads, channels, hashing, .. } = &self.settings;
-        offloads.is_empty() && channels.is_none() && hashing.is_none()
+        let Settings { offloads, channels, hashing, stamping, .. } = &self.settings;
+        offloads.is_empty() && channels.is_none() && hashing.is_none() && stamping.is_none()
     }
 
     /// The offloads that were on.
@@ -105,6 +107,16 @@ impl Originals {
         self.change(|settings| {
             settings.hashing = hashing.map(|new| settings.hashing.take().unwrap_or(new));
         });
+    }
+
+    /// Which packets the card stamped, if that was changed.
+    pub(crate) fn stamping(&self) -> Option<Stamping> {
+        self.settings.stamping
+    }
+
+    /// Notes which packets the card stamps before that is changed, unless it is noted; `None` = it is back.
+    pub(crate) fn note_stamping(&mut self, stamping: Option<Stamping>) {
+        self.change(|settings| settings.stamping = stamping.map(|new| settings.stamping.unwrap_or(new)));
     }
 
     /// The interface is no more, and neither are its settings.

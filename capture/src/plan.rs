@@ -1,6 +1,6 @@
 //! What `record` is to do, with nothing left open: defaults filled in, globs expanded, CPUs chosen.
 
-use crate::cli::{ModeWish, RecordArgs};
+use crate::cli::{ModeWish, RecordArgs, StampWish};
 use crate::config::Reload;
 use crate::sessions::SessionOptions;
 use crate::shed::{FLOW_KEEP_BYTES, ShedPayload};
@@ -105,6 +105,8 @@ pub struct RecordPlan {
     pub force: bool,
     /// Jumps of the clock are believed.
     pub accept_clock: bool,
+    /// Whose clock stamps packets.
+    pub stamps: StampWish,
     /// Where the program is pinned.
     pub pin_dir: PathBuf,
     /// How sessions are kept.
@@ -149,6 +151,7 @@ impl RecordPlan {
             rss: args.rss,
             force: args.force,
             accept_clock: args.accept_clock,
+            stamps: args.stamps.unwrap_or_default(),
             pin_dir: pin_dir(args.pin_dir.as_ref()),
             sessions: args.sessions.options(),
             filter: Filter::new(args.keep.clone(), args.skip.clone()).map_err(PlanError::Filter)?,

@@ -51,6 +51,14 @@ pub enum PreflightError {
         #[source]
         source: io::Error,
     },
+    /// The card does not stamp packets.
+    #[error("--stamps card: the card of interface {interface} is of no use: {why}")]
+    Stamps {
+        /// Interface.
+        interface: String,
+        /// Why, for people.
+        why: String,
+    },
     /// The interface cannot be asked or set.
     #[error("cannot {act} interface {interface}")]
     Io {
@@ -78,6 +86,9 @@ impl PreflightError {
                 Some(format!("ethtool -K {interface} {word} off; or --mode packet, which puts tags back"))
             }
             Self::Rss { .. } => Some("record without --rss, and spread flows in the driver's own way".into()),
+            Self::Stamps { .. } => {
+                Some("record without --stamps card: packets are stamped by the system's clock".into())
+            }
             Self::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
                 Some("run as root, or with CAP_NET_RAW, CAP_NET_ADMIN, CAP_BPF and CAP_PERFMON".into())
             }

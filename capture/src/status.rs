@@ -8,6 +8,7 @@ mod files;
 
 pub(crate) use files::StatusFiles;
 
+use crate::card::CardState;
 use crate::cli::StatusArgs;
 use crate::ledger::Ledger;
 use crate::nic::{self, Loss};
@@ -52,6 +53,9 @@ pub struct Status {
     /// Of interfaces whose cards lost something: by which counters.
     #[serde(default)]
     pub nic: BTreeMap<String, Vec<Loss>>,
+    /// Of interfaces whose cards stamp packets: how.
+    #[serde(default)]
+    pub cards: BTreeMap<String, CardState>,
 }
 
 /// What runs for one queue.
@@ -246,6 +250,9 @@ fn status_text(status: &Status) -> String {
     }
     for (interface, losses) in &status.nic {
         let _ = writeln!(text, "  {interface}: lost by the card: {}", nic::text(losses));
+    }
+    for (interface, card) in &status.cards {
+        let _ = writeln!(text, "  {interface}: {}", card.text());
     }
     text.trim_end().to_owned()
 }

@@ -23,6 +23,7 @@ mod start;
 pub use error::RecordError;
 
 use crate::books::InterfaceBooks;
+use crate::card::Card;
 use crate::claim::Claim;
 use crate::cli::RecordArgs;
 use crate::clock::{self, Clock};
@@ -67,6 +68,8 @@ struct Active {
     /// The program was a dead recorder's.
     taken: bool,
     books: InterfaceBooks,
+    /// Its clock, if the card stamps.
+    card: Option<Card>,
     workers: Vec<Crew>,
     stage: Stage,
     gone: Option<Gone>,
@@ -153,6 +156,7 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
         abandon(&mut active);
         return Err(error.into());
     }
+    report::tell_programs(&run, &mut active);
     rows.book_inherited(active.iter_mut().map(|one| &mut one.books));
     let ready: Vec<String> = active.iter().map(ready_text).collect();
     say(&format!("ready: {}", ready.join("; ")));
@@ -323,7 +327,7 @@ impl Session<'_> {
             }
         }
         self.pressure.look(&self.active);
-        report::sample_clock(&self.run, &self.active, &mut self.rows);
+        report::sample_clock(&self.run, &mut self.active, &mut self.rows);
         if let Err(error) = self.report() {
             self.trouble.get_or_insert(error);
             self.stop();

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
+use tapedeck_ebpf::{CARD_AHEAD_NS, CARD_BEHIND_NS};
 use tapedeck_index::pcapng::{Counters, PacketRecord};
 use tapedeck_packet::time::NANOS_PER_SEC;
 use tapedeck_packet::{LinkType, Timestamp, Walk};
@@ -37,8 +38,11 @@ const TICK: Duration = Duration::from_millis(25);
 /// A packet can be seen in the ring this long after its stamp at the latest: above the time for which
 /// AF_PACKET holds back a block that is not full (20 ms), with room for a busy CPU.
 const SETTLE_NS: u64 = 100_000_000;
-/// Packets of one queue overtake each other by less than this.
-const OVERTAKE_NS: u64 = 1_000_000;
+/// Packets of one queue that the system's clock stamps overtake each other by less than this.
+pub(crate) const OVERTAKE_NS: u64 = 1_000_000;
+/// And those that card and program stamp by turns.
+pub(crate) const CARD_OVERTAKE_NS: u64 = CARD_BEHIND_NS + CARD_AHEAD_NS + OVERTAKE_NS;
+const _: () = assert!(CARD_OVERTAKE_NS < SETTLE_NS);
 /// Behind the description in segments of a clock that is not believed.
 const QUARANTINED: &str = "; clock: quarantined";
 /// Sleep while the rings are drained at the end.
@@ -143,6 +147,8 @@ pub struct Post {
     pub cpu: Option<usize>,
     /// Bytes kept of a packet.
     pub snaplen: usize,
+    /// Stamps of its packets may go back by so much, nanoseconds: less than [`SETTLE_NS`].
+    pub overtake_ns: u64,
     /// What is kept of it under pressure.
     pub shed: ShedPayload,
     /// UTC.
@@ -328,7 +334,7 @@ impl<S: Source> Worker<S> {
         drop(batch);
         shared.released.store(shared.received.load(Ordering::Relaxed), Ordering::Relaxed);
         if got > 0 {
-            tracker.pass(last.saturating_sub(OVERTAKE_NS));
+            tracker.pass(last.saturating_sub(post.overtake_ns));
         }
         got
     }
@@ -369,7 +375,8 @@ impl<S: Source> Worker<S> {
         if phase == Phase::Run {
             self.report_source();
         }
-        let until = settled(self.last, self.post.clock.conversion().utc(now), drained);
+        let (last, utc) = (self.last, self.post.clock.conversion().utc(now));
+        let until = settled(last, self.post.overtake_ns, utc, drained);
         self.chain.settle(until);
         self.tick_chain();
         // Release: partner is the Acquire load in `ledger_rows::facts`.
@@ -408,8 +415,8 @@ impl<S: Source> Worker<S> {
 
 /// Time up to which no packet will come any more: a little before the last one (the ring keeps the order
 /// of arrival), or before `now` if the ring was empty.
-fn settled(last: Timestamp, now: Timestamp, drained: bool) -> Timestamp {
-    let by_packets = last.saturating_sub(OVERTAKE_NS);
+fn settled(last: Timestamp, overtake_ns: u64, now: Timestamp, drained: bool) -> Timestamp {
+    let by_packets = last.saturating_sub(overtake_ns);
     let by_clock = if drained { now.saturating_sub(SETTLE_NS) } else { Timestamp::ZERO };
     // After a step of the clock the last packet may lie ahead.
     by_packets.max(by_clock).min(now)
@@ -492,6 +499,7 @@ mod tests {
     #[test]
     fn a_full_ring_settles_by_its_packets_and_an_empty_one_by_the_clock() {
         let at = |ms: u64| Timestamp::from_nanos_saturating(ms * 1_000_000);
+        let settled = |last, now, drained| settled(last, OVERTAKE_NS, now, drained);
         assert_eq!(settled(at(5_000), at(9_000), false), at(4_999));
         assert_eq!(settled(at(5_000), at(9_000), true), at(8_900));
         assert_eq!(settled(at(5_000), at(5_020), true), at(4_999));

@@ -8,12 +8,13 @@
 //! It must never hand over a program of another layout, or one that counts for another interface.
 
 use crate::filter::FilterMaps;
-use crate::{Counts, Program, ProgramError, link, shared};
+use crate::{CardCounts, CardMaps, Counts, Program, ProgramError, link, shared};
 use libbpf_rs::query::{LinkInfo, LinkTypeInfo};
 use libbpf_rs::{Link, MapCore as _, MapFlags, MapHandle, MapType, libbpf_sys};
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
 use std::{fs, io};
 
 /// Names of the pins beside the maps, which have their own names.
@@ -225,6 +226,8 @@ impl Pins {
         let map = |name: &str| map_at(&path(name)).map_err(|error| misfit(format!("map {name}: {error}")));
         let (xsks, queues, control) = (map("xsks")?, map("queues")?, map("control")?);
         let filter = FilterMaps::named(map)?;
+        // Only a program that asks the card has them.
+        let card = CardMaps::named(map).ok();
         let told = control.lookup(&0u32.to_ne_bytes(), MapFlags::ANY).map_err(misfit)?.unwrap_or_default();
         let told = shared::Control::read(&told).filter(|told| told.layout == shared::LAYOUT);
         let told = told.ok_or_else(|| misfit("it counts in another layout"))?;
@@ -254,12 +257,15 @@ impl Pins {
             queues,
             control,
             filter,
+            card,
+            card_in_use: AtomicU32::new(told.card),
             all_maps: Vec::new(),
             xsks_id,
             refusals,
             attached,
             link_pin,
             base: Vec::new(),
+            card_base: CardCounts::default(),
         })
     }
 
@@ -352,6 +358,8 @@ impl Program {
         self.base = Vec::new();
         let base = (0..=shared::QUEUES_MAX).map(|queue| self.still(queue, |counts| *counts));
         self.base = base.collect::<Result<_, _>>()?;
+        self.card_base = CardCounts::default();
+        self.card_base = self.card_counts()?.unwrap_or_default();
         Ok(())
     }
 

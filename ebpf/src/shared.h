@@ -9,7 +9,7 @@
 #include <linux/types.h>
 
 /* Version of every record in this file. */
-#define TD_LAYOUT 3
+#define TD_LAYOUT 4
 
 /* Queues with a counter row and an XSKMAP slot. Row TD_QUEUES counts whatever lies beyond. */
 #define TD_QUEUES 64
@@ -25,6 +25,8 @@
 /* The driver refused the metadata area: the metadata was put in front of the packet's bytes, and
  * the descriptor's length contains it. */
 #define TD_FLAG_HEAD 2u
+/* The time is the card's, brought to CLOCK_MONOTONIC. */
+#define TD_FLAG_CARD 4u
 /* From this bit on: generation of the filter that let the packet through, modulo 256. */
 #define TD_FLAG_FILTER_SHIFT 8
 
@@ -34,7 +36,7 @@ struct td_meta {
 	__u16 flags;
 	__u16 queue;
 	__u64 sequence; /* per queue, counts the redirects that were tried */
-	__u64 ktime_ns; /* CLOCK_MONOTONIC */
+	__u64 ktime_ns; /* CLOCK_MONOTONIC, when the program saw the packet or, with TD_FLAG_CARD, when the card did */
 	__u32 second;   /* UTC second this packet is counted in */
 	__u32 length;   /* bytes on the wire, without this record */
 };
@@ -81,6 +83,31 @@ struct td_control {
 	__u64 utc_offset_ns; /* UTC = CLOCK_MONOTONIC + this */
 	__u32 xsks_id;       /* id of our XSKMAP: the error program looks at no other */
 	__u32 layout;        /* TD_LAYOUT */
+	__u32 card;          /* slot of the card's clock in use, plus 1; 0 = the card is not asked */
+	__u32 unused;
+};
+
+/* A card's stamp is believed if it lies between this long before the program's look at the packet ... */
+#define TD_CARD_BEHIND_NS 50000000ull
+/* ... and this long behind it: what a sample of the card's clock may be wrong. */
+#define TD_CARD_AHEAD_NS 20000ull
+/* A sample that is older says nothing any more. */
+#define TD_CARD_FRESH_NS 5000000000ull
+/* Slots: one is in use while the other is written. */
+#define TD_CARD_SLOTS 2
+
+/* The clock of the card at one moment, and how it runs. */
+struct td_card {
+	__u64 card_ns;
+	__u64 ktime_ns; /* CLOCK_MONOTONIC at that moment */
+	__s64 rate;     /* 2^-30 ns that CLOCK_MONOTONIC gains on each ns of the card */
+};
+
+/* Who stamped the packets of an interface. */
+struct td_card_counts {
+	__u64 stamped; /* the card */
+	__u64 absent;  /* the program: the card gave no stamp, or its clock is not known */
+	__u64 refused; /* the program: the card's stamp cannot be */
 };
 
 /* A filter is compiled to at most 64 clauses, each a bit. A clause is a conjunction of questions: does an
@@ -126,7 +153,9 @@ _Static_assert(sizeof(struct td_meta) == 32, "td_meta");
 _Static_assert(sizeof(struct td_counts) == 88, "td_counts");
 _Static_assert(sizeof(struct td_second) == 96, "td_second");
 _Static_assert(sizeof(struct td_queue) == 8 + 88 + 64 * 96, "td_queue");
-_Static_assert(sizeof(struct td_control) == 16, "td_control");
+_Static_assert(sizeof(struct td_control) == 24, "td_control");
+_Static_assert(sizeof(struct td_card) == 24, "td_card");
+_Static_assert(sizeof(struct td_card_counts) == 24, "td_card_counts");
 _Static_assert(sizeof(struct td_filter) == 64, "td_filter");
 _Static_assert(sizeof(struct td_net4) == 12, "td_net4");
 _Static_assert(sizeof(struct td_net6) == 24, "td_net6");

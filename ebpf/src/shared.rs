@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::mem::{offset_of, size_of};
 
 /// Version of every shared record; a change of any of them raises it.
-pub const LAYOUT: u32 = 3;
+pub const LAYOUT: u32 = 4;
 /// Queues with a counter row and an XSKMAP slot; row [`QUEUES_MAX`] counts whatever lies beyond.
 pub const QUEUES_MAX: u32 = 64;
 /// Seconds a counter row remembers.
@@ -19,6 +19,13 @@ pub const MAGIC: u32 = 0x3150_4454;
 pub const FLAG_META: u16 = 1;
 /// The metadata was put in front of the packet's bytes and counts in the descriptor's length.
 pub const FLAG_HEAD: u16 = 2;
+/// The time is the card's, brought to CLOCK_MONOTONIC.
+pub const FLAG_CARD: u16 = 4;
+/// A card's stamp is believed up to this long before the program's look at the packet, nanoseconds: stamps of one queue
+/// may go back so far where card and program take turns.
+pub const CARD_BEHIND_NS: u64 = 50_000_000;
+/// And up to this long behind it, nanoseconds: a sample of the card's clock must not be wronger.
+pub const CARD_AHEAD_NS: u64 = 20_000;
 /// Bytes of the metadata.
 pub const META_LEN: usize = size_of::<Meta>();
 
@@ -28,13 +35,13 @@ pub const META_LEN: usize = size_of::<Meta>();
 pub struct Meta {
     /// [`MAGIC`].
     pub magic: u32,
-    /// [`FLAG_META`] or [`FLAG_HEAD`]; in the upper byte the filter's generation.
+    /// [`FLAG_META`] or [`FLAG_HEAD`], and [`FLAG_CARD`]; in the upper byte the filter's generation.
     pub flags: u16,
     /// Queue the packet arrived on.
     pub queue: u16,
     /// Counts the redirects that were tried on this queue.
     pub sequence: u64,
-    /// CLOCK_MONOTONIC at the program, nanoseconds.
+    /// CLOCK_MONOTONIC, nanoseconds, when the program saw the packet, or the card did.
     pub ktime_ns: u64,
     /// UTC second the program counted the packet in.
     pub second: u32,
@@ -67,7 +74,14 @@ impl Meta {
     #[inline]
     #[must_use]
     pub fn place(&self) -> u16 {
-        self.flags & 0xff
+        self.flags & (FLAG_META | FLAG_HEAD)
+    }
+
+    /// The time is the card's.
+    #[inline]
+    #[must_use]
+    pub fn by_card(&self) -> bool {
+        self.flags & FLAG_CARD != 0
     }
 
     /// Generation of the filter that let the packet through, modulo 256; 0 before the first one.
@@ -285,6 +299,9 @@ pub(crate) struct Control {
     pub(crate) utc_offset_ns: u64,
     pub(crate) xsks_id: u32,
     pub(crate) layout: u32,
+    /// Slot of the card's clock in use, plus 1; 0 = the card is not asked.
+    pub(crate) card: u32,
+    pub(crate) unused: u32,
 }
 
 impl Control {
@@ -293,6 +310,8 @@ impl Control {
         out.extend_from_slice(&self.utc_offset_ns.to_ne_bytes());
         out.extend_from_slice(&self.xsks_id.to_ne_bytes());
         out.extend_from_slice(&self.layout.to_ne_bytes());
+        out.extend_from_slice(&self.card.to_ne_bytes());
+        out.extend_from_slice(&self.unused.to_ne_bytes());
         out
     }
 
@@ -301,7 +320,72 @@ impl Control {
             utc_offset_ns: u64::from_ne_bytes(field(bytes, 0)?),
             xsks_id: u32::from_ne_bytes(field(bytes, 8)?),
             layout: u32::from_ne_bytes(field(bytes, 12)?),
+            // A program of an older layout has no such word; its layout says so.
+            card: field(bytes, 16).map_or(0, u32::from_ne_bytes),
+            unused: 0,
         })
+    }
+}
+
+/// `struct td_card`: the clock of the card at one moment, and how it runs.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CardSample {
+    /// The card's clock, nanoseconds.
+    pub card_ns: u64,
+    /// CLOCK_MONOTONIC at that moment, nanoseconds.
+    pub ktime_ns: u64,
+    /// 2^-30 ns that CLOCK_MONOTONIC gains on each nanosecond of the card.
+    pub rate: i64,
+}
+
+impl CardSample {
+    pub(crate) fn bytes(self) -> [u8; 24] {
+        let mut out = [0; 24];
+        let numbers = [self.card_ns, self.ktime_ns, self.rate.cast_unsigned()];
+        for (to, number) in out.chunks_exact_mut(8).zip(numbers) {
+            to.copy_from_slice(&number.to_ne_bytes());
+        }
+        out
+    }
+}
+
+/// `struct td_card_counts`: who stamped the packets of an interface, since its program was loaded.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CardCounts {
+    /// The card.
+    pub stamped: u64,
+    /// The program: the card gave no stamp, or its clock was not known.
+    pub absent: u64,
+    /// The program: the card's stamp could not be.
+    pub refused: u64,
+}
+
+impl CardCounts {
+    pub(crate) fn read(bytes: &[u8]) -> Option<Self> {
+        Some(Self {
+            stamped: u64::from_ne_bytes(field(bytes, 0)?),
+            absent: u64::from_ne_bytes(field(bytes, 8)?),
+            refused: u64::from_ne_bytes(field(bytes, 16)?),
+        })
+    }
+
+    /// Adds another CPU's counts.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.stamped = self.stamped.wrapping_add(other.stamped);
+        self.absent = self.absent.wrapping_add(other.absent);
+        self.refused = self.refused.wrapping_add(other.refused);
+    }
+
+    /// What came since `before`.
+    #[must_use]
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            stamped: self.stamped.saturating_sub(before.stamped),
+            absent: self.absent.saturating_sub(before.absent),
+            refused: self.refused.saturating_sub(before.refused),
+        }
     }
 }
 
@@ -320,5 +404,9 @@ const _: () = {
     );
     assert!(size_of::<Second>() == 96 && offset_of!(Second, counts) == 8);
     assert!(size_of::<QueueRow>() == 8 + 88 + 64 * 96 && offset_of!(QueueRow, seconds) == 96);
-    assert!(size_of::<Control>() == 16 && offset_of!(Control, xsks_id) == 8);
+    assert!(
+        size_of::<Control>() == 24 && offset_of!(Control, xsks_id) == 8 && offset_of!(Control, card) == 16
+    );
+    assert!(size_of::<CardSample>() == 24 && offset_of!(CardSample, rate) == 16);
+    assert!(size_of::<CardCounts>() == 24 && offset_of!(CardCounts, refused) == 16);
 };

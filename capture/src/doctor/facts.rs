@@ -105,6 +105,10 @@ pub(crate) struct CardFacts {
     pub(crate) interrupt_wait_adaptive: Option<bool>,
     /// Receive hashing, where the driver tells.
     pub(crate) hash: Option<HashFacts>,
+    /// Clock of the card, as in /dev, if it stamps every packet for native XDP.
+    pub(crate) stamps: Option<String>,
+    /// Why it does not.
+    pub(crate) no_stamps: Option<String>,
 }
 
 /// Receive hashing.

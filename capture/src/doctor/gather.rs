@@ -10,6 +10,7 @@ use super::facts::{
 };
 use super::rungs::{self, Ground, Ladder};
 use super::{link, texts};
+use crate::claim;
 use crate::ladder::{self, Mode};
 use crate::lock;
 use crate::nic;
@@ -150,6 +151,7 @@ fn card(target: &Target) -> CardFacts {
     let ring = ethtool.ring().ok().filter(|ring| ring.max > 0);
     let coalescing = ethtool.coalescing().ok();
     let hash = ethtool.hashing().ok().filter(|hashing| hashing.queues_named() > 0 || hashing.key_len() > 0);
+    let stamps = claim::stamps_of(ethtool, target.ifindex);
     let word = |combined: bool| if combined { "combined" } else { "rx" };
     CardFacts {
         queues: target.queues(),
@@ -166,6 +168,8 @@ fn card(target: &Target) -> CardFacts {
             queues_named: hashing.queues_named(),
             udp_ports: ethtool.udp_ports_hashed().ok(),
         }),
+        stamps: stamps.as_ref().ok().map(|number| format!("ptp{number}")),
+        no_stamps: stamps.err(),
     }
 }
 

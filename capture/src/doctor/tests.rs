@@ -88,6 +88,8 @@ fn card() -> CardFacts {
         interrupt_wait_us: Some(50),
         interrupt_wait_adaptive: Some(false),
         hash: Some(HashFacts { symmetric: true, key_bytes: 52, queues_named: 4, udp_ports: Some(false) }),
+        stamps: None,
+        no_stamps: None,
     }
 }
 

@@ -5,6 +5,7 @@
 use super::facts::Facts;
 use super::finding::{Finding, Severity, cpu_list};
 use super::host::mib;
+use crate::ladder::{self, Mode};
 use std::fmt::Write as _;
 
 /// Width of the labels in front of texts.
@@ -120,6 +121,7 @@ fn lines(facts: &Facts) -> Vec<(String, String)> {
             ),
         ),
         ("mode".to_owned(), facts.ladder.mode.unwrap_or("none").to_owned()),
+        ("stamps".to_owned(), stamps(facts)),
         ("cpus".to_owned(), cpus(facts)),
         ("memory".to_owned(), memory(facts)),
         ("clock".to_owned(), clock(facts)),
@@ -134,6 +136,17 @@ fn lines(facts: &Facts) -> Vec<(String, String)> {
         lines.push(("store".to_owned(), value));
     }
     lines
+}
+
+/// Whose clock would stamp packets.
+fn stamps(facts: &Facts) -> String {
+    let native = facts.ladder.mode.and_then(Mode::named).is_some_and(ladder::can_ask_card);
+    match (&facts.card.stamps, &facts.card.no_stamps) {
+        (Some(clock), _) if native => format!("of the card ({clock}), else of the system's clock"),
+        (Some(clock), _) => format!("of the system's clock: only native XDP asks the card ({clock})"),
+        (None, Some(why)) => format!("of the system's clock: {why}"),
+        (None, None) => "of the system's clock".to_owned(),
+    }
 }
 
 fn cpus(facts: &Facts) -> String {

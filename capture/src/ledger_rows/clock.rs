@@ -1,6 +1,7 @@
 //! Rows of the clock: its state once a minute, each step, and each change of the TAI offset.
 
 use super::LedgerRows;
+use crate::card::CardState;
 use crate::clock::Clock;
 use crate::sys::sockopt;
 use std::time::{Duration, Instant};
@@ -29,8 +30,8 @@ impl ClockRows {
         Self { source, next: Instant::now(), tai: None, count: 0 }
     }
 
-    /// Books the row that is due, if one is.
-    pub(crate) fn look(&mut self, clock: &Clock, now: Timestamp, rows: &mut LedgerRows) {
+    /// Books the row that is due, if one is. Returns whether the minute is over.
+    pub(crate) fn look(&mut self, clock: &Clock, now: Timestamp, rows: &mut LedgerRows) -> bool {
         let due = Instant::now() >= self.next;
         if due {
             self.next += EVERY;
@@ -39,6 +40,23 @@ impl ClockRows {
         if due || tai().is_some_and(|tai| self.tai != Some(tai)) {
             self.book(clock, now, None, rows);
         }
+        due
+    }
+
+    /// Books how the clock of a card runs that stamps the packets of `interface`.
+    pub(crate) fn card(&mut self, interface: &str, now: Timestamp, card: &CardState, rows: &mut LedgerRows) {
+        let state = ClockState {
+            source: "hardware".to_owned(),
+            utc_offset_ns: card.utc_offset_ns,
+            steps: i64::try_from(card.jumps).unwrap_or(i64::MAX),
+            ..ClockState::default()
+        };
+        let row = LedgerRow {
+            interface: Some(interface.to_owned()),
+            detail: Some(card.text()),
+            ..self.row(now, state, &rows.run)
+        };
+        rows.book(0, row);
     }
 
     /// Books a step: the offsets before and after.
@@ -52,7 +70,7 @@ impl ClockRows {
         self.tai = kernel.map(|state| state.tai_offset_s.into());
         let state = ClockState {
             source: self.source.to_owned(),
-            utc_offset_ns: i64::try_from(clock.conversion().offset_ns()).unwrap_or(i64::MAX),
+            utc_offset_ns: i64::try_from(clock.conversion().offset_ns()).ok(),
             tai_offset_s: self.tai,
             status: kernel.map(|state| state.status.into()),
             synchronised: kernel.map(|state| state.synchronised),
@@ -60,9 +78,14 @@ impl ClockRows {
             steps: i64::try_from(clock.steps()).unwrap_or(i64::MAX),
             step,
         };
-        let uid = format!("{}-clock-{}-{}", rows.run, now.nanos() / NANOS_PER_SEC, self.count);
+        let row = self.row(now, state, &rows.run);
+        rows.book(0, row);
+    }
+
+    fn row(&mut self, now: Timestamp, state: ClockState, run: &str) -> LedgerRow {
+        let uid = format!("{run}-clock-{}-{}", now.nanos() / NANOS_PER_SEC, self.count);
         self.count = self.count.wrapping_add(1);
         let (kind, clock) = (RowKind::Clock, Some(state));
-        rows.book(0, LedgerRow { ts: now, ts_end: now, kind, uid, clock, ..LedgerRow::default() });
+        LedgerRow { ts: now, ts_end: now, kind, uid, clock, ..LedgerRow::default() }
     }
 }

@@ -11,7 +11,7 @@ use super::rows::{self, Rows};
 use super::{FolderName, Keeper, Note, RowNote, found, ready};
 use crate::books::InterfaceBooks;
 use crate::identity::{self, existing_store};
-use crate::ladder::Intake;
+use crate::ladder::{CARD_CHOICE, Intake};
 use crate::ledger::Dropped;
 use crate::lock;
 use crate::maintain;
@@ -144,6 +144,18 @@ impl Estate {
         None
     }
 
+    /// How the program runs that a dead recorder left on the interface, and whether it asks the card; `None` if there is
+    /// none that this build could take over.
+    pub(crate) fn running(&self, ifindex: u32) -> Option<(AttachMode, bool)> {
+        let ours = |dead: &&Dead| {
+            dead.pins.ifindex() == Some(ifindex)
+                && dead.note.counting
+                && dead.note.build == tapedeck_ebpf::BUILD
+        };
+        let dead = self.dead.iter().find(ours)?;
+        Some((attach_mode(&dead.note.mode)?, dead.note.choice == CARD_CHOICE))
+    }
+
     /// Takes every program of the dead off the interface: a mode without one begins.
     pub(crate) fn take_off(&mut self) {
         self.taken = None;
@@ -152,6 +164,11 @@ impl Estate {
                 tracing::warn!(error = &error as &dyn std::error::Error, "a stale program stays attached");
             }
         }
+    }
+
+    /// Whether the books of somebody are to be closed.
+    pub(crate) fn has_dead(&self) -> bool {
+        !self.dead.is_empty()
     }
 
     /// Whether the program in use was somebody else's.

@@ -206,6 +206,7 @@ mod tests {
             ledger,
             workers: Vec::new(),
             nic: BTreeMap::new(),
+            cards: BTreeMap::new(),
         }
     }
 

@@ -4,6 +4,7 @@
 
 use super::{Active, Crew, RecordError, Run, Session};
 use crate::books;
+use crate::card::CardState;
 use crate::clock::{self, Change};
 use crate::identity;
 use crate::ledger::{Ledger, SessionEntry};
@@ -23,8 +24,11 @@ pub(super) struct Books {
 impl Books {
     fn look(&mut self, run: &Run, active: &[Active], ledger: &Ledger) -> Result<(), RecordError> {
         let now = super::now(run);
-        self.clock.look(&run.clock, now, &mut self.rows);
+        let due = self.clock.look(&run.clock, now, &mut self.rows);
         for one in active {
+            if let Some(state) = card(run, one).filter(|_| due) {
+                self.clock.card(&one.books.interface, now, &state, &mut self.rows);
+            }
             let look = Look { books: &one.books, intake: &one.intake, now };
             self.rows.look(&look, ledger)?;
         }
@@ -42,7 +46,7 @@ impl Books {
 }
 
 /// Samples the clock and says when it jumps.
-pub(super) fn sample_clock(run: &Run, active: &[Active], books: &mut Books) {
+pub(super) fn sample_clock(run: &Run, active: &mut [Active], books: &mut Books) {
     let (before, quarantined) = (super::now(run), run.clock.quarantined());
     let change = match clock::read() {
         Ok(reading) => run.clock.sample(reading),
@@ -76,9 +80,19 @@ pub(super) fn sample_clock(run: &Run, active: &[Active], books: &mut Books) {
         }
         Change::Quarantined { .. } => {}
     }
+    tell_programs(run, active);
+}
+
+/// Tells the programs how the clocks run.
+pub(super) fn tell_programs(run: &Run, active: &mut [Active]) {
     let offset = run.clock.conversion().offset_ns();
-    for program in active.iter().filter_map(|one| one.intake.program()) {
-        if let Err(error) = program.set_utc_offset(offset) {
+    for one in active {
+        let Some(program) = one.intake.program() else { continue };
+        let told = match &mut one.card {
+            Some(card) => card.tell(program, offset),
+            None => program.set_utc_offset(offset),
+        };
+        if let Err(error) = told {
             tracing::warn!(%error, "the program counts in seconds of the old offset");
         }
     }
@@ -111,12 +125,29 @@ impl Session<'_> {
             ledger,
             workers,
             nic: self.active.iter().filter_map(nic).collect(),
+            cards: self
+                .active
+                .iter()
+                .filter_map(|one| Some((one.books.interface.clone(), card(&self.run, one)?)))
+                .collect(),
         };
         if let Err(error) = self.files.write(&status) {
             // A full disk is no reason to stop looking.
             tracing::debug!(%error, "cannot write the status anywhere");
         }
         Ok(())
+    }
+}
+
+/// What is known of the card that stamps the packets of an interface.
+fn card(run: &Run, one: &Active) -> Option<CardState> {
+    let (card, program) = (one.card.as_ref()?, one.intake.program()?);
+    match card.state(program, run.clock.conversion().offset_ns()) {
+        Ok(state) => Some(state),
+        Err(error) => {
+            tracing::debug!(%error, "nobody knows what the card stamped");
+            None
+        }
     }
 }
 

@@ -7,8 +7,9 @@
 use super::ending::Stage;
 use super::{Active, Crew, RecordError, Run, now};
 use crate::books::{InterfaceBooks, QueueBooks};
+use crate::card::Card;
 use crate::claim::Claim;
-use crate::cli::ModeWish;
+use crate::cli::{ModeWish, StampWish};
 use crate::doctor::Checkup;
 use crate::filtering::Judge;
 use crate::identity;
@@ -31,6 +32,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
+use tapedeck_ebpf::{Mode as AttachMode, Program};
 use tapedeck_index::pcapng::InterfaceInfo;
 use tapedeck_packet::{LinkType, Timestamp};
 use tapedeck_writer::{Chain, ChainConfig, RecoverOptions};
@@ -106,9 +108,9 @@ pub(super) fn interfaces(
         let claim = Claim::new(&target, plan.rss.then(|| plan.rss_queues()))?;
         // Before the sockets take the huge pages that are free.
         let checkup = Checkup::begin(&target, plan, &plan.stores);
-        let (started, pages) = down_the_ladder(&target, &mut place, estate, claim, lock)?;
-        checkup.end(&target, started.books.mode, pages);
-        active.push(started);
+        let Started { one, pages } = down_the_ladder(&target, &mut place, estate, claim, lock)?;
+        checkup.end(&target, one.books.mode, pages);
+        active.push(one);
     }
     Ok(())
 }
@@ -148,57 +150,125 @@ fn down_the_ladder(
     mut estate: Estate,
     mut claim: Claim,
     lock: InterfaceLock,
-) -> Result<(Active, Option<Pages>), RecordError> {
-    let modes: &[Mode] = match &place.plan.mode {
-        ModeWish::Auto => &Mode::ALL,
-        ModeWish::Only(mode) => std::slice::from_ref(mode),
+) -> Result<Started, RecordError> {
+    let running = estate.running(target.ifindex);
+    let modes: &[Mode] = match (&place.plan.mode, running) {
+        // What a killed recorder had found out. To try the modes above would take its program off: a gap.
+        (ModeWish::Auto, Some((AttachMode::Skb, _))) => &[Mode::Skb, Mode::Packet],
+        (ModeWish::Auto, _) => &Mode::ALL,
+        (ModeWish::Only(mode), _) => std::slice::from_ref(mode),
     };
-    let rung = Rung {
+    let mut rung = Rung {
         ifindex: target.ifindex,
         mtu: target.state.mtu,
         queues: target.queues(),
         utc_offset_ns: place.run.clock.conversion().offset_ns(),
+        asks_card: false,
     };
-    let mut left = modes.iter();
-    while let Some(mode) = left.next() {
+    if modes.len() < Mode::ALL.len() && place.plan.mode == ModeWish::Auto {
+        let interface = &target.name;
+        tracing::info!(
+            interface,
+            "mode skb, as the killed recorder had it; to have the faster ones tried, end in order and start again"
+        );
+    }
+    let mut card = card_of(target, place.plan.stamps, &mut claim, running.map(|(_, asks_card)| asks_card))?;
+    let steps = steps(modes, card.is_some(), place.plan.stamps);
+    let mut left = steps.iter();
+    while let Some(step) = left.next() {
         let next = left.as_slice().first();
         let interface = &target.name;
-        if let Err(error) = claim.offloads_off(*mode) {
+        if let Err(error) = claim.offloads_off(step.mode) {
             let Some(next) = next else { return Err(error.into()) };
-            step_down(interface, *mode, *next, &error);
+            step_down(interface, *step, *next, &error);
             continue;
         }
-        match try_mode(target, place, &mut estate, &rung, *mode) {
-            Ok(started) => {
-                let Started { intake, keeper, taken, books, workers, pages } = started;
-                let (stage, gone) = (Stage::Running, None);
-                let (claim, lock) = (Some(claim), Some(lock));
-                let active = Active { intake, keeper, taken, books, workers, stage, gone, claim, lock };
-                return Ok((active, pages));
+        rung.asks_card = step.asks_card;
+        if !step.asks_card {
+            claim.stamps_back();
+        }
+        match try_mode(target, place, &mut estate, &rung, step.mode, &mut card) {
+            Ok(mut started) => {
+                started.one.claim = Some(claim);
+                started.one.lock = Some(lock);
+                return Ok(started);
             }
             Err(Failure::Step(source)) => match next {
-                Some(next) => step_down(interface, *mode, *next, &source),
-                None => return Err(RecordError::Mode { interface: interface.clone(), mode: *mode, source }),
+                Some(next) => step_down(interface, *step, *next, &source),
+                None => {
+                    return Err(RecordError::Mode { interface: interface.clone(), mode: step.mode, source });
+                }
             },
             Err(Failure::Fatal(error)) => return Err(error),
         }
     }
-    Err(PreflightError::Missing(target.name.clone()).into())
+    // Only where the card was asked for and no mode that may be taken asks it.
+    let (interface, why) =
+        (target.name.clone(), "only native XDP asks it: modes zerocopy and copy".to_owned());
+    Err(PreflightError::Stamps { interface, why }.into())
+}
+
+/// A step of the ladder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Step {
+    mode: Mode,
+    asks_card: bool,
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}{}", self.mode, if self.asks_card { " with stamps of the card" } else { "" })
+    }
+}
+
+/// The steps in order. A driver may take the plain program in a mode where it does not take the one that asks the card.
+fn steps(modes: &[Mode], has_card: bool, wish: StampWish) -> Vec<Step> {
+    let both = |mode: &Mode| {
+        let asking =
+            (has_card && ladder::can_ask_card(*mode)).then_some(Step { mode: *mode, asks_card: true });
+        let plain = (wish != StampWish::Card).then_some(Step { mode: *mode, asks_card: false });
+        asking.into_iter().chain(plain)
+    };
+    modes.iter().flat_map(both).collect()
+}
+
+/// The card's clock, if its stamps are to be used; `running`: whether a killed recorder's program asks for them. A program that a killed recorder left is taken over as it is: to load
+/// the other one would leave a gap.
+fn card_of(
+    target: &Target,
+    wish: StampWish,
+    claim: &mut Claim,
+    running: Option<bool>,
+) -> Result<Option<Card>, PreflightError> {
+    let interface = &target.name;
+    if wish == StampWish::System || (wish == StampWish::Auto && running == Some(false)) {
+        return Ok(None);
+    }
+    let card = claim.stamps_on().and_then(|number| {
+        Card::open(number).map_err(|error| format!("its clock /dev/ptp{number} cannot be read: {error}"))
+    });
+    match card {
+        Ok(card) => Ok(Some(card)),
+        Err(why) if wish == StampWish::Card => {
+            Err(PreflightError::Stamps { interface: interface.clone(), why })
+        }
+        Err(why) => {
+            tracing::debug!(interface, why, "stamped by the system's clock");
+            claim.stamps_back();
+            Ok(None)
+        }
+    }
 }
 
 /// Says why a faster mode is not taken, with all causes in one line.
-fn step_down(interface: &str, mode: Mode, next: Mode, error: &dyn std::error::Error) {
+fn step_down(interface: &str, step: Step, next: Step, error: &dyn std::error::Error) {
     let why = crate::voice::chain(error);
-    tracing::warn!(interface, "no mode {mode}, trying {next}: {why}");
+    tracing::warn!(interface, "no mode {step}, trying {next}: {why}");
 }
 
-/// An interface whose packets come in.
+/// An interface whose packets come in, and the pages that its packet memory consists of.
 struct Started {
-    intake: Intake,
-    keeper: Option<Keeper>,
-    taken: bool,
-    books: InterfaceBooks,
-    workers: Vec<Crew>,
+    one: Active,
     pages: Option<Pages>,
 }
 
@@ -208,16 +278,10 @@ fn try_mode(
     estate: &mut Estate,
     rung: &Rung,
     mode: Mode,
+    card: &mut Option<Card>,
 ) -> Result<Started, Failure> {
     let Prepared { sources, mut intake, gauges, pages } = rung.prepare(mode, estate)?;
-    if let Some(why) = intake.program().and_then(|program| program.without_refusals()) {
-        let interface = &target.name;
-        tracing::warn!(
-            interface,
-            why,
-            "losses by cause come from the sockets: the kernel gives no tracepoint"
-        );
-    }
+    say_without_refusals(&target.name, &intake);
     let generation = first_filter(&intake, place.run)?;
     let books = InterfaceBooks {
         interface: target.name.clone(),
@@ -230,7 +294,8 @@ fn try_mode(
         inherited: Vec::new(),
         nic: Nic::new(target.ifindex),
     };
-    let mut crew = Gang { target, mode, generation, books, workers: Vec::new() };
+    let clock = card.as_ref().filter(|_| rung.asks_card).map(Card::number);
+    let mut crew = Gang { target, mode, clock, generation, books, workers: Vec::new() };
     let first = place.next;
     let hired = match sources {
         Sources::Xsk(sockets) => crew.trackers(place, sockets.len()).and_then(|trackers| {
@@ -250,7 +315,12 @@ fn try_mode(
     let Gang { mut books, workers, .. } = crew;
     books.began = now(place.run);
     match opened {
-        Ok(keeper) => Ok(Started { intake, keeper, taken, books, workers, pages }),
+        Ok(keeper) => {
+            let card = card.take().filter(|_| rung.asks_card);
+            let (stage, gone, claim, lock) = (Stage::Running, None, None, None);
+            let one = Active { intake, keeper, taken, books, card, workers, stage, gone, claim, lock };
+            Ok(Started { one, pages })
+        }
         Err(failure) => {
             if taken {
                 intake.leave();
@@ -267,6 +337,17 @@ fn try_mode(
     }
 }
 
+/// Says where the causes of losses come from, if not from the program.
+fn say_without_refusals(interface: &str, intake: &Intake) {
+    if let Some(why) = intake.program().and_then(|program| program.without_refusals()) {
+        tracing::warn!(
+            interface,
+            why,
+            "losses by cause come from the sockets: the kernel gives no tracepoint"
+        );
+    }
+}
+
 /// Gives the program its filter before a socket of ours gets a packet. Returns the filter's generation.
 fn first_filter(intake: &Intake, run: &Run) -> Result<u32, RungError> {
     let filter = run.filter.filter();
@@ -280,11 +361,17 @@ fn first_filter(intake: &Intake, run: &Run) -> Result<u32, RungError> {
     Ok(generation)
 }
 
-/// Who stamps the packets, for the header of a segment.
-fn stamps(mode: Mode) -> &'static str {
-    match mode {
+/// Who stamps the packets, for the header of a segment; `clock`: the card's.
+fn stamps(mode: Mode, clock: Option<u32>) -> String {
+    let system = match mode {
         Mode::ZeroCopy | Mode::Copy | Mode::Skb => "stamped by the system's clock in the XDP program",
         Mode::Packet => "stamped by the system's clock at the packet socket",
+    };
+    match clock {
+        Some(number) => {
+            format!("stamped by the card (ptp{number}), and where it says nothing that can be {system}")
+        }
+        None => system.to_owned(),
     }
 }
 
@@ -296,7 +383,13 @@ fn open(
     estate: &mut Estate,
 ) -> Result<Option<Keeper>, Failure> {
     let Run { run, start, .. } = place.run;
-    let note = Note::new(books, ladder::choice().to_owned(), *run, start.nanos(), &place.plan.stores);
+    let note = Note::new(
+        books,
+        ladder::choice(intake.program().is_some_and(Program::asks_card)).to_owned(),
+        *run,
+        start.nanos(),
+        &place.plan.stores,
+    );
     let taken = estate.has_taken();
     let mut keeper = estate.settle(intake, books, note).map_err(RecordError::from)?;
     let opened = intake.open().and_then(|()| {
@@ -322,6 +415,8 @@ fn open(
 struct Gang<'a> {
     target: &'a Target,
     mode: Mode,
+    /// Number of the card's clock, if the card stamps.
+    clock: Option<u32>,
     /// Of the filter the program begins with.
     generation: u32,
     books: InterfaceBooks,
@@ -377,6 +472,7 @@ impl Gang<'_> {
             description: self.description(queue),
             cpu,
             snaplen,
+            overtake_ns: if self.clock.is_some() { worker::CARD_OVERTAKE_NS } else { worker::OVERTAKE_NS },
             shed: place.plan.shed,
             clock: Arc::clone(&place.run.clock),
             judge: Judge::new(self.mode == Mode::Packet, self.generation, Arc::clone(&place.run.filter)),
@@ -392,7 +488,7 @@ impl Gang<'_> {
 
     /// `if_description` of the segments of a queue.
     fn description(&self, queue: u32) -> String {
-        format!("queue {queue}, mode {}, {}", self.mode, stamps(self.mode))
+        format!("queue {queue}, mode {}, {}", self.mode, stamps(self.mode, self.clock))
     }
 
     fn chain_config(&self, place: &Place<'_>, queue: u32, store: &Store) -> ChainConfig {

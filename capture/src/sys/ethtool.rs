@@ -3,9 +3,11 @@
 //! The older of the two ethtool interfaces: it needs no generic netlink and every driver answers it.
 
 mod look;
+mod stamping;
 mod statistics;
 
 pub(crate) use look::Feature;
+pub(crate) use stamping::Stamping;
 pub(crate) use statistics::Statistics;
 
 use super::mapping::Mapping;
@@ -236,6 +238,11 @@ impl Ethtool {
     /// One command: the first word says which, the kernel overwrites the others with its answer. The
     /// commands above name the length of their records themselves.
     fn exchange(&self, words: &mut [u32]) -> io::Result<()> {
+        self.exchange_by(libc::SIOCETHTOOL, words)
+    }
+
+    /// The same for a request that is no ethtool command.
+    fn exchange_by(&self, kind: libc::c_ulong, words: &mut [u32]) -> io::Result<()> {
         // SAFETY: a record of integers and a pointer, for which all zeroes is a value.
         let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
         request.ifr_name = self.name;
@@ -244,11 +251,11 @@ impl Ethtool {
         // first word has: two words for flags and GRO, nine for channels, and for hashing six and what
         // the third and fourth word say, for which the callers above have made room. So have those in
         // `look`: nine words for rings, four for pause frames and hashed fields, 23 for coalescing, 49
-        // for the driver; five for one set's size; three and eight a name for names, whose number is
+        // for the driver; eleven for stamps in `stamping`, and three for its own two requests; five for one set's size; three and eight a name for names, whose number is
         // fixed for features; two and four a block for features, of which the second word counts room. Statistics
         // have as many names and values as the kernel says at that moment, and `statistics` gives it a `Room`: all
         // of the memory up to a page that nobody can write, so that one too many is EFAULT.
-        let ret = unsafe { libc::ioctl(self.socket.as_raw_fd(), libc::SIOCETHTOOL, &raw mut request) };
+        let ret = unsafe { libc::ioctl(self.socket.as_raw_fd(), kind, &raw mut request) };
         if ret < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 }

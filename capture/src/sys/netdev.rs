@@ -22,17 +22,22 @@ const NETDEV_CMD_DEV_GET: u8 = 1;
 const NETDEV_A_DEV_IFINDEX: u16 = 1;
 const NETDEV_A_DEV_XDP_FEATURES: u16 = 3;
 const NETDEV_A_DEV_XDP_ZC_MAX_SEGS: u16 = 4;
+const NETDEV_A_DEV_XDP_RX_METADATA_FEATURES: u16 = 5;
 
 const NETDEV_XDP_ACT_BASIC: u64 = 1;
 const NETDEV_XDP_ACT_REDIRECT: u64 = 1 << 1;
 const NETDEV_XDP_ACT_XSK_ZEROCOPY: u64 = 1 << 3;
 const NETDEV_XDP_ACT_RX_SG: u64 = 1 << 5;
 
+const NETDEV_XDP_RX_METADATA_TIMESTAMP: u64 = 1;
+
 /// What a driver announces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct XdpFeatures {
     bits: u64,
     zero_copy_pieces: u32,
+    /// What it hands to programs that ask.
+    answers: Option<u64>,
 }
 
 impl XdpFeatures {
@@ -56,10 +61,15 @@ impl XdpFeatures {
         self.zero_copy() && self.zero_copy_pieces > 1
     }
 
+    /// It tells programs when the card saw a packet; `None` on kernels that do not say.
+    pub(crate) fn stamps(self) -> Option<bool> {
+        self.answers.map(|answers| answers & NETDEV_XDP_RX_METADATA_TIMESTAMP != 0)
+    }
+
     /// For tests: what `bits` announce.
     #[cfg(test)]
     pub(crate) fn of(bits: u64, zero_copy_pieces: u32) -> Self {
-        Self { bits, zero_copy_pieces }
+        Self { bits, zero_copy_pieces, answers: None }
     }
 }
 
@@ -88,6 +98,9 @@ fn parse(answer: &[u8]) -> XdpFeatures {
             }
             NETDEV_A_DEV_XDP_ZC_MAX_SEGS => {
                 features.zero_copy_pieces = number::<4>(value, 0).map_or(0, u32::from_ne_bytes);
+            }
+            NETDEV_A_DEV_XDP_RX_METADATA_FEATURES => {
+                features.answers = number::<8>(value, 0).map(u64::from_ne_bytes);
             }
             _ => {}
         }
@@ -136,7 +149,10 @@ mod tests {
     #[test]
     fn the_loopback_has_no_xdp_of_its_own() {
         let index = nix::net::if_::if_nametoindex("lo").unwrap();
-        assert_eq!(features(index).unwrap(), XdpFeatures::default());
+        let found = features(index).unwrap();
+        assert_eq!(XdpFeatures { answers: None, ..found }, XdpFeatures::default());
+        // Linux 6.8 says it.
+        assert_ne!(found.stamps(), Some(true));
         assert_eq!(features(i32::MAX as u32).unwrap_err().raw_os_error(), Some(libc::ENODEV));
     }
 
@@ -145,8 +161,11 @@ mod tests {
         let mut answer = attribute(NETDEV_A_DEV_IFINDEX, &7u32.to_ne_bytes());
         answer.extend(attribute(NETDEV_A_DEV_XDP_FEATURES, &0b10_1011_u64.to_ne_bytes()));
         answer.extend(attribute(NETDEV_A_DEV_XDP_ZC_MAX_SEGS, &5u32.to_ne_bytes()));
+        assert_eq!(parse(&answer).stamps(), None);
+        answer.extend(attribute(NETDEV_A_DEV_XDP_RX_METADATA_FEATURES, &0b11_u64.to_ne_bytes()));
+        assert_eq!(parse(&answer).stamps(), Some(true));
         let features = parse(&answer);
-        assert_eq!(features, XdpFeatures::of(0b10_1011, 5));
+        assert_eq!(XdpFeatures { answers: None, ..features }, XdpFeatures::of(0b10_1011, 5));
         assert!(
             features.native() && features.zero_copy() && features.pieces() && features.zero_copy_pieces()
         );

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a panic in a test is its report")]
 
+mod card;
 mod clock;
 mod departure;
 mod disk;

@@ -8,7 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// Runs `record` where it must not start; returns what it said.
-fn refused(net: &Net, store: &Path, args: &[&str]) -> String {
+pub(crate) fn refused(net: &Net, store: &Path, args: &[&str]) -> String {
     let out = record_command(net, store, args).output().unwrap();
     assert_eq!(out.status.code(), Some(2), "{args:?}: {out:?}");
     assert!(out.stdout.is_empty(), "{out:?}");

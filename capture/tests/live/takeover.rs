@@ -446,3 +446,39 @@ fn a_pinned_program_counts_on_for_whoever_takes_it() {
     pinned.remove().unwrap();
     assert!(!folder.exists());
 }
+
+/// A driver without native XDP: the program runs in mode skb, and so does the next one's, which must find that out before
+/// it closes the books of the dead.
+#[test]
+fn on_a_driver_without_native_xdp_the_next_one_starts_too() {
+    live!();
+    let net = Net::new(1, 1500);
+    run("ip", &["link", "add", "br0", "type", "bridge"]);
+    run("ip", &["link", "set", &net.rx, "master", "br0"]);
+    run("ip", &["link", "set", "br0", "up"]);
+    let sender = net.sender();
+    let send = |numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            let mut frame = numbered(1, number, 100, &[]);
+            frame[..6].fill(0xff);
+            assert!(sender.send(&frame));
+        }
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let start = || Recorder::spawn(&mut record_on("br0", dir.path(), &[]));
+    let recorder = start();
+    assert!(recorder.said.ends_with("ready: br0 queues=1 mode=skb\n"), "{}", recorder.said);
+    send(0..100);
+    wait_until_stored(dir.path(), 100);
+    recorder.kill();
+    send(100..150);
+    let recorder = start();
+    assert!(recorder.said.ends_with("ready: br0 queues=1 mode=skb\n"), "{}", recorder.said);
+    assert!(!recorder.said.contains("taken off"), "{}", recorder.said);
+    send(150..200);
+    let ended = recorder.stop();
+    balances(&ended);
+    assert_eq!((ended.total("stored"), ended.total("dropped/down")), (50, 50), "{ended:?}");
+    assert_eq!(stored(&[dir.path()]).len(), 150);
+    assert!(pins().is_empty());
+}

@@ -6,7 +6,7 @@
 
 use super::tables::{self, PORTS, PROTOS, Tables, VLANS};
 use super::{Filter, Network};
-use crate::{ProgramError, skel};
+use crate::ProgramError;
 use libbpf_rs::{MapCore as _, MapFlags, MapHandle};
 use std::os::fd::{AsFd as _, AsRawFd as _};
 
@@ -25,24 +25,6 @@ pub(crate) struct FilterMaps {
 }
 
 impl FilterMaps {
-    /// Those of a loaded skeleton.
-    pub(crate) fn of(maps: &skel::TapedeckMaps<'_>) -> Result<Self, libbpf_rs::Error> {
-        Self::named(|name| {
-            let map = match name {
-                "filter_use" => &maps.filter_use,
-                "filter_heads" => &maps.filter_heads,
-                "filter_nets4" => &maps.filter_nets4,
-                "filter_nets6" => &maps.filter_nets6,
-                "filter_vlans" => &maps.filter_vlans,
-                "filter_ports" => &maps.filter_ports,
-                "filter_protos" => &maps.filter_protos,
-                "filter_fence" => &maps.filter_fence,
-                _ => &maps.filter_fence_inner,
-            };
-            MapHandle::try_from(map)
-        })
-    }
-
     /// Those that `map` gives by their names.
     pub(crate) fn named<E>(map: impl Fn(&str) -> Result<MapHandle, E>) -> Result<Self, E> {
         Ok(Self {

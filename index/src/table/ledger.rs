@@ -90,7 +90,7 @@ const COLUMNS: &[Column] = &[
     ),
     col("sensor", Text, "The recording sensor."),
     col("run", Text, "The run that it tells of, 8 hexadecimal digits, as in the names of segments."),
-    col("interface", Text, "Interface. Null for `clock`.").or_null(),
+    col("interface", Text, "Interface. Null for `clock`, unless it is a card's.").or_null(),
     col("queue", U32, "Queue. Null where the row is of no queue.").or_null(),
     col("mode", Text, "`zerocopy`, `copy`, `skb`, `packet` or `file`.").or_null(),
     col("uid", Text, "What the row is of: run, interface, queue and second."),
@@ -139,9 +139,11 @@ const COLUMNS: &[Column] = &[
     col("dropped_crash", I64, "Delivered to a recorder that died before the packet was recoverable."),
     col("dropped_down", I64, "Passed while no recorder was there."),
     col("unaccounted", I64, "The remainder: 0, or there is a defect. Negative: counted twice."),
-    col("detail", Text, "What else there is to say: the counters that a `nic` row was read from.").or_null(),
-    col("clock_source", Text, "Where the times of packets come from: `system` or `hardware`.").or_null(),
-    col("utc_offset_ns", I64, "UTC minus CLOCK_MONOTONIC, as used for packet times.").or_null(),
+    col("detail", Text, "What else there is to say: the counters that a `nic` row was read from; how the clock of a card runs, and whose \
+         stamps packets have.").or_null(),
+    col("clock_source", Text, "Where the times of packets come from: `system`, or `hardware` for a card that stamps packets.").or_null(),
+    col("utc_offset_ns", I64, "UTC minus CLOCK_MONOTONIC, as used for packet times; of `hardware` UTC minus the card's clock, null while \
+         nobody knows how that runs.").or_null(),
     col("tai_offset_s", I64, "TAI minus UTC, as the kernel knows it; 0 if nobody told it.").or_null(),
     col("clock_status", I64, "The kernel's status word (`adjtimex`, STA_... in linux/timex.h).").or_null(),
     col("clock_synchronised", Bool, "Somebody holds the clock to a source of time.").or_null(),
@@ -284,8 +286,8 @@ impl LedgerCounts {
 pub struct ClockState {
     /// `system` or `hardware`.
     pub source: String,
-    /// UTC minus CLOCK_MONOTONIC, as used.
-    pub utc_offset_ns: i64,
+    /// UTC minus CLOCK_MONOTONIC, as used; of `hardware` UTC minus the card's clock, if it is known how that runs.
+    pub utc_offset_ns: Option<i64>,
     /// TAI minus UTC, seconds; `None`: the kernel was not asked or did not answer. The next three likewise.
     pub tai_offset_s: Option<i64>,
     /// The kernel's status word.
@@ -303,7 +305,7 @@ pub struct ClockState {
 impl ClockState {
     fn list(&self) -> [Option<i64>; CLOCK.len()] {
         [
-            Some(self.utc_offset_ns),
+            self.utc_offset_ns,
             self.tai_offset_s,
             self.status,
             self.max_error_us,
@@ -425,7 +427,7 @@ pub fn from_batch(batch: &RecordBatch) -> Result<Vec<LedgerRow>, TableError> {
         let [offset, tai, status, error, steps, from, to] = clock.map(|array| int(array, at));
         Some(ClockState {
             source: word(source, at)?,
-            utc_offset_ns: offset.unwrap_or(0),
+            utc_offset_ns: offset,
             tai_offset_s: tai,
             status,
             synchronised: synchronised.filter(|array| array.is_valid(at)).map(|array| array.value(at)),
@@ -483,7 +485,7 @@ mod tests {
             detail: Some("a step".to_owned()),
             clock: Some(ClockState {
                 source: "system".to_owned(),
-                utc_offset_ns: 1,
+                utc_offset_ns: Some(1),
                 tai_offset_s: Some(37),
                 status: None,
                 synchronised: Some(false),
