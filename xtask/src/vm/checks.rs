@@ -110,6 +110,24 @@ pub(crate) const CHECKS: &[Check] = &[
         "30 years ahead, doubted until SIGHUP brings accept-clock",
         "clock::a_jump_of_the_clock_is_accepted_when_the_file_says_so",
     ),
+    since(
+        MULTI_BUFFER,
+        "no programs for stamps of a card beside packets in several pieces",
+        "a card without a clock leaves the stamps to the program",
+        "card::a_card_without_a_clock_leaves_the_stamps_to_the_program",
+    ),
+    since(
+        MULTI_BUFFER,
+        "no programs for stamps of a card beside packets in several pieces",
+        "stamps of a card are brought to the clock; what cannot be is not believed",
+        "card::stamps_of_a_card_are_brought_to_the_clock_and_what_cannot_be_is_not_believed",
+    ),
+    since(
+        MULTI_BUFFER,
+        "no programs for stamps of a card beside packets in several pieces",
+        "a program that asks the card is taken over",
+        "card::a_program_that_asks_the_card_is_taken_over",
+    ),
     quick(since(
         VIRTIO_ZERO_COPY,
         "no zero-copy in virtio-net",
