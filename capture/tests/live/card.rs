@@ -132,7 +132,8 @@ fn stamps_of_a_card_are_brought_to_the_clock_and_what_cannot_be_is_not_believed(
 
     // Nobody has looked at the card's clock for long, or nobody knows how it runs.
     let now = sample();
-    let old = CardSample { card_ns: now.card_ns - 6_000 * MS, ktime_ns: now.ktime_ns - 6_000 * MS, ..now };
+    let before = |ns: u64| ns.wrapping_sub(6_000 * MS);
+    let old = CardSample { card_ns: before(now.card_ns), ktime_ns: before(now.ktime_ns), ..now };
     for sample in [Some(old), None] {
         bench.program.set_card(sample, 0).unwrap();
         assert!(!bench.send(nanos(CARD)).by_card());
