@@ -16,9 +16,10 @@ use crate::pins::{self, FolderName, Note, QueueNote, RowNote};
 use crate::voice::Failure;
 use nix::net::if_::if_nametoindex;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tapedeck_ebpf::{PinError, Tally};
 use tapedeck_index::catalog::StoreFile;
+use tapedeck_index::table::{self, LEDGER};
 use tapedeck_packet::Timestamp;
 
 /// `tapedeck detach`: the ledgers for stdout, and the exit code.
@@ -48,16 +49,13 @@ pub fn command(args: &DetachArgs, say: &mut dyn FnMut(&str)) -> Result<(String, 
             Err(error) => return Err(refused(&error)),
         };
         match dead.map(|dead| detach(dead, say)) {
-            Some(Ok(ledger)) => ledgers.push(ledger),
+            Some(Ok(ledger)) => ledgers.extend(ledger),
             None if estate::renewed(&folder).and_then(|pins| pins.remove()).is_ok() => {
                 say(&format!("{}: held no books; removed", folder.display()))
             }
             other => {
                 let error = other.and_then(Result::err);
-                say(&Failure::new(format!("{interface}: cannot be taken off")).to_string());
-                if let Some(error) = error {
-                    say(Failure::of(&error).to_string().trim_end());
-                }
+                say(left_on(&interface, error).to_string().trim_end());
                 code = 2;
             }
         }
@@ -98,13 +96,49 @@ fn refused(error: &LockError) -> Failure {
     }
 }
 
-/// Takes one off and closes its books.
-fn detach(mut dead: Dead, say: &mut dyn FnMut(&str)) -> Result<Ledger, PinError> {
+/// Why something of a dead recorder stays.
+#[derive(Debug, thiserror::Error)]
+enum Left {
+    #[error("cannot be taken off")]
+    Pins(#[from] PinError),
+    #[error("{rows} rows of the ledger that close the books of run {run} could not be written to {}", store.display())]
+    Rows { rows: u64, run: String, store: PathBuf },
+}
+
+/// What is said of it.
+fn left_on(interface: &str, left: Option<Left>) -> Failure {
+    match left {
+        None => Failure::new(format!("{interface}: cannot be taken off")),
+        Some(left @ Left::Pins(_)) => Failure::of(&OfInterface { interface: interface.to_owned(), left }),
+        Some(left @ Left::Rows { .. }) => {
+            Failure::of(&OfInterface { interface: interface.to_owned(), left }).hint(format!(
+                "its program is off the interface and its books are kept: make room on that disk, or make it writable, \
+                 then `tapedeck detach {interface}` again, or the next `record`, closes them"
+            ))
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("{interface}: {left}")]
+struct OfInterface {
+    interface: String,
+    left: Left,
+}
+
+/// Takes one off and closes its books. `None`: its ledger was printed before, only rows were left of it.
+fn detach(mut dead: Dead, say: &mut dyn FnMut(&str)) -> Result<Option<Ledger>, Left> {
     dead.pins.detach()?;
     dead.search(&[] as &[PathBuf], say);
     let tallies = dead.tallies()?;
     let ledger = close(&dead, &tallies);
     book(&dead, &tallies, say)?;
+    if dead.note.closed {
+        let Note { interface, run, .. } = &dead.note;
+        say(&format!("{interface}: the rows of the ledger that run {run} could not write are written"));
+        dead.pins.remove()?;
+        return Ok(None);
+    }
     if let Some(warning) = ledger.imbalance() {
         say(&warning);
     }
@@ -121,12 +155,12 @@ fn detach(mut dead: Dead, say: &mut dyn FnMut(&str)) -> Result<Ledger, PinError>
         dropped.sum() - dropped.crash - dropped.down
     ));
     dead.pins.remove()?;
-    Ok(ledger)
+    Ok(Some(ledger))
 }
 
 /// Books into its first store that is there what no row tells yet. The note says so first, as that of a run that
 /// counted nothing: whoever finds it, should this process be killed, books what is not there.
-fn book(dead: &Dead, tallies: &[Tally], say: &mut dyn FnMut(&str)) -> Result<(), PinError> {
+fn book(dead: &Dead, tallies: &[Tally], say: &mut dyn FnMut(&str)) -> Result<(), Left> {
     let heir = Heir { run: &dead.note.run, mode: &dead.note.mode, now: identity::now() };
     let settled = dead.settled(tallies);
     let mut rows: Vec<RowNote> = dead.waiting().collect();
@@ -163,11 +197,29 @@ fn book(dead: &Dead, tallies: &[Tally], say: &mut dyn FnMut(&str)) -> Result<(),
         (entry.carried, entry.carried_bytes) = (carried.dropped, carried.bytes);
     }
     dead.pins.set_note(&note.text(dead.pins.folder())?)?;
-    match LedgerRows::start(vec![store], run) {
+    let lost = match LedgerRows::start(vec![store.clone()], run) {
         Ok(ledger) => ledger.only(&interface, &rows),
-        Err(error) => say(&Failure::of(&error).to_string()),
+        Err(error) => {
+            say(Failure::of(&error).to_string().trim_end());
+            u64::try_from(rows.len()).unwrap_or(u64::MAX)
+        }
+    };
+    if lost == 0 {
+        return Ok(());
     }
-    Ok(())
+    let (store, _) = store;
+    // Where nothing of it is there, the next one begins where this one did, with the whole ledger. Else the note
+    // stays as it is: it knows whose rows to look for.
+    if has_no_file(&store, run) {
+        dead.pins.set_note(&dead.note.text(dead.pins.folder())?)?;
+    }
+    Err(Left::Rows { rows: lost, run: dead.note.run.clone(), store })
+}
+
+/// Whether the ledger of a store has surely no file of a run.
+fn has_no_file(store: &Path, run: u32) -> bool {
+    let listing = table::list(&LEDGER, &[store.to_owned()], Timestamp::ZERO, None);
+    listing.is_ok_and(|listing| listing.files.iter().all(|found| found.name.run != run))
 }
 
 /// The ledger of a dead run, with what it carried of others.

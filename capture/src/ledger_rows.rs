@@ -92,6 +92,23 @@ pub(crate) struct Booked {
     pub(crate) end: Timestamp,
 }
 
+/// What became of the rows once all was sealed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Kept {
+    /// Rows that are on no disk.
+    pub(crate) lost: u64,
+    /// All rows with a smaller number are on disk.
+    sure: u32,
+}
+
+impl Kept {
+    /// Rows that tell of the dead and may not be on disk. One that is there all the same is known by its uid.
+    pub(crate) fn untold(&self, inherited: &[RowNote]) -> Vec<RowNote> {
+        let untold = |row: &&RowNote| self.lost > 0 && row.number.is_none_or(|number| number >= self.sure);
+        inherited.iter().filter(untold).cloned().collect()
+    }
+}
+
 /// An interface at a look.
 pub(crate) struct Look<'a> {
     pub(crate) books: &'a InterfaceBooks,
@@ -328,12 +345,12 @@ impl LedgerRows {
         }
     }
 
-    /// Writes rows that tell of the dead, and nothing else.
-    pub(crate) fn only(mut self, interface: &str, notes: &[RowNote]) {
+    /// Writes rows that tell of the dead, and nothing else. How many of them are on no disk.
+    pub(crate) fn only(mut self, interface: &str, notes: &[RowNote]) -> u64 {
         for row in notes.iter().filter_map(|note| note.row(interface)) {
             self.book(0, row);
         }
-        self.end();
+        self.end().lost
     }
 
     /// The same where waiting costs nothing.
@@ -384,7 +401,7 @@ impl LedgerRows {
         books: impl Iterator<Item = &'b InterfaceBooks>,
         from: Timestamp,
         to: Timestamp,
-    ) {
+    ) -> Kept {
         let (mut stores, mut carried) = (BTreeMap::<Place, usize>::new(), BTreeMap::new());
         for books in books {
             let place = |queue: u32| (books.interface.clone(), queue);
@@ -392,15 +409,19 @@ impl LedgerRows {
             carried.extend(books.carried.iter().map(|(queue, carried)| (place(*queue), carried.counts())));
         }
         self.close(&ledger.queues, &carried, |place| stores.get(place).copied().unwrap_or(0), from, to);
-        self.end();
+        self.end()
     }
 
-    fn end(mut self) {
+    fn end(mut self) -> Kept {
         self.hand_over_waiting();
-        let counts = self.table.finish();
+        let (sure, all) = (self.sure().number, self.number);
+        let Some(counts) = self.table.finish() else {
+            // Nobody knows how far its thread came.
+            return Kept { lost: all.wrapping_sub(sure).max(1).into(), sure };
+        };
         let lost = self.rows_lost + counts.iter().map(|table| table.rows_lost).sum::<u64>();
         if lost > 0 {
-            tracing::error!(rows = lost, "rows of the ledger are missing: the disk did not keep up");
+            tracing::error!(rows = lost, "rows of the ledger are missing: the disk did not take them");
         }
         for table in counts.iter().filter(|table| table.rows_held > 0) {
             let rows = table.rows_held;
@@ -410,6 +431,7 @@ impl LedgerRows {
                 "rows could not be sealed; they are in a journal, and the next start recovers them"
             );
         }
+        Kept { lost, sure }
     }
 }
 

@@ -156,6 +156,20 @@ impl Keeper {
         }
     }
 
+    /// The books are closed, but `rows` that tell of the dead may be on no disk: the note stays, with these alone,
+    /// for whoever comes next.
+    ///
+    /// # Errors
+    /// The note cannot be written, or the program not be taken off.
+    pub(crate) fn hand_on(&mut self, rows: Vec<RowNote>) -> Result<(), PinError> {
+        self.note.rows = rows;
+        (self.note.counting, self.note.closed) = (false, true);
+        self.note.queues.clear();
+        self.write()?;
+        self.leave = true;
+        self.pins.clear()
+    }
+
     /// The pins stay when this is dropped, as after a kill.
     pub(crate) fn leave(&mut self) {
         self.leave = true;

@@ -187,9 +187,19 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
     session.pressure.end(&session.active);
     let sessions = session.desk.finish(&sessions(&session.active));
     let closed = report::ledger(&session.run, &session.active, sessions)
-        .and_then(|ledger| session.rows.finish(&session.run, &session.active, &ledger).map(|()| ledger));
+        .and_then(|ledger| Ok((session.rows.finish(&session.run, &session.active, &ledger)?, ledger)));
     match closed {
-        Ok(ledger) => Ok(Outcome { ledger, trouble: session.trouble }),
+        Ok((kept, ledger)) => {
+            let untold = ending::hand_on(&mut session.active, &kept);
+            let trouble = match (session.trouble, untold) {
+                (Some(trouble), Some(untold)) => {
+                    say(Failure::from(untold).to_string().trim_end());
+                    Some(trouble)
+                }
+                (trouble, untold) => trouble.or(untold),
+            };
+            Ok(Outcome { ledger, trouble })
+        }
         Err(unread) => {
             session.active.iter_mut().for_each(Active::leave);
             Err(unread.into())

@@ -85,15 +85,16 @@ impl LedgerTable {
         self.to.send((serial, rows)).is_ok()
     }
 
-    /// Seals everything.
-    pub(super) fn finish(self) -> Vec<TableCounts> {
+    /// Seals everything. `None`: the thread has died.
+    pub(super) fn finish(self) -> Option<Vec<TableCounts>> {
         drop(self.to);
-        self.thread.join().unwrap_or_else(|_| {
+        let counts = self.thread.join().ok();
+        if counts.is_none() {
             tracing::error!(
-                "the thread that writes the ledger has panicked; its last rows are in its journal"
+                "the thread that writes the ledger has panicked; rows that are in its journal are recovered"
             );
-            Vec::new()
-        })
+        }
+        counts
     }
 }
 

@@ -53,7 +53,9 @@ impl Dead {
                 maintain::say_recovered(&tapedeck_writer::recover(store, &RecoverOptions::default()), say);
             }
         }
-        self.found = found::packets(&self.note, say);
+        if !self.note.closed {
+            self.found = found::packets(&self.note, say);
+        }
         self.rows = rows::read(&self.note, say);
     }
 
@@ -397,6 +399,15 @@ fn carry(dead: &Dead, settled: &BTreeMap<u32, Settled>, heir: &Heir<'_>, books: 
     }
     let Note { run, pid, seen_ns, counting, .. } = &dead.note;
     let last = Timestamp::from_nanos_saturating(*seen_ns).to_string();
+    if dead.note.closed {
+        let (interface, rows) = (&dead.note.interface, dead.waiting().count());
+        tracing::warn!(
+            interface,
+            rows,
+            "run {run} could not write rows of the ledger that tell of recorders before it: they are written now"
+        );
+        return;
+    }
     if !counting {
         let interface = &dead.note.interface;
         tracing::warn!(

@@ -68,6 +68,9 @@ pub(crate) struct Note {
     /// The counters count for this run, from the counts of its queues on; false while it starts, and in packet
     /// mode.
     pub(crate) counting: bool,
+    /// Its ledger is printed: nothing is left of it but rows.
+    #[serde(default)]
+    pub(crate) closed: bool,
     /// Cookie of the network namespace: numbers of namespaces are used again, cookies are not.
     pub(crate) namespace: u64,
     /// Interface name.
@@ -215,6 +218,7 @@ impl Note {
             choice,
             fields: Program::fields().into_iter().map(|field| (field.name, field.at)).collect(),
             counting: false,
+            closed: false,
             namespace: sockopt::namespace_cookie().unwrap_or(0),
             interface: books.interface.clone(),
             mode: books.mode.name().to_owned(),

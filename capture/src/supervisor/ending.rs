@@ -5,6 +5,7 @@
 
 use super::{Active, Crew, RecordError};
 use crate::books;
+use crate::ledger_rows::Kept;
 use crate::worker::Phase;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -112,6 +113,25 @@ impl Active {
             books.shared.advance(phase);
         }
     }
+}
+
+/// Rows that tell of the dead and are on no disk go into the notes, for the next start; what went wrong then.
+pub(super) fn hand_on(active: &mut [Active], kept: &Kept) -> Option<RecordError> {
+    let (mut rows, mut all_kept) = (0, true);
+    for one in active {
+        let untold = kept.untold(&one.books.inherited);
+        if untold.is_empty() {
+            continue;
+        }
+        rows += untold.len();
+        let handed = one.keeper.as_mut().map(|keeper| keeper.hand_on(untold));
+        if let Some(Err(error)) = &handed {
+            let (interface, error) = (&one.books.interface, error as &dyn std::error::Error);
+            tracing::warn!(interface, error, "rows that tell of the dead cannot be kept");
+        }
+        all_kept &= matches!(handed, Some(Ok(())));
+    }
+    (rows > 0).then_some(RecordError::Untold { rows, kept: all_kept })
 }
 
 impl Drain {

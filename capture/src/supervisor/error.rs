@@ -51,6 +51,17 @@ pub enum RecordError {
     /// Every interface has left.
     #[error("no interface is left to record: {}", departures(.0))]
     Gone(Vec<(String, Gone)>),
+    /// The rows that tell of recorders before this one are not all on disk.
+    #[error(
+        "{rows} rows of the ledger that tell of recorders before this one could not be written{}",
+        if *.kept { "; they are kept" } else { " nor kept" }
+    )]
+    Untold {
+        /// How many.
+        rows: usize,
+        /// All of them wait in a note for the next start.
+        kept: bool,
+    },
     /// A second signal ended the drain.
     #[error(
         "ended by a second signal before everything was sealed; up to {pending} packets in memory are lost"
@@ -87,6 +98,11 @@ impl RecordError {
             }
             Self::Cut { .. } => Some(
                 "what is stored waits in hidden files: `tapedeck recover`, or the next start, seals it"
+                    .into(),
+            ),
+            Self::Untold { kept: true, .. } => Some(
+                "make room on the disk of the store, or make it writable; then the next `record` of the interface, or \
+                 `tapedeck detach IF`, writes them"
                     .into(),
             ),
             Self::Writer { source, .. } => crate::hints::of(source).map(str::to_owned),

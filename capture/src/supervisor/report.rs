@@ -8,7 +8,7 @@ use crate::card::CardState;
 use crate::clock::{self, Change};
 use crate::identity;
 use crate::ledger::{Ledger, SessionEntry};
-use crate::ledger_rows::{ClockRows, LedgerRows, Look};
+use crate::ledger_rows::{ClockRows, Kept, LedgerRows, Look};
 use crate::nic::Loss;
 use crate::status::{Status, WorkerStatus};
 use std::collections::BTreeSet;
@@ -37,11 +37,15 @@ impl Books {
     }
 
     /// When all workers have ended and the last books are closed.
-    pub(super) fn finish(mut self, run: &Run, active: &[Active], ledger: &Ledger) -> Result<(), RecordError> {
+    pub(super) fn finish(
+        mut self,
+        run: &Run,
+        active: &[Active],
+        ledger: &Ledger,
+    ) -> Result<Kept, RecordError> {
         self.look(run, active, ledger)?;
         let books = active.iter().map(|one| &one.books);
-        self.rows.finish(ledger, books, run.start, super::now(run));
-        Ok(())
+        Ok(self.rows.finish(ledger, books, run.start, super::now(run)))
     }
 }
 

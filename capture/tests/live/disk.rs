@@ -1,7 +1,9 @@
 //! Stores that are full, read-only, deleted: said, counted, survived.
 
-use crate::support::recorder::{Ended, Recorder, packets, record_command, segments};
+use crate::ledger::table_tells;
+use crate::support::recorder::{Ended, Recorder, packets, pins, record_command, segments};
 use crate::support::{Net, live, numbered, run};
+use crate::takeover::with_pins;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::Path;
@@ -258,4 +260,81 @@ fn a_ledger_that_stdout_does_not_take_is_said() {
     drop(reader);
     let mut command = record_command(&net, dir.path(), &["--duration", "200ms"]);
     assert_eq!(command.stdout(Stdio::from(writer)).output().unwrap().status.code(), Some(0));
+}
+
+/// Records `numbers`, dies, and lets 20 more pass.
+fn dies(net: &Net, store: &Path, numbers: std::ops::Range<u64>) {
+    let recorder = Recorder::start(net, store, &["--mode", "copy"]);
+    let sender = net.sender();
+    let send = |numbers: std::ops::Range<u64>| {
+        for number in numbers {
+            assert!(sender.send(&numbered(0, number, 300, &[])));
+        }
+    };
+    let (stored, end) = (numbers.end - numbers.start, numbers.end);
+    send(numbers);
+    status_when(store.to_str().unwrap(), |ledger| ledger["total"]["stored"] == stored);
+    recorder.kill();
+    send(end..end + 20);
+}
+
+#[test]
+fn books_whose_rows_a_full_disk_does_not_take_stay_pinned() {
+    live!();
+    let net = Net::new(1, 1500);
+    let dir = tempfile::tempdir().unwrap();
+    small_disk!(dir.path(), "size=24m");
+    let (store, filler) = (dir.path().join("store"), dir.path().join("filler"));
+    dies(&net, &store, 0..100);
+    fill(&filler);
+    let (code, out, said) = with_pins(&["detach", &net.rx]);
+    assert_eq!((code, out.as_str()), (Some(2), ""), "{said}");
+    let words = format!("error: {}: 2 rows of the ledger that close the books of run ", net.rx);
+    assert!(said.contains(&words) && said.contains("\n\nhint: "), "{said}");
+    assert_eq!(pins().len(), 1);
+    std::fs::remove_file(&filler).unwrap();
+    let (code, out, said) = with_pins(&["detach", &net.rx]);
+    assert_eq!((code, pins().len()), (Some(0), 0), "{said}");
+    let ledger: serde_json::Value = serde_json::from_str(&out).unwrap();
+    let count = |key: &str| ledger["total"].pointer(key).and_then(serde_json::Value::as_u64);
+    assert_eq!([count("/seen"), count("/stored"), count("/dropped/down")], [Some(120), Some(100), Some(20)]);
+    table_tells(&[&store], &ledger, 120);
+}
+
+#[test]
+fn rows_of_the_dead_that_a_full_disk_does_not_take_are_handed_on_and_told_once() {
+    live!();
+    let net = Net::new(1, 1500);
+    let dir = tempfile::tempdir().unwrap();
+    // Only the ledger finds no room: else no recorder starts.
+    let (store, ledger) = (dir.path().join("store"), dir.path().join("store/ledger"));
+    std::fs::create_dir_all(&ledger).unwrap();
+    small_disk!(&ledger, "size=1m");
+    let (name, filler) = (store.to_str().unwrap(), ledger.join("filler"));
+    let dies_and_is_not_told = |numbers: std::ops::Range<u64>, down: i64| {
+        dies(&net, &store, numbers);
+        assert_eq!(tapedeck(&["recover", "--store", name]).0, Some(0));
+        fill(&filler);
+        let ended = Recorder::start(&net, &store, &["--mode", "copy"]).stop();
+        assert_eq!((ended.code, ended.total("dropped/down")), (Some(2), 20), "{ended:?}");
+        let words = "error: 2 rows of the ledger that tell of recorders before this one could not be written; they are kept";
+        assert!(ended.stderr.contains(words) && ended.stderr.contains("\n\nhint: "), "{}", ended.stderr);
+        assert_eq!(pins().len(), 1);
+        assert!(!run("ip", &["-d", "link", "show", &net.rx]).contains("prog/xdp"));
+        std::fs::remove_file(&filler).unwrap();
+        // Both ledgers together.
+        let mut told = ended.ledger;
+        told["total"]["dropped"]["down"] = down.into();
+        told
+    };
+    let all = dies_and_is_not_told(0..90, 20);
+    let last = Recorder::start(&net, &store, &["--mode", "copy"]).stop();
+    assert_eq!((last.code, last.total("seen"), pins().len()), (Some(0), 0, 0), "{last:?}");
+    assert!(last.stderr.contains("could not write rows of the ledger"), "{}", last.stderr);
+    table_tells(&[&store], &all, 110);
+    let all = dies_and_is_not_told(200..210, 40);
+    let (code, out, said) = with_pins(&["detach", &net.rx]);
+    assert_eq!((code, out.as_str(), pins().len()), (Some(0), "", 0), "{said}");
+    assert!(said.contains("could not write are written"), "{said}");
+    table_tells(&[&store], &all, 140);
 }
