@@ -2,7 +2,7 @@
 //!
 //! What is the same for every kind of table lies here: columns and their documentation ([`Column`]),
 //! file names ([`TableName`]), which files a store holds ([`list`]), rows to Parquet ([`encode`]), the
-//! journals ([`journal`], [`live`]). What a kind holds is a [`Kind`]: a name, columns, and which of them
+//! journals ([`journal`], [`live`]), files back to rows ([`read`]). What a kind holds is a [`Kind`]: a name, columns, and which of them
 //! say where a row belongs. A kind of its own is one constant, and an entry in [`KINDS`].
 //!
 //! A file holds rows of one 300-second slot by their last time, so it lies in one hour folder. A row
@@ -21,6 +21,7 @@ pub mod ledger;
 pub mod live;
 mod name;
 mod page;
+pub mod read;
 mod sessions;
 pub mod stats;
 #[cfg(test)]

@@ -90,6 +90,14 @@ pub enum RecoverError {
         /// Which.
         source: tapedeck_index::table::journal::ReplayError,
     },
+    /// The rows beside a live journal cannot be read: nobody knows which of its own they replace.
+    #[error("{}: {source}", path.display())]
+    Read {
+        /// The live journal.
+        path: PathBuf,
+        /// Why.
+        source: tapedeck_index::table::read::ReadError,
+    },
     /// Rows cannot become a Parquet file.
     #[error(transparent)]
     Rows(#[from] TableError),

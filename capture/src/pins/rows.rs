@@ -6,15 +6,11 @@
 use super::Note;
 use super::note::counts;
 use crate::identity::existing_store;
-use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use std::collections::{BTreeMap, BTreeSet};
-use std::error::Error;
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use tapedeck_index::table::journal::Replay;
 use tapedeck_index::table::ledger::{LedgerCounts, LedgerRow, RowKind, from_batch};
-use tapedeck_index::table::live::{LiveReplay, without_replaced};
-use tapedeck_index::table::{Found, LEDGER, State, list};
+use tapedeck_index::table::read::{self, ReadError, Rows as FileRows};
+use tapedeck_index::table::{Found, LEDGER, list};
 use tapedeck_packet::Timestamp;
 use tapedeck_writer::table::LIVE_SEQ;
 
@@ -36,8 +32,6 @@ pub(crate) struct Booked {
     pub(crate) end_ns: u64,
 }
 
-type Failed = Box<dyn Error + Send + Sync>;
-
 /// Reads what is there.
 pub(crate) fn read(note: &Note, say: &mut dyn FnMut(&str)) -> Rows {
     let mut all = Rows::default();
@@ -50,18 +44,13 @@ pub(crate) fn read(note: &Note, say: &mut dyn FnMut(&str)) -> Rows {
     let mut open = BTreeMap::new();
     for (at, store) in note.stores.iter().enumerate().filter(|(at, _)| there.get(*at) == Some(&true)) {
         let from = note.ledger_from.get(at).copied().unwrap_or(0);
-        let rows = rows_of(store, run, from, say).unwrap_or_else(|error| {
-            say(&format!(
-                "warning: {}: {error}: the ledger of run {} may count twice",
-                store.display(),
-                note.run
-            ));
-            Vec::new()
-        });
-        for (seq, row) in rows {
+        let mut take = |seq: u32, row: LedgerRow| {
             // Those of live journals are in no sums.
             let is_new = seq >= LIVE_SEQ || row.number >= note.ledger_number;
             all.take(note, is_new, row, &mut open);
+        };
+        for trouble in each_row(store, run, from, &mut take) {
+            say(&trouble.text(&note.run));
         }
     }
     for (queue, from) in open {
@@ -94,49 +83,143 @@ impl Rows {
     }
 }
 
-/// The rows of a run in a store, of files from a number on, with the numbers of their files.
-fn rows_of(
-    store: &Path,
-    run: u32,
-    from: u32,
-    say: &mut dyn FnMut(&str),
-) -> Result<Vec<(u32, LedgerRow)>, Failed> {
-    let listing = list(&LEDGER, &[PathBuf::from(store)], Timestamp::ZERO, None)?;
-    let (mut rows, mut open) = (Vec::new(), Vec::new());
-    for found in listing.files.iter().filter(|found| found.name.run == run && found.name.seq >= from) {
-        match batches(found) {
-            Ok(batches) => {
-                for batch in &batches {
-                    rows.extend(from_batch(batch)?.into_iter().map(|row| (found.name.seq, row)));
-                }
-                if found.state == State::Open {
-                    open.extend(batches);
-                }
-            }
-            // Nobody else can read it either.
-            Err(error) => {
-                let path = found.path.display();
-                say(&format!(
-                    "warning: {path}: {error}: the rows in it are booked anew, with those of the crash"
-                ));
-            }
-        }
-    }
-    for live in listing.live.iter().filter(|live| live.run == run) {
-        let replay = LiveReplay::read(&LEDGER, &fs::read(&live.path)?)?;
-        let left = match LEDGER.live {
-            Some(key) => without_replaced(key, &replay.rows, open.iter())?,
-            None => replay.rows,
-        };
-        rows.extend(from_batch(&left)?.into_iter().map(|row| (LIVE_SEQ, row)));
-    }
-    Ok(rows)
+/// A file whose rows are not all known.
+#[derive(Debug)]
+struct Trouble {
+    path: PathBuf,
+    error: ReadError,
 }
 
-fn batches(found: &Found) -> Result<Vec<arrow_array::RecordBatch>, Failed> {
-    if found.state == State::Open {
-        return Ok(Replay::read(&fs::read(&found.path)?)?.batches);
+impl Trouble {
+    /// What is damaged is so for every reader: the rows in it are in no table any more.
+    fn text(&self, run: &str) -> String {
+        let Self { path, error } = self;
+        let path = path.display();
+        if matches!(error, ReadError::Io(_)) {
+            return format!(
+                "warning: {path}: {error}: should it be read again, the ledger of run {run} counts its rows twice"
+            );
+        }
+        format!(
+            "warning: {path}: {error}: what they told of run {run} since its last note is told by its `crash` row, \
+             what they told before is in no row"
+        )
     }
-    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&found.path)?)?.build()?;
-    Ok(reader.collect::<Result<_, _>>()?)
+}
+
+/// Gives the rows of a run in a store, of files from a number on, with the numbers of their files. What cannot be read
+/// of one file keeps no other from being read.
+fn each_row(store: &Path, run: u32, from: u32, take: &mut dyn FnMut(u32, LedgerRow)) -> Vec<Trouble> {
+    let listing = match list(&LEDGER, &[PathBuf::from(store)], Timestamp::ZERO, None) {
+        Ok(listing) => listing,
+        Err(error) => {
+            let error = ReadError::Io(std::io::Error::other(error));
+            return vec![Trouble { path: store.to_owned(), error }];
+        }
+    };
+    let mut troubles = Vec::new();
+    let mut rows = |path: &Path, seq: u32, rows: Result<FileRows, ReadError>| {
+        let mut all = |rows: FileRows| {
+            for batch in &rows.batches {
+                from_batch(batch)?.into_iter().for_each(|row| take(seq, row));
+            }
+            rows.damage().map_or(Ok(()), Err)
+        };
+        let done: Result<(), ReadError> = rows.and_then(&mut all);
+        troubles.extend(done.err().map(|error| Trouble { path: path.to_owned(), error }));
+    };
+    let ours = |found: &&Found| found.name.run == run && found.name.seq >= from;
+    for found in listing.files.iter().filter(ours) {
+        rows(&found.path, found.name.seq, read::file(found));
+    }
+    for live in listing.live.iter().filter(|live| live.run == run) {
+        rows(&live.path, LIVE_SEQ, read::unreplaced(&LEDGER, live, &listing.files));
+    }
+    troubles
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Instant;
+    use tapedeck_index::table::ledger::to_batch;
+    use tapedeck_packet::time::NANOS_PER_SEC;
+    use tapedeck_writer::table::{TableConfig, TableWriter};
+
+    const RUN: u32 = 7;
+
+    /// A second in which ten packets came.
+    fn row(number: u32) -> LedgerRow {
+        let at = |second: u32| Timestamp::from_nanos_saturating(u64::from(second) * NANOS_PER_SEC);
+        LedgerRow {
+            ts: at(number),
+            ts_end: at(number + 1),
+            run: format!("{RUN:08x}"),
+            interface: Some("eth1".to_owned()),
+            queue: Some(0),
+            uid: number.to_string(),
+            number,
+            counts: LedgerCounts { seen: 10, stored: 10, ..LedgerCounts::default() },
+            ..LedgerRow::default()
+        }
+    }
+
+    /// What is read of three rows in a journal, each a record, and one in a live journal, after `harm`: packets seen, and
+    /// what is said.
+    fn after(harm: impl Fn(&Path, &Path)) -> (i64, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        crate::identity::open_store(dir.path()).unwrap();
+        let mut table =
+            TableWriter::new(&LEDGER, TableConfig::new(dir.path().into(), "s".into(), RUN)).unwrap();
+        for number in 0..3 {
+            table.append(&to_batch(&[row(number)]).unwrap(), Instant::now());
+            table.commit();
+        }
+        let mut live = row(3);
+        (live.counts.stored, live.counts.pending) = (0, 10);
+        table.append_live(&to_batch(&[live]).unwrap());
+        table.commit();
+        drop(table);
+        let listing = list(&LEDGER, &[dir.path().to_owned()], Timestamp::ZERO, None).unwrap();
+        harm(&listing.files[0].path, &listing.live[0].path);
+        let note = Note {
+            run: format!("{RUN:08x}"),
+            interface: "eth1".to_owned(),
+            stores: vec![dir.path().to_owned()],
+            ..Note::default()
+        };
+        let mut said = Vec::new();
+        let rows =
+            read(&note, &mut |line| said.push(line.replace(&dir.path().display().to_string(), "STORE")));
+        (rows.queues.get(&0).map_or(0, |booked| booked.counts.seen), said)
+    }
+
+    fn flip(path: &Path, at: impl Fn(usize) -> usize) {
+        let mut bytes = std::fs::read(path).unwrap();
+        let at = at(bytes.len());
+        bytes[at] ^= 1;
+        std::fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn what_holds_of_damaged_files_is_read_and_the_rest_is_named() {
+        assert_eq!(after(|_, _| {}), (40, vec![]));
+        // Only the last record of the journal.
+        let (seen, said) = after(|journal, _| flip(journal, |len| len - 1));
+        assert_eq!((seen, said.len()), (30, 1), "{said:?}");
+        let named = said[0].starts_with("warning: STORE/ledger/") && said[0].contains("bad record, at byte ");
+        assert!(named && said[0].contains("run 00000007"), "{said:?}");
+        // All of the one or the other.
+        let (seen, said) = after(|journal, _| flip(journal, |_| 20));
+        assert_eq!((seen, said.len()), (10, 1), "{said:?}");
+        for harm in [|len: usize| len - 1, |_: usize| 20] {
+            let (seen, said) = after(|_, live| flip(live, harm));
+            assert_eq!((seen, said.len()), (30, 1), "{said:?}");
+        }
+        let (seen, said) = after(|journal, live| {
+            flip(journal, |len| len - 1);
+            flip(live, |_| 20);
+        });
+        assert_eq!((seen, said.len()), (20, 2), "{said:?}");
+    }
 }

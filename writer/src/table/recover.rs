@@ -16,6 +16,7 @@ use tapedeck_index::journal::Stop;
 use tapedeck_index::name::hour_folder_of;
 use tapedeck_index::table::journal::{Replay, ReplayError};
 use tapedeck_index::table::live::{LiveReplay, without_replaced};
+use tapedeck_index::table::read::replacing;
 use tapedeck_index::table::{
     Found, KINDS, Kind, Listing, LiveFound, State, TableError, TableFile, TableName, encode, list, slot_hour,
 };
@@ -146,13 +147,9 @@ fn recover_live(
         }
         Err(source) => return Err(foreign(&live.path, source)),
     };
-    let mut table = Vec::new();
-    let same_run = |found: &&Found| (&found.name.sensor, found.name.run) == (&live.sensor, live.run);
-    for open in listing.files.iter().filter(|f| f.state == State::Open).filter(same_run) {
-        if let Ok(replay) = Replay::read(&read(&open.path)?) {
-            table.extend(replay.batches);
-        }
-    }
+    let damaged = replay.stop == Stop::Damaged;
+    let table = replacing(kind, live, &replay.rows, damaged, &listing.files)
+        .map_err(|source| RecoverError::Read { path: live.path.clone(), source })?;
     let rows = match kind.live {
         Some(key) => without_replaced(key, &replay.rows, table.iter()).map_err(TableError::from)?,
         None => replay.rows,

@@ -287,6 +287,30 @@ fn recovery_at_every_point_of_a_seal_gives_each_row_once() {
 }
 
 #[test]
+fn a_live_journal_that_lost_its_end_brings_no_row_back_that_is_sealed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut writer =
+        TableWriter::new(&SMALL, TableConfig { file_age: Duration::ZERO, ..config(dir.path()) }).unwrap();
+    writer.append_live(&batch(&[(T18, 1, 0), (T18, 2, 0)]));
+    writer.commit();
+    let now = Instant::now();
+    writer.append(&batch(&[(T18, 1, 1)]), now);
+    writer.commit();
+    while writer.counts().files == 0 {
+        writer.tick(now);
+    }
+    drop(writer);
+    // Its last record says that the row of 1 is in the table.
+    let live = listing(dir.path()).live.remove(0).path;
+    let mut bytes = std::fs::read(&live).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(&live, bytes).unwrap();
+    let (report, _) = recover(dir.path());
+    assert_eq!(report.tables[0].state, crate::recover::JournalState::Damaged);
+    assert_eq!(read(dir.path()), (vec![key(1, 1), key(2, 0)], vec![]));
+}
+
+#[test]
 fn a_journal_of_another_version_is_named_and_left() {
     let dir = tempfile::tempdir().unwrap();
     let mut writer = writer(dir.path());
