@@ -7,7 +7,7 @@
 use crate::failure::Failure;
 use crate::pool::ordered;
 use crate::range::{Span, TimeRange, union};
-use crate::tables::{self, FileTrouble, ReadError, Rows, following};
+use crate::tables::{self, FileTrouble, ReadError, following};
 use crate::verdict::{Cause, Gap, Verdict};
 use arrow_array::RecordBatch;
 use arrow_array::cast::AsArray as _;
@@ -19,7 +19,7 @@ use parquet::file::statistics::Statistics;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use tapedeck_index::catalog::CatalogError;
 use tapedeck_index::table::encode::{self, time};
 use tapedeck_index::table::live::without_replaced;
@@ -47,6 +47,10 @@ const KEYS: [&str; 2] = ["uid", "number"];
 /// The other columns that are read.
 const OTHERS: [&str; 5] = ["ts", "ts_end", "kind", "mode", "pending"];
 
+/// A second that is over gets its row after so long at the latest, or is told of by a live row still: the recorder gives
+/// one that does not balance up after ten looks.
+const UNSETTLED_NANOS: u64 = 15 * NANOS_PER_SEC;
+
 /// What the ledger says.
 #[derive(Debug, Default)]
 pub(crate) struct Witness {
@@ -72,6 +76,7 @@ pub(crate) fn witness(stores: &[PathBuf], range: TimeRange) -> Result<Witness, F
     let newest = witness.newest(&find().map_err(|e| Failure::of(&e))?.live, range);
     let files = find().map_err(|e| Failure::of(&e))?.files;
     let (mut keyed, mut unfinished, mut ended) = (Vec::new(), Vec::new(), Vec::new());
+    let mut settled: BTreeMap<u32, Timestamp> = BTreeMap::new();
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let parts: Vec<_> = std::thread::scope(|scope| {
         let look = |(): &mut (), found: &Found| look(found, range, &newest, &find);
@@ -85,18 +90,35 @@ pub(crate) fn witness(stores: &[PathBuf], range: TimeRange) -> Result<Witness, F
                 unfinished.extend(part.unfinished);
                 ended.extend(part.ended);
                 keyed.extend(part.keyed);
+                let last = settled.entry(found.name.run).or_default();
+                *last = part.settled.max(*last);
+                if let Some(error) = part.damage {
+                    witness.torn(&found.path, &error, part.settled, None, range);
+                }
+            }
+            Err(error) if found.state == State::Open && !error.is_gone() => {
+                witness.torn(&found.path, &error, found.name.t0, Some(found.name.t0), range);
             }
             Err(error) => witness.doubt(found, &error, range),
         }
     }
-    for Newest { path, rows, .. } in newest {
+    for Newest { path, run, rows, damage, .. } in newest {
         let left =
             LEDGER.live.map_or_else(|| Ok(rows.clone()), |key| without_replaced(key, &rows, keyed.iter()));
+        let left = left.unwrap_or_else(|_| rows.slice(0, 0));
         // Of these seconds more may come: they are not called watched, but what they lost is lost.
         let mut part = Part::default();
-        match left.ok().and_then(|rows| take(&rows, range, true, &mut part)) {
+        match take(&left, range, true, &mut part) {
             Some(()) => add(&mut losses, part.losses),
-            None => witness.troubles.push(FileTrouble { path, what: ReadError::Column.to_string() }),
+            None => {
+                let what = ReadError::Column.to_string();
+                witness.troubles.push(FileTrouble { path: path.clone(), what });
+            }
+        }
+        if let Some(error) = damage {
+            let first = encode::extent(&LEDGER, &left).ok().flatten().map(|(first, _)| first);
+            let settled = settled.get(&run).copied().unwrap_or_else(|| written(&path));
+            witness.torn(&path, &error, settled, first, range);
         }
     }
     witness.unfinished(unfinished, union(ended));
@@ -114,6 +136,8 @@ struct Newest {
     rows: RecordBatch,
     /// First time of these rows.
     from: Timestamp,
+    /// Why there are no more.
+    damage: Option<ReadError>,
 }
 
 /// What a file says.
@@ -127,6 +151,10 @@ struct Part {
     ended: Vec<Span>,
     /// Its rows, where they may replace live ones.
     keyed: Vec<RecordBatch>,
+    /// End of the last second with a row of its own, inside the range or not.
+    settled: Timestamp,
+    /// Why rows are missing at its end.
+    damage: Option<ReadError>,
 }
 
 /// Reads a file. One that is gone has been sealed: it is looked for once more.
@@ -138,8 +166,8 @@ fn look(
 ) -> Result<Part, ReadError> {
     let keyed = newest.iter().any(|live| live.run == found.name.run)
         && (found.state == State::Open || newest.iter().any(|live| found.name.t1 >= live.from));
-    let (batches, lossy) = following(found, find, |found| read(found, keyed))?;
-    let mut part = Part::default();
+    let (batches, lossy, damage) = following(found, find, |found| read(found, keyed))?;
+    let mut part = Part { damage, ..Part::default() };
     for batch in &batches {
         take(batch, range, lossy, &mut part).ok_or(ReadError::Column)?;
     }
@@ -163,26 +191,25 @@ impl Witness {
     fn newest(&mut self, live: &[LiveFound], range: TimeRange) -> Vec<Newest> {
         let mut newest = Vec::new();
         for LiveFound { run, path, .. } in live {
-            let rows = match tables::live(&LEDGER, path) {
+            let (rows, damage) = match tables::live(&LEDGER, path) {
                 Err(error) if error.is_gone() => continue,
-                rows => rows.and_then(Rows::whole),
-            };
-            let rows = match rows {
-                Ok(batches) => batches.into_iter().next(),
-                Err(error) => {
-                    self.troubles.push(FileTrouble { path: path.clone(), what: error.to_string() });
-                    continue;
+                Ok(rows) => {
+                    let damage = rows.damage();
+                    (rows.batches.into_iter().next(), damage)
                 }
+                Err(error) => (None, Some(error)),
             };
-            let Some(rows) = rows else { continue };
+            let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(LEDGER.schema()));
+            let (path, run) = (path.clone(), *run);
             match encode::extent(&LEDGER, &rows) {
-                Ok(Some((from, to))) if (Span { from, to }).within(&range).is_some() => {
-                    newest.push(Newest { path: path.clone(), run: *run, rows, from });
+                Ok(Some((from, to))) if damage.is_some() || (Span { from, to }).within(&range).is_some() => {
+                    newest.push(Newest { path, run, rows, from, damage });
+                }
+                Ok(None) if damage.is_some() => {
+                    newest.push(Newest { path, run, rows, from: Timestamp::MAX, damage });
                 }
                 Ok(_) => {}
-                Err(error) => {
-                    self.troubles.push(FileTrouble { path: path.clone(), what: error.to_string() });
-                }
+                Err(error) => self.troubles.push(FileTrouble { path, what: error.to_string() }),
             }
         }
         newest
@@ -195,6 +222,27 @@ impl Witness {
             if !ended.iter().any(settled) {
                 self.gaps.push(Gap { span, cause: Cause::Crash, packets: None });
             }
+        }
+    }
+
+    /// The end of a journal that is damaged: nobody knows what it said of the seconds that were not over when the last
+    /// one before it, which ended at `settled`, got its row, nor of any later one up to when it was written to last.
+    /// `first`: one that surely was not.
+    fn torn(
+        &mut self,
+        path: &Path,
+        error: &ReadError,
+        settled: Timestamp,
+        first: Option<Timestamp>,
+        range: TimeRange,
+    ) {
+        let what = error.told("what was lost in its last seconds is not known");
+        self.troubles.push(FileTrouble { path: path.to_owned(), what });
+        let from = settled.saturating_sub(UNSETTLED_NANOS);
+        let from = first.map_or(from, |first| first.min(from));
+        let to = written(path).max(settled).saturating_add(NANOS_PER_SEC);
+        if let Some(span) = (Span { from, to }).within(&range) {
+            self.gaps.push(Gap { span, cause: Cause::CorruptFile, packets: None });
         }
     }
 
@@ -253,11 +301,20 @@ impl fmt::Display for Witness {
     }
 }
 
-/// The rows of a file, of the columns that are needed, with the `keyed` ones on request; and whether anything was
-/// lost: if not, the columns of losses are not read.
-fn read(found: &Found, keyed: bool) -> Result<(Vec<RecordBatch>, bool), ReadError> {
+/// When a journal was written to last, by the clock of its file system.
+fn written(path: &Path) -> Timestamp {
+    let modified = std::fs::metadata(path).and_then(|data| data.modified()).ok();
+    let since = modified.and_then(|at| at.duration_since(std::time::UNIX_EPOCH).ok()).unwrap_or_default();
+    Timestamp::from_nanos_saturating(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// The rows of a file, of the columns that are needed, with the `keyed` ones on request; whether anything was
+/// lost: if not, the columns of losses are not read; and why rows are missing at its end.
+fn read(found: &Found, keyed: bool) -> Result<(Vec<RecordBatch>, bool, Option<ReadError>), ReadError> {
     if found.state == State::Open {
-        return Ok((tables::journal(&found.path)?.whole()?, true));
+        let rows = tables::journal(&found.path)?;
+        let damage = rows.damage();
+        return Ok((rows.batches, true, damage));
     }
     // The columns are what their Parquet types say: the Arrow schema, with a text for each, takes longer than the rows.
     let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
@@ -267,7 +324,7 @@ fn read(found: &Found, keyed: bool) -> Result<(Vec<RecordBatch>, bool), ReadErro
     let keys = KEYS.into_iter().filter(|_| keyed);
     let mask = ProjectionMask::columns(builder.parquet_schema(), losses.chain(OTHERS).chain(keys));
     let batches = builder.with_projection(mask).build()?.collect::<Result<_, _>>()?;
-    Ok((batches, lossy))
+    Ok((batches, lossy, None))
 }
 
 /// Whether the statistics of a file say that nothing was lost in it. Most files are of that kind.
@@ -287,7 +344,7 @@ fn is_lossless(metadata: &ParquetMetaData) -> bool {
 /// Takes the rows of a batch that reach into `range`, and their losses if they are `lossy`; `None` where a column is
 /// missing. A row that only reaches into the range counts with all it has: nobody knows where in it they were.
 fn take(batch: &RecordBatch, range: TimeRange, lossy: bool, part: &mut Part) -> Option<()> {
-    let Part { losses, watched, unfinished, ended, .. } = part;
+    let Part { losses, watched, unfinished, ended, settled, .. } = part;
     let times = |name| batch.column_by_name(name)?.as_primitive_opt::<TimestampNanosecondType>();
     let texts = |name| batch.column_by_name(name)?.as_string_opt::<i32>();
     let (from, to, kind, mode) = (times("ts")?, times("ts_end")?, texts("kind")?, texts("mode")?);
@@ -298,6 +355,9 @@ fn take(batch: &RecordBatch, range: TimeRange, lossy: bool, part: &mut Part) -> 
     }
     for row in 0..batch.num_rows() {
         let span = Span { from: time(from.value(row)), to: time(to.value(row)) };
+        if kind.value(row) == "second" && pending.value(row) == 0 {
+            *settled = span.to.max(*settled);
+        }
         let Some(span) = span.within(&range) else { continue };
         let of_file = !arrow_array::Array::is_null(mode, row) && mode.value(row) == "file";
         let of_second = kind.value(row) == "second";

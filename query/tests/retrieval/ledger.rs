@@ -3,9 +3,9 @@
 use crate::answers::steady;
 use crate::support::{Packet, Spec, Store, T};
 use std::path::Path;
-use std::time::Instant;
-use tapedeck_index::table::LEDGER;
+use std::time::{Duration, Instant};
 use tapedeck_index::table::ledger::{LedgerCounts, LedgerRow, RowKind, to_batch};
+use tapedeck_index::table::{LEDGER, list};
 use tapedeck_packet::Timestamp;
 use tapedeck_writer::{TableConfig, TableWriter};
 
@@ -127,6 +127,74 @@ fn losses_of_the_newest_seconds_are_gaps_before_their_rows_are_final() {
     assert_eq!(told(&store, span.0, span.1), (3, gap(6)), "the final row stands in its place");
     table.finish();
     assert_eq!(told(&store, span.0, span.1), (3, gap(6)));
+}
+
+/// Changes the byte at `at`, counted from the end where it is negative. The file was written to last `secs` after [`T`].
+fn flip(path: &Path, at: isize, secs: u64) {
+    let mut bytes = std::fs::read(path).unwrap();
+    let at = if at < 0 { bytes.len().checked_add_signed(at).unwrap() } else { at.unsigned_abs() };
+    bytes[at] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.set_modified(std::time::UNIX_EPOCH + Duration::from_nanos(T + secs * SECOND)).unwrap();
+}
+
+/// [`told`] of seconds.
+fn told_of(store: &Store, from: u64, to: u64) -> (i32, Vec<(String, Option<u64>, u64, u64)>) {
+    let (code, gaps) = told(store, from * SECOND, to * SECOND);
+    (
+        code,
+        gaps.into_iter().map(|(cause, lost, from, to)| (cause, lost, from / SECOND, to / SECOND)).collect(),
+    )
+}
+
+#[test]
+fn a_live_journal_that_is_damaged_says_what_holds_and_the_rest_is_a_gap() {
+    let torn = |from, to| ("corrupt_file".to_owned(), None, from, to);
+    // Its last record, or its first: then nothing holds.
+    for (at, holds) in [(-1, true), (20, false)] {
+        let mut store = Store::new();
+        store.segment(&Spec { left: crate::support::Left::live(2), ..Spec::default() }, &steady(9));
+        let mut table = writer(store.path(), 0xabcd);
+        append(&mut table, &seconds(0, 30));
+        let span = (30 * SECOND, 31 * SECOND);
+        for (number, ring_full) in [(50, 2), (51, 5)] {
+            let counts =
+                LedgerCounts { seen: 9, ring_full, pending: 9 - ring_full, ..LedgerCounts::default() };
+            table.append_live(&to_batch(&[row(RowKind::Second, number, span, counts)]).unwrap());
+            table.commit();
+        }
+        let listing = list(&LEDGER, &[store.path().to_owned()], Timestamp::ZERO, None).unwrap();
+        flip(&listing.live[0].path, at, 40);
+        let known = ("ring_full".to_owned(), Some(2), 30, 31);
+        let known = if holds { vec![known] } else { vec![] };
+        assert_eq!(told_of(&store, 30, 31), (3, [vec![torn(30, 31)], known].concat()), "{holds}");
+        // Up to when it was written to last, and from where every second surely has its row.
+        assert_eq!(told_of(&store, 40, 50), (3, vec![torn(40, 41)]), "{holds}");
+        assert_eq!(told_of(&store, 41, 50), (1, vec![]), "{holds}");
+        assert_eq!(told_of(&store, 14, 16), (3, vec![torn(15, 16)]), "{holds}");
+        assert_eq!(told_of(&store, 0, 15).1, vec![], "{holds}");
+    }
+}
+
+#[test]
+fn a_journal_that_is_damaged_says_what_holds_and_the_rest_is_a_gap() {
+    let torn = |from, to| ("corrupt_file".to_owned(), None, from, to);
+    for (at, holds) in [(-1, true), (20, false)] {
+        let mut store = Store::new();
+        store.segment(&Spec::default(), &steady(9));
+        let mut table = writer(store.path(), 0xabcd);
+        let lost = LedgerCounts { seen: 7, shed: 7, ..LedgerCounts::default() };
+        append(&mut table, &[row(RowKind::Second, 99, (0, SECOND), lost)]);
+        append(&mut table, &seconds(1, 29));
+        append(&mut table, &seconds(30, 5));
+        let listing = list(&LEDGER, &[store.path().to_owned()], Timestamp::ZERO, None).unwrap();
+        flip(&listing.files[0].path, at, 40);
+        let known = ("shed".to_owned(), Some(7), 0, 1);
+        let first = if holds { known } else { torn(0, 1) };
+        assert_eq!(told_of(&store, 0, 1), (3, vec![first]), "{holds}");
+        assert_eq!(told_of(&store, 33, 50), (3, vec![torn(33, 41)]), "{holds}");
+    }
 }
 
 #[test]
