@@ -191,20 +191,26 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
     match closed {
         Ok((kept, ledger)) => {
             let untold = ending::hand_on(&mut session.active, &kept);
-            let trouble = match (session.trouble, untold) {
-                (Some(trouble), Some(untold)) => {
-                    say(Failure::from(untold).to_string().trim_end());
-                    Some(trouble)
-                }
-                (trouble, untold) => trouble.or(untold),
-            };
-            Ok(Outcome { ledger, trouble })
+            Ok(Outcome { ledger, trouble: first_of(session.trouble, untold, say) })
         }
         Err(unread) => {
             session.active.iter_mut().for_each(Active::leave);
             Err(unread.into())
         }
     }
+}
+
+/// The first of two troubles; the other is said.
+fn first_of(
+    first: Option<RecordError>,
+    second: Option<RecordError>,
+    say: &mut dyn FnMut(&str),
+) -> Option<RecordError> {
+    if let (Some(_), Some(_)) = (&first, &second) {
+        say(second.map(Failure::from).map(|failure| failure.to_string()).unwrap_or_default().trim_end());
+        return first;
+    }
+    first.or(second)
 }
 
 fn ready_text(active: &Active) -> String {

@@ -5,8 +5,10 @@
 //! without losses.
 
 use crate::failure::Failure;
+use crate::plan::Plan;
 use crate::pool::ordered;
 use crate::range::{Span, TimeRange, union};
+use crate::stored::{self, Stored};
 use crate::tables::{self, FileTrouble, ReadError, following};
 use crate::verdict::{Cause, Gap, Verdict};
 use arrow_array::RecordBatch;
@@ -60,6 +62,8 @@ pub(crate) struct Witness {
     pub(crate) watched: Vec<Span>,
     /// Files that could not be read.
     pub(crate) troubles: Vec<FileTrouble>,
+    /// What it calls stored.
+    stored: Stored,
 }
 
 /// Losses of a stretch, in the order of [`LOSSES`].
@@ -87,6 +91,7 @@ pub(crate) fn witness(stores: &[PathBuf], range: TimeRange) -> Result<Witness, F
             Ok(part) => {
                 add(&mut losses, part.losses);
                 witness.watched.extend(part.watched);
+                witness.stored.add(part.stored);
                 unfinished.extend(part.unfinished);
                 ended.extend(part.ended);
                 keyed.extend(part.keyed);
@@ -145,6 +150,7 @@ struct Newest {
 struct Part {
     losses: Losses,
     watched: Vec<Span>,
+    stored: Stored,
     /// Seconds of which packets were under way when their recorder died.
     unfinished: Vec<Span>,
     /// What `crash` rows tell of: there nothing is under way any more.
@@ -170,6 +176,7 @@ fn look(
     let mut part = Part { damage, ..Part::default() };
     for batch in &batches {
         take(batch, range, lossy, &mut part).ok_or(ReadError::Column)?;
+        part.stored.take(batch, range, found.name.run).ok_or(ReadError::Column)?;
     }
     if keyed {
         part.keyed = batches;
@@ -256,6 +263,20 @@ impl Witness {
         }
     }
 
+    /// Adds what it calls stored and `plan`, which was made before, does not hold.
+    ///
+    /// # Errors
+    /// A folder cannot be listed.
+    pub(crate) fn compare(
+        &mut self,
+        stores: &[PathBuf],
+        plan: &Plan,
+        range: TimeRange,
+    ) -> Result<(), Failure> {
+        let stored = std::mem::take(&mut self.stored);
+        stored.judge(self, stores, plan, range).map_err(|error| Failure::of(&error))
+    }
+
     /// Adds what it says to the verdict of an answer, as far as that goes.
     pub(crate) fn tell(&mut self, verdict: &mut Verdict) {
         verdict.asked.append(&mut self.watched);
@@ -322,7 +343,10 @@ fn read(found: &Found, keyed: bool) -> Result<(Vec<RecordBatch>, bool, Option<Re
     let lossy = !is_lossless(builder.metadata());
     let losses = LOSSES.iter().map(|(name, _)| *name).filter(|_| lossy);
     let keys = KEYS.into_iter().filter(|_| keyed);
-    let mask = ProjectionMask::columns(builder.parquet_schema(), losses.chain(OTHERS).chain(keys));
+    let mask = ProjectionMask::columns(
+        builder.parquet_schema(),
+        losses.chain(OTHERS).chain(stored::COLUMNS).chain(keys),
+    );
     let batches = builder.with_projection(mask).build()?.collect::<Result<_, _>>()?;
     Ok((batches, lossy, None))
 }

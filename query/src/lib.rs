@@ -37,6 +37,7 @@ mod sources;
 mod spill;
 mod sql;
 pub mod stats;
+mod stored;
 mod tables;
 pub mod time_arg;
 mod unsealed;

@@ -176,7 +176,9 @@ fn packets(
 ) -> Result<u8, Failure> {
     check_target(&ask.deliver, &ask.stores, out_is_terminal)?;
     let plan = gather(&ask.stores, &ask.filter, ask.range).map_err(|e| Failure::of(&e))?;
-    let mut witness = ledger::witness(&ask.stores, ledger::bounded(ask.range, plan.life))?;
+    let asked = ledger::bounded(ask.range, plan.life);
+    let mut witness = ledger::witness(&ask.stores, asked)?;
+    witness.compare(&ask.stores, &plan, asked)?;
     for FileTrouble { path, what } in &witness.troubles {
         talk.warn(path, what);
     }

@@ -17,7 +17,7 @@ pub enum Cause {
     SegmentCut,
     /// A file of a table cannot be decoded.
     CorruptFile,
-    /// A segment that was there when the answer began is gone.
+    /// A segment that was there when the answer began, or that the ledger knows to have been stored, is gone.
     Vanished,
     /// The operating system does not let us open a segment.
     Unreadable,
@@ -56,7 +56,7 @@ impl fmt::Display for Cause {
             Self::SegmentMissing => "missing segment",
             Self::SegmentCut => "cut segment",
             Self::CorruptFile => "damaged file",
-            Self::Vanished => "segment gone while reading",
+            Self::Vanished => "segment that is gone",
             Self::Unreadable => "segment that cannot be opened",
             Self::Importing => "an import that is still running",
             Self::Nic => "lost by the network card (nic)",

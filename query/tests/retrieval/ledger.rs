@@ -2,7 +2,7 @@
 
 use crate::answers::steady;
 use crate::support::{Packet, Spec, Store, T};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tapedeck_index::table::ledger::{LedgerCounts, LedgerRow, RowKind, to_batch};
 use tapedeck_index::table::{LEDGER, list};
@@ -195,6 +195,72 @@ fn a_journal_that_is_damaged_says_what_holds_and_the_rest_is_a_gap() {
         assert_eq!(told_of(&store, 0, 1), (3, vec![first]), "{holds}");
         assert_eq!(told_of(&store, 33, 50), (3, vec![torn(33, 41)]), "{holds}");
     }
+}
+
+/// Two queues with a packet a second for a minute, in segments of twenty seconds, and the rows that say so.
+fn three_segments() -> (Store, TableWriter, [[PathBuf; 3]; 2]) {
+    let mut store = Store::new();
+    let mut table = writer(store.path(), 0xabcd);
+    let paths = [0, 1].map(|queue| {
+        let counts = LedgerCounts { seen: 1, stored: 1, ..LedgerCounts::default() };
+        let of_second = |at: u64| {
+            let row = row(RowKind::Second, 0, (at * SECOND, (at + 1) * SECOND), counts);
+            LedgerRow { queue: Some(queue), uid: format!("{queue}-{at}"), ..row }
+        };
+        append(&mut table, &(0..60).map(of_second).collect::<Vec<_>>());
+        let packets = steady(60);
+        [0, 20, 40].map(|from| store.segment(&Spec { queue, ..Spec::default() }, &packets[from..from + 20]))
+    });
+    (store, table, paths)
+}
+
+fn delete(segment: &Path) {
+    let name = segment.to_str().unwrap().replace(".pcapng.zst", ".idx");
+    std::fs::remove_file(name).unwrap();
+    std::fs::remove_file(segment).unwrap();
+}
+
+#[test]
+fn a_segment_that_was_stored_and_is_gone_is_a_gap() {
+    let vanished = |from, to| vec![("vanished".to_owned(), None, from, to)];
+    let (store, mut table, [one, _]) = three_segments();
+    assert_eq!(told_of(&store, 0, 60), (0, vec![]));
+    // A part of a second in which no packet is.
+    let quiet = (10 * SECOND + SECOND / 4, 10 * SECOND + SECOND / 2);
+    assert_eq!(told(&store, quiet.0, quiet.1), (1, vec![]));
+    delete(&one[1]);
+    // Rows are of whole seconds: what could be of the next segment is not called gone.
+    assert_eq!(told_of(&store, 0, 60), (3, vanished(22, 38)));
+    assert_eq!(told_of(&store, 25, 30), (3, vanished(25, 30)), "the other queue has packets there");
+    assert_eq!((told_of(&store, 0, 20), told_of(&store, 40, 60)), ((0, vec![]), (0, vec![])));
+    // The rows of one that is taken over by a correction are told there.
+    let counts = LedgerCounts { stored: -20, write_error: 20, ..LedgerCounts::default() };
+    append(&mut table, &[row(RowKind::Correction, 999, (20 * SECOND, 40 * SECOND), counts)]);
+    assert_eq!(told_of(&store, 0, 60), (3, vec![("write_error".to_owned(), Some(20), 20, 40)]));
+}
+
+#[test]
+fn what_is_older_than_every_segment_is_not_retained_and_not_watched() {
+    let begin = |store: &Store, from: &str| {
+        let answer = store.taperead(&["packets", "--json", "--count", "--from", from]);
+        let verdict = answer.verdict();
+        (answer.code, verdict["range"]["from"].clone(), verdict["coverage"][0]["from"].clone())
+    };
+    let at = |text: &str| serde_json::Value::from(format!("2026-11-21T18:00:{text}.000000000Z"));
+    let from = format!("{}", T / SECOND);
+    let (store, table, [one, other]) = three_segments();
+    table.finish();
+    assert_eq!(begin(&store, &from), (0, at("00"), at("00")));
+    delete(&one[0]);
+    delete(&other[0]);
+    assert_eq!(begin(&store, &from), (0, at("20"), at("20")));
+    assert_eq!(begin(&store, "1970-01-01"), (0, at("20"), at("20")));
+    // One queue's is gone further than the other's.
+    delete(&one[1]);
+    assert_eq!(told_of(&store, 0, 60), (3, vec![("vanished".to_owned(), None, 20, 38)]));
+    // Nothing at all is left.
+    [&one[2], &other[1], &other[2]].into_iter().for_each(|segment| delete(segment));
+    assert_eq!(told_of(&store, 0, 60), (3, vec![("vanished".to_owned(), None, 0, 60)]));
 }
 
 #[test]
