@@ -12,6 +12,7 @@ mod found;
 pub(crate) mod heirs;
 mod note;
 mod rows;
+pub(crate) mod unpinned;
 
 pub(crate) use note::{FolderName, Note, QueueNote, RowNote};
 

@@ -80,6 +80,7 @@ pub(crate) fn witness(stores: &[PathBuf], range: TimeRange) -> Result<Witness, F
     let newest = witness.newest(&find().map_err(|e| Failure::of(&e))?.live, range);
     let files = find().map_err(|e| Failure::of(&e))?.files;
     let (mut keyed, mut unfinished, mut ended) = (Vec::new(), Vec::new(), Vec::new());
+    let mut unknown = Vec::new();
     let mut settled: BTreeMap<u32, Timestamp> = BTreeMap::new();
     let workers = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let parts: Vec<_> = std::thread::scope(|scope| {
@@ -92,6 +93,7 @@ pub(crate) fn witness(stores: &[PathBuf], range: TimeRange) -> Result<Witness, F
                 add(&mut losses, part.losses);
                 witness.watched.extend(part.watched);
                 witness.stored.add(part.stored);
+                unknown.extend(part.unknown);
                 unfinished.extend(part.unfinished);
                 ended.extend(part.ended);
                 keyed.extend(part.keyed);
@@ -127,6 +129,8 @@ pub(crate) fn witness(stores: &[PathBuf], range: TimeRange) -> Result<Witness, F
         }
     }
     witness.unfinished(unfinished, union(ended));
+    let unknown = union(unknown).into_iter();
+    witness.gaps.extend(unknown.map(|span| Gap { span, cause: Cause::Down, packets: None }));
     witness.watched = union(std::mem::take(&mut witness.watched));
     witness.gaps.extend(losses.into_iter().filter_map(|(span, lost)| gap(span, &lost)));
     witness.gaps.sort_by_key(|gap| gap.span);
@@ -153,6 +157,8 @@ struct Part {
     stored: Stored,
     /// Seconds of which packets were under way when their recorder died.
     unfinished: Vec<Span>,
+    /// Outages in which nobody counted.
+    unknown: Vec<Span>,
     /// What `crash` rows tell of: there nothing is under way any more.
     ended: Vec<Span>,
     /// Its rows, where they may replace live ones.
@@ -368,7 +374,7 @@ fn is_lossless(metadata: &ParquetMetaData) -> bool {
 /// Takes the rows of a batch that reach into `range`, and their losses if they are `lossy`; `None` where a column is
 /// missing. A row that only reaches into the range counts with all it has: nobody knows where in it they were.
 fn take(batch: &RecordBatch, range: TimeRange, lossy: bool, part: &mut Part) -> Option<()> {
-    let Part { losses, watched, unfinished, ended, settled, .. } = part;
+    let Part { losses, watched, unfinished, unknown, ended, settled, .. } = part;
     let times = |name| batch.column_by_name(name)?.as_primitive_opt::<TimestampNanosecondType>();
     let texts = |name| batch.column_by_name(name)?.as_string_opt::<i32>();
     let (from, to, kind, mode) = (times("ts")?, times("ts_end")?, texts("kind")?, texts("mode")?);
@@ -389,6 +395,10 @@ fn take(batch: &RecordBatch, range: TimeRange, lossy: bool, part: &mut Part) -> 
         if crash {
             ended.push(span);
         }
+        let is_lost = counts.iter().any(|counts| counts.get(row).is_some_and(|n| *n != 0));
+        if kind.value(row) == "down" && !is_lost {
+            unknown.push(span);
+        }
         // What a crash cost is a gap; where it cost nothing, nothing is missing up to then.
         if of_second && pending.value(row) != 0 {
             unfinished.push(span);
@@ -399,7 +409,7 @@ fn take(batch: &RecordBatch, range: TimeRange, lossy: bool, part: &mut Part) -> 
             }
         }
         // What no second of a file can be named for has no time at all.
-        if (of_second || !of_file) && counts.iter().any(|counts| counts.get(row).is_some_and(|n| *n != 0)) {
+        if (of_second || !of_file) && is_lost {
             let sum = losses.entry(span).or_default();
             for (sum, counts) in sum.iter_mut().zip(&counts) {
                 *sum = sum.wrapping_add(counts.get(row).copied().unwrap_or(0));

@@ -8,6 +8,7 @@
 use super::books::{Settled, settle};
 use super::heirs::{self, Heir};
 use super::rows::{self, Rows};
+use super::unpinned::{self, Unpinned};
 use super::{FolderName, Keeper, Note, RowNote, found, ready};
 use crate::books::InterfaceBooks;
 use crate::identity::{self, existing_store};
@@ -91,6 +92,8 @@ pub(crate) struct Estate {
     dead: Vec<Dead>,
     /// Which of the dead has handed over its program.
     taken: Option<usize>,
+    /// Of the dead for whom nothing counted: of all interfaces.
+    unpinned: Vec<Unpinned>,
 }
 
 impl Estate {
@@ -99,19 +102,21 @@ impl Estate {
         dir: &Path,
         target: &Target,
         recovered: &[PathBuf],
+        unpinned: &[Unpinned],
         say: &mut dyn FnMut(&str),
     ) -> Self {
+        let unpinned = unpinned.to_vec();
         if let Err(why) = ready(dir) {
             let interface = &target.name;
             tracing::warn!(interface, "nothing is pinned: {why}; after a kill, nobody counts what passes");
-            return Self::default();
+            return Self { unpinned, ..Self::default() };
         }
         let folder = Some(dir.join(FolderName::of(target).to_string()));
         let dead = of_target(dir, target).into_iter().map(|mut dead| {
             dead.search(recovered, say);
             dead
         });
-        Self { folder, dead: dead.collect(), taken: None }
+        Self { folder, dead: dead.collect(), taken: None, unpinned }
     }
 
     /// The program that a dead recorder left on the interface, if it fits `choice`; `mode` is that of the
@@ -202,6 +207,12 @@ impl Estate {
             let heir = Heir { run: &note.run, mode: &note.mode, now: identity::now() };
             carry(dead, &dead.settled(&tallies), &heir, books);
         }
+        let counted = self.dead.iter().filter(|dead| dead.note.counting).map(|dead| dead.note.run.clone());
+        let counted: Vec<String> = counted.collect();
+        let now = identity::now().nanos();
+        let unknown = unpinned::rows(&self.unpinned, &books.interface, &counted, &note, now);
+        books.inherited.extend(unknown);
+        books.inherited = heirs::few(std::mem::take(&mut books.inherited));
         note.inherit(books, 0);
         match self.keep(intake, note) {
             Ok(keeper) => Ok(keeper),

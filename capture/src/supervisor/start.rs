@@ -19,6 +19,7 @@ use crate::lock::{Holder, InterfaceLock};
 use crate::maintain;
 use crate::nic::Nic;
 use crate::pins::estate::Estate;
+use crate::pins::unpinned::Unpinned;
 use crate::pins::{Keeper, Note};
 use crate::plan::RecordPlan;
 use crate::preflight::{PreflightError, Target};
@@ -96,7 +97,7 @@ pub(super) fn interfaces(
     plan: &RecordPlan,
     run: &Run,
     stores: &[Store],
-    locked: Vec<(Target, InterfaceLock)>,
+    (locked, unpinned): (Vec<(Target, InterfaceLock)>, &[Unpinned]),
     desk: &mut Desk,
     active: &mut Vec<Active>,
     say: &mut dyn FnMut(&str),
@@ -104,7 +105,7 @@ pub(super) fn interfaces(
     let seq = Arc::new(AtomicU32::new(0));
     let mut place = Place { plan, run, stores, seq, desk, next: 0 };
     for (target, lock) in locked {
-        let estate = Estate::find(&plan.pin_dir, &target, &plan.stores, say);
+        let estate = Estate::find(&plan.pin_dir, &target, &plan.stores, unpinned, say);
         let claim = Claim::new(&target, plan.rss.then(|| plan.rss_queues()))?;
         // Before the sockets take the huge pages that are free.
         let checkup = Checkup::begin(&target, plan, &plan.stores);

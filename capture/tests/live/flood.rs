@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tapedeck_ebpf::generator::Flood;
 
 /// Flows of a lane.
-const FLOWS: u16 = 16;
+pub(super) const FLOWS: u16 = 16;
 const LEN: usize = 1514;
 
 /// What is poured.
@@ -159,11 +159,34 @@ fn judge(store: &Path, ended: &Ended, placed: u64) {
     assert_eq!(seen, i64::try_from(placed).unwrap(), "{ended:?}");
 }
 
-/// Packets on disk. None may be there twice, or be one that was not sent: `sent` says how many each lane has.
-pub(super) fn on_disk(store: &Path, sent: &[u64]) -> usize {
-    let mut seen: Vec<Vec<u64>> =
-        sent.iter().map(|count| vec![0; usize::try_from(count / 64).unwrap() + 1]).collect();
-    let mut found = 0;
+/// Which packets were found. None may be there twice, or be one that was not sent.
+pub(super) struct Numbers<'a> {
+    /// How many each lane has sent.
+    sent: &'a [u64],
+    seen: Vec<Vec<u64>>,
+    pub(super) found: usize,
+}
+
+impl<'a> Numbers<'a> {
+    pub(super) fn new(sent: &'a [u64]) -> Self {
+        let seen = sent.iter().map(|count| vec![0; usize::try_from(count / 64).unwrap() + 1]);
+        Self { sent, seen: seen.collect(), found: 0 }
+    }
+
+    pub(super) fn take(&mut self, packet: &[u8]) {
+        let number = u32::from_be_bytes(packet[8..12].try_into().unwrap());
+        let lane = usize::from((u16::from_be_bytes([packet[34], packet[35]]) - 10_000) / FLOWS);
+        assert!(u64::from(number) < self.sent[lane], "packet {number} of lane {lane} was never sent");
+        let (place, bit) = (number as usize / 64, 1 << (number % 64));
+        assert!(self.seen[lane][place] & bit == 0, "packet {number} of lane {lane} twice");
+        self.seen[lane][place] |= bit;
+        self.found += 1;
+    }
+}
+
+/// Packets on disk: `sent` says how many each lane has.
+fn on_disk(store: &Path, sent: &[u64]) -> usize {
+    let mut numbers = Numbers::new(sent);
     for segment in segments(store) {
         let mut child =
             Command::new("zstd").arg("-dcq").arg(&segment).stdout(Stdio::piped()).spawn().unwrap();
@@ -177,18 +200,11 @@ pub(super) fn on_disk(store: &Path, sent: &[u64]) -> usize {
             if word(&head[..4]) != 6 {
                 continue;
             }
-            let packet = &body[20..20 + word(&body[12..16]) as usize];
-            let number = u32::from_be_bytes(packet[8..12].try_into().unwrap());
-            let lane = usize::from((u16::from_be_bytes([packet[34], packet[35]]) - 10_000) / FLOWS);
-            assert!(u64::from(number) < sent[lane], "packet {number} of lane {lane} was never sent");
-            let (place, bit) = (number as usize / 64, 1 << (number % 64));
-            assert!(seen[lane][place] & bit == 0, "packet {number} of lane {lane} twice");
-            seen[lane][place] |= bit;
-            found += 1;
+            numbers.take(&body[20..20 + word(&body[12..16]) as usize]);
         }
         assert!(child.wait().unwrap().success(), "{}", segment.display());
     }
-    found
+    numbers.found
 }
 
 /// More queues than live frames reach: packet sockets, one thread a CPU.

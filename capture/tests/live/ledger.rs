@@ -147,7 +147,7 @@ fn numbers(rows: &[LedgerRow], of: impl Fn(&LedgerCounts) -> i64) -> BTreeMap<u6
     seconds
 }
 
-fn utc_ns() -> u64 {
+pub(super) fn utc_ns() -> u64 {
     u64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_nanos()).unwrap()
 }
 

@@ -197,6 +197,24 @@ fn a_journal_that_is_damaged_says_what_holds_and_the_rest_is_a_gap() {
     }
 }
 
+#[test]
+fn an_outage_in_which_nobody_counted_is_a_gap_of_an_unknown_number() {
+    let mut store = Store::new();
+    store.segment(&Spec::default(), &steady(8));
+    let mut table = writer(store.path(), 0xabcd);
+    append(&mut table, &seconds(0, 8));
+    append(&mut table, &[row(RowKind::Down, 99, (8 * SECOND, 20 * SECOND), LedgerCounts::default())]);
+    append(&mut table, &seconds(20, 5));
+    for sealed in [false, true] {
+        assert_eq!(told_of(&store, 0, 25), (3, vec![("down".to_owned(), None, 8, 20)]), "{sealed}");
+        assert_eq!(told_of(&store, 0, 8), (0, vec![]), "{sealed}");
+        if !sealed {
+            table.finish();
+            table = writer(store.path(), 0xabce);
+        }
+    }
+}
+
 /// Two queues with a packet a second for a minute, in segments of twenty seconds, and the rows that say so.
 fn three_segments() -> (Store, TableWriter, [[PathBuf; 3]; 2]) {
     let mut store = Store::new();
