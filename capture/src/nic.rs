@@ -71,9 +71,9 @@ pub struct Loss {
 pub fn losses(interface: &str) -> io::Result<Vec<Loss>> {
     let ifindex = nix::net::if_::if_nametoindex(interface)?;
     let missed = netlink::link(ifindex)?.rx_missed;
-    let known = Card::of(interface).map(|card| card.known);
-    let told = known.and_then(|_| driver_statistics(interface).ok()).unwrap_or_default();
-    Ok(each_once(raw(missed, known, &told)))
+    let mut card = Card::of(interface);
+    let told = card.as_mut().map(Card::told).unwrap_or_default();
+    Ok(each_once(raw(missed, card.map(|card| card.known), &told)))
 }
 
 /// The statistics of a driver's own, by name.
