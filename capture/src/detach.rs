@@ -161,7 +161,8 @@ fn detach(mut dead: Dead, say: &mut dyn FnMut(&str)) -> Result<Option<Ledger>, L
 /// Books into its first store that is there what no row tells yet. The note says so first, as that of a run that
 /// counted nothing: whoever finds it, should this process be killed, books what is not there.
 fn book(dead: &Dead, tallies: &[Tally], say: &mut dyn FnMut(&str)) -> Result<(), Left> {
-    let heir = Heir { run: &dead.note.run, mode: &dead.note.mode, now: identity::now() };
+    let Note { run, interface, mode, .. } = &dead.note;
+    let heir = Heir { run, interface, mode, now: identity::now() };
     let settled = dead.settled(tallies);
     let mut rows: Vec<RowNote> = dead.waiting().collect();
     let known = |entry: &QueueNote| Carried { dropped: entry.carried, bytes: entry.carried_bytes };
@@ -176,7 +177,6 @@ fn book(dead: &Dead, tallies: &[Tally], say: &mut dyn FnMut(&str)) -> Result<(),
     if rows.is_empty() {
         return Ok(());
     }
-    let interface = dead.note.interface.clone();
     let store = dead.note.stores.iter().find_map(|store| {
         let file = StoreFile::read(store).ok()?;
         Some((store.clone(), file.sensor))
@@ -198,7 +198,7 @@ fn book(dead: &Dead, tallies: &[Tally], say: &mut dyn FnMut(&str)) -> Result<(),
     }
     dead.pins.set_note(&note.text(dead.pins.folder())?)?;
     let lost = match LedgerRows::start(vec![store.clone()], run) {
-        Ok(ledger) => ledger.only(&interface, &rows),
+        Ok(ledger) => ledger.only(&rows),
         Err(error) => {
             say(Failure::of(&error).to_string().trim_end());
             u64::try_from(rows.len()).unwrap_or(u64::MAX)

@@ -321,9 +321,9 @@ impl LedgerRows {
     /// does not take it soon.
     pub(crate) fn book_inherited<'b>(&mut self, all: impl Iterator<Item = &'b mut InterfaceBooks>) {
         let before = self.number;
-        for InterfaceBooks { interface, queues, inherited, .. } in all {
+        for InterfaceBooks { queues, inherited, .. } in all {
             for note in inherited.iter_mut().filter(|note| note.number.is_none()) {
-                let Some(row) = note.row(interface) else { continue };
+                let Some(row) = note.row() else { continue };
                 let of = |queue: &&QueueBooks| queue.queue == note.queue;
                 let store = queues.iter().find(of).map_or(0, |queue| queue.store);
                 note.number = Some(self.number);
@@ -346,8 +346,8 @@ impl LedgerRows {
     }
 
     /// Writes rows that tell of the dead, and nothing else. How many of them are on no disk.
-    pub(crate) fn only(mut self, interface: &str, notes: &[RowNote]) -> u64 {
-        for row in notes.iter().filter_map(|note| note.row(interface)) {
+    pub(crate) fn only(mut self, notes: &[RowNote]) -> u64 {
+        for row in notes.iter().filter_map(RowNote::row) {
             self.book(0, row);
         }
         self.end().lost

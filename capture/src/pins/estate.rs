@@ -62,7 +62,12 @@ impl Dead {
 
     /// Rows that it should have booked of others and had not.
     pub(crate) fn waiting(&self) -> impl Iterator<Item = RowNote> + '_ {
-        self.note.rows.iter().filter(|row| !self.rows.told.contains(&row.uid)).cloned()
+        let waiting = self.note.rows.iter().filter(|row| !self.rows.told.contains(&row.uid)).cloned();
+        // One of an earlier version does not name it.
+        waiting.map(|row| match row.interface.as_str() {
+            "" => RowNote { interface: self.note.interface.clone(), ..row },
+            _ => row,
+        })
     }
 
     /// Its counters as they are pinned, by queue.
@@ -204,7 +209,8 @@ impl Estate {
                 }
                 _ => dead.tallies().map_err(ProgramError::Pin)?,
             };
-            let heir = Heir { run: &note.run, mode: &note.mode, now: identity::now() };
+            let heir =
+                Heir { run: &note.run, interface: &note.interface, mode: &note.mode, now: identity::now() };
             carry(dead, &dead.settled(&tallies), &heir, books);
         }
         let counted = self.dead.iter().filter(|dead| dead.note.counting).map(|dead| dead.note.run.clone());

@@ -22,8 +22,19 @@ pub(super) const WAITING_MAX: usize = 144;
 pub(crate) struct Heir<'a> {
     /// Run that listens now; of a dead run that is taken off, itself.
     pub(crate) run: &'a str,
+    /// As it calls the interface; the dead may have known it by another name.
+    pub(crate) interface: &'a str,
     pub(crate) mode: &'a str,
     pub(crate) now: Timestamp,
+}
+
+/// What tells a row from every other: the run that it tells of, and where that is not the dead one, the dead one too.
+pub(super) fn uid(run: &str, interface: &str, queue: u32, kind: RowKind, dead: Option<&str>) -> String {
+    let kind = kind.name();
+    match dead {
+        Some(dead) => format!("{run}-{interface}-{queue}-{kind}-{dead}"),
+        None => format!("{run}-{interface}-{queue}-{kind}"),
+    }
 }
 
 /// The rows of a queue, and the bytes of what was lost in the `down` row, where they are known.
@@ -33,13 +44,14 @@ pub(crate) fn rows(dead: &Dead, queue: u32, settled: &Settled, heir: &Heir<'_>) 
     let (crash, down) = split(settled, &booked.counts);
     let now = heir.now.nanos();
     let last = if booked.end_ns > 0 { booked.end_ns } else { note.start_ns };
-    let row = |kind: RowKind, run: &str, mode: &str, span_ns, counts: &LedgerCounts| RowNote {
+    let row = |kind: RowKind, (run, interface, mode): (&str, &str, &str), span_ns, counts| RowNote {
         kind: kind.name().to_owned(),
         run: run.to_owned(),
+        interface: interface.to_owned(),
         queue,
         mode: mode.to_owned(),
         span_ns,
-        uid: format!("{run}-{}-{queue}-{}-{}", note.interface, kind.name(), note.run),
+        uid: uid(run, &note.interface, queue, kind, Some(&note.run)),
         counts: named(counts),
         number: None,
     };
@@ -49,11 +61,11 @@ pub(crate) fn rows(dead: &Dead, queue: u32, settled: &Settled, heir: &Heir<'_>) 
         // It died within a second or so of its last note.
         let died = note.seen_ns.saturating_add(NANOS_PER_SEC).min(now);
         let span = (last, died.max(last.saturating_add(1)));
-        rows.push(row(RowKind::Crash, &note.run, &note.mode, span, &crash));
+        rows.push(row(RowKind::Crash, (&note.run, &note.interface, &note.mode), span, &crash));
     }
     if down.seen > 0 {
         let from = note.seen_ns.max(last).min(now.saturating_sub(1));
-        rows.push(row(RowKind::Down, heir.run, heir.mode, (from, now), &down));
+        rows.push(row(RowKind::Down, (heir.run, heir.interface, heir.mode), (from, now), &down));
     }
     (rows, u64::try_from(down.seen_bytes).unwrap_or(0))
 }
@@ -86,9 +98,9 @@ pub(crate) fn few(rows: Vec<RowNote>) -> Vec<RowNote> {
     if rows.len() <= WAITING_MAX {
         return rows;
     }
-    let mut few: BTreeMap<(String, u32), RowNote> = BTreeMap::new();
+    let mut few: BTreeMap<(String, String, u32), RowNote> = BTreeMap::new();
     for row in rows {
-        let place = (row.kind.clone(), row.queue);
+        let place = (row.kind.clone(), row.interface.clone(), row.queue);
         let row = match few.remove(&place) {
             Some(old) => RowNote {
                 span_ns: (old.span_ns.0.min(row.span_ns.0), old.span_ns.1.max(row.span_ns.1)),
@@ -105,7 +117,10 @@ pub(crate) fn few(rows: Vec<RowNote>) -> Vec<RowNote> {
 /// What still passed while the slots were filled.
 pub(crate) fn more_down(books: &mut InterfaceBooks, queue: u32, down: u64, run: u32, now: Timestamp) {
     let (kind, run) = (RowKind::Down.name(), format!("{run:08x}"));
-    let mine = |row: &&mut RowNote| (row.kind.as_str(), row.queue, &row.run) == (kind, queue, &run);
+    // One without a number is of a time in which nobody counted.
+    let mine = |row: &&mut RowNote| {
+        (row.kind.as_str(), row.queue, &row.run) == (kind, queue, &run) && !row.counts.is_empty()
+    };
     if let Some(row) = books.inherited.iter_mut().find(mine) {
         row.span_ns.1 = now.nanos();
         for name in ["seen", "dropped_down"] {
@@ -120,7 +135,8 @@ pub(crate) fn more_down(books: &mut InterfaceBooks, queue: u32, down: u64, run: 
         queue,
         mode: books.mode.name().to_owned(),
         span_ns: (now.nanos().saturating_sub(NANOS_PER_SEC), now.nanos()),
-        uid: format!("{run}-{}-{queue}-{kind}", books.interface),
+        uid: uid(&run, &books.interface, queue, RowKind::Down, None),
+        interface: books.interface.clone(),
         run,
         counts: named(&counts),
         number: None,

@@ -107,6 +107,9 @@ pub(crate) struct RowNote {
     pub(crate) kind: String,
     /// The run that it tells of.
     pub(crate) run: String,
+    /// As that run called the interface.
+    #[serde(default)]
+    pub(crate) interface: String,
     /// Queue.
     pub(crate) queue: u32,
     /// Mode of that run.
@@ -124,13 +127,13 @@ pub(crate) struct RowNote {
 
 impl RowNote {
     /// The row; `None` for a kind of a later version.
-    pub(crate) fn row(&self, interface: &str) -> Option<LedgerRow> {
+    pub(crate) fn row(&self) -> Option<LedgerRow> {
         Some(LedgerRow {
             ts: Timestamp::from_nanos_saturating(self.span_ns.0),
             ts_end: Timestamp::from_nanos_saturating(self.span_ns.1),
             kind: RowKind::of(&self.kind)?,
             run: self.run.clone(),
-            interface: Some(interface.to_owned()),
+            interface: Some(self.interface.clone()),
             queue: Some(self.queue),
             mode: Some(self.mode.clone()),
             uid: self.uid.clone(),
@@ -354,6 +357,7 @@ mod tests {
             note.rows.push(RowNote {
                 uid: format!("{run}-an-interface-{}-{}-{:08x}", at / 3, kind.name(), number() >> 32),
                 kind: kind.name().to_owned(),
+                interface: format!("if{run}"),
                 run,
                 queue: at / 3,
                 mode: "zerocopy".to_owned(),

@@ -5,7 +5,7 @@
 //! recorder that lives, nor of one whose counters are pinned.
 
 use super::rows::{self, Booked};
-use super::{Note, RowNote};
+use super::{Note, RowNote, heirs};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 use tapedeck_index::live::{self, LIVE_SUFFIX, RUN_FOLDER};
@@ -65,7 +65,6 @@ pub(super) fn rows(
     let ours = all.iter().filter(|one| one.interface == interface);
     let unknown = ours.filter(|one| !counted.contains(&format!("{:08x}", one.run)));
     let row = |one: &Unpinned| {
-        let kind = RowKind::Down.name();
         let (run, dead) = (&heir.run, format!("{:08x}", one.run));
         tracing::warn!(
             interface,
@@ -74,12 +73,13 @@ pub(super) fn rows(
             one.until
         );
         RowNote {
-            kind: kind.to_owned(),
+            kind: RowKind::Down.name().to_owned(),
             queue: one.queue,
             mode: heir.mode.clone(),
             span_ns: (known_until(one).min(now.saturating_sub(1)), now),
-            uid: format!("{run}-{interface}-{}-{kind}-{dead}", one.queue),
+            uid: heirs::uid(run, interface, one.queue, RowKind::Down, Some(&dead)),
             run: run.clone(),
+            interface: interface.to_owned(),
             ..RowNote::default()
         }
     };

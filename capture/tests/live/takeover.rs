@@ -10,7 +10,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 use tapedeck_ebpf::{Mode, Pins, Program};
-use tapedeck_index::table::ledger::RowKind;
+use tapedeck_index::table::ledger::{LedgerCounts, RowKind};
 
 /// Flows and numbers in all stores; none twice.
 pub(super) fn stored(stores: &[&Path]) -> BTreeSet<(u16, u64)> {
@@ -266,6 +266,33 @@ fn an_interface_made_anew_inherits_the_books_of_its_name() {
     assert_eq!((ended.total("dropped/down"), ended.total("seen")), (30, 30), "{ended:?}");
     assert!(pins().is_empty());
     table_tells(&[dir.path()], &ended.ledger, 30);
+}
+
+#[test]
+fn rows_of_the_dead_have_the_name_under_which_they_knew_a_renamed_interface() {
+    live!();
+    let net = Net::new(1, 1500);
+    let dir = tempfile::tempdir().unwrap();
+    let recorder = Recorder::start(&net, dir.path(), &["--mode", "copy"]);
+    send(&net, 1, 0..60);
+    wait_until_stored(dir.path(), 60);
+    recorder.kill();
+    send(&net, 1, 60..70);
+    run("ip", &["link", "set", &net.rx, "down"]);
+    run("ip", &["link", "set", &net.rx, "name", "renamed"]);
+    run("ip", &["link", "set", "renamed", "up"]);
+    let next = || Recorder::spawn(&mut record_on("renamed", dir.path(), &["--mode", "copy"]));
+    next().kill();
+    let ended = next().stop();
+    balances(&ended);
+    let rows = table_tells(&[dir.path()], &ended.ledger, 70);
+    let of = |kind: RowKind, what: fn(&LedgerCounts) -> i64| {
+        let rows = rows.iter().filter(|row| row.kind == kind && what(&row.counts) != 0);
+        rows.map(|row| row.interface.clone().unwrap()).collect::<Vec<_>>()
+    };
+    assert_eq!(of(RowKind::Crash, |counts| counts.stored), [net.rx.clone()], "{rows:#?}");
+    assert_eq!(of(RowKind::Down, |counts| counts.down), ["renamed"], "{rows:#?}");
+    assert!(pins().is_empty());
 }
 
 #[test]
