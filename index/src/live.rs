@@ -48,6 +48,12 @@ pub fn file_name(segment: &SegmentName) -> String {
     format!("{chain}{LIVE_SUFFIX}")
 }
 
+/// The chain whose live file has this name, as a segment without time and number; `None` for any other file.
+#[must_use]
+pub fn parse_file(file: &str) -> Option<SegmentName> {
+    SegmentName::parse(&format!("{:020}-{}-0", 0, file.strip_suffix(LIVE_SUFFIX)?))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -63,6 +63,8 @@ pub struct PacketsAsk {
     pub filter_text: String,
     /// When.
     pub range: TimeRange,
+    /// No begin was named.
+    pub is_open: bool,
     /// What becomes of them.
     pub deliver: Deliver,
     /// At most so many.
@@ -187,11 +189,11 @@ impl PacketsAsk {
             ))
             .hint("'taperead sessions ... --packets -w FILE' gives the packets of such sessions"));
         }
-        let range = range(&args.range, now)?;
+        let (is_open, range) = (is_open(&args.range), range(&args.range, now)?);
         let deliver = deliver(&args)?;
         let stores = stores(&args.range.store)?;
         let (limit, verdict_json) = (args.limit, args.json);
-        Ok(Self { stores, filter, filter_text, range, deliver, limit, verdict_json })
+        Ok(Self { stores, filter, filter_text, range, is_open, deliver, limit, verdict_json })
     }
 }
 
@@ -203,6 +205,10 @@ impl SegmentsAsk {
     pub fn new(args: &SegmentsArgs, now: Timestamp) -> Result<Self, Failure> {
         Ok(Self { range: range(&args.range, now)?, stores: stores(&args.range.store)?, json: args.json })
     }
+}
+
+fn is_open(args: &RangeArgs) -> bool {
+    args.from.is_none() && args.last.is_none()
 }
 
 /// Range and stores of a command that asks for nothing else.

@@ -64,6 +64,23 @@ pub(crate) struct Witness {
     pub(crate) troubles: Vec<FileTrouble>,
     /// What it calls stored.
     stored: Stored,
+    /// Up to when it tells of a run, as far as was looked.
+    told: BTreeMap<u32, Timestamp>,
+}
+
+impl Witness {
+    /// A run that has rows tells of no later second than these what it lost.
+    fn tells(&mut self, run: u32, until: Timestamp) {
+        let told = self.told.entry(run).or_default();
+        *told = until.max(*told);
+    }
+
+    /// Up to when a store vouches that is being recorded into: where its ledger does not know yet what was lost, not even
+    /// for what is there.
+    pub(crate) fn edge(&self, plan: &Plan) -> Option<Timestamp> {
+        let told = plan.live.iter().filter_map(|run| self.told.get(run)).min();
+        Some(plan.edge?.min(told.copied().unwrap_or(Timestamp::MAX)))
+    }
 }
 
 /// Losses of a stretch, in the order of [`LOSSES`].
@@ -97,6 +114,9 @@ pub(crate) fn witness(stores: &[PathBuf], range: TimeRange) -> Result<Witness, F
                 unfinished.extend(part.unfinished);
                 ended.extend(part.ended);
                 keyed.extend(part.keyed);
+                if part.told > Timestamp::ZERO {
+                    witness.tells(found.name.run, part.told);
+                }
                 let last = settled.entry(found.name.run).or_default();
                 *last = part.settled.max(*last);
                 if let Some(error) = part.damage {
@@ -163,6 +183,8 @@ struct Part {
     ended: Vec<Span>,
     /// Its rows, where they may replace live ones.
     keyed: Vec<RecordBatch>,
+    /// End of the last second, or outage before the first, that it tells of.
+    told: Timestamp,
     /// End of the last second with a row of its own, inside the range or not.
     settled: Timestamp,
     /// Why rows are missing at its end.
@@ -214,7 +236,14 @@ impl Witness {
             };
             let rows = rows.unwrap_or_else(|| RecordBatch::new_empty(LEDGER.schema()));
             let (path, run) = (path.clone(), *run);
-            match encode::extent(&LEDGER, &rows) {
+            let extent = encode::extent(&LEDGER, &rows);
+            if damage.is_some() {
+                // A gap tells of that.
+                self.tells(run, Timestamp::MAX);
+            } else if let Ok(Some((_, to))) = extent {
+                self.tells(run, to);
+            }
+            match extent {
                 Ok(Some((from, to))) if damage.is_some() || (Span { from, to }).within(&range).is_some() => {
                     newest.push(Newest { path, run, rows, from, damage });
                 }
@@ -374,7 +403,7 @@ fn is_lossless(metadata: &ParquetMetaData) -> bool {
 /// Takes the rows of a batch that reach into `range`, and their losses if they are `lossy`; `None` where a column is
 /// missing. A row that only reaches into the range counts with all it has: nobody knows where in it they were.
 fn take(batch: &RecordBatch, range: TimeRange, lossy: bool, part: &mut Part) -> Option<()> {
-    let Part { losses, watched, unfinished, unknown, ended, settled, .. } = part;
+    let Part { losses, watched, unfinished, unknown, ended, settled, told, .. } = part;
     let times = |name| batch.column_by_name(name)?.as_primitive_opt::<TimestampNanosecondType>();
     let texts = |name| batch.column_by_name(name)?.as_string_opt::<i32>();
     let (from, to, kind, mode) = (times("ts")?, times("ts_end")?, texts("kind")?, texts("mode")?);
@@ -387,6 +416,9 @@ fn take(batch: &RecordBatch, range: TimeRange, lossy: bool, part: &mut Part) -> 
         let span = Span { from: time(from.value(row)), to: time(to.value(row)) };
         if kind.value(row) == "second" && pending.value(row) == 0 {
             *settled = span.to.max(*settled);
+        }
+        if matches!(kind.value(row), "second" | "down") {
+            *told = span.to.max(*told);
         }
         let Some(span) = span.within(&range) else { continue };
         let of_file = !arrow_array::Array::is_null(mode, row) && mode.value(row) == "file";
@@ -444,14 +476,15 @@ fn joined(gaps: Vec<Gap>) -> Vec<Gap> {
 
 /// The part of a range that the ledger is asked about. Where no begin was named it is that of the day of the first
 /// packet: no packet of earlier days is there to be answered, and the ledger may be much older than the packets.
-pub(crate) fn bounded(range: TimeRange, packets: Option<Span>) -> TimeRange {
+pub(crate) fn bounded(range: TimeRange, is_open: bool, packets: Option<Span>) -> TimeRange {
     const DAY_NANOS: u64 = 24 * 3600 * NANOS_PER_SEC;
     let day = |ts: Timestamp| Timestamp::from_nanos_saturating(ts.nanos() / DAY_NANOS * DAY_NANOS);
-    let open = range.from == Timestamp::ZERO;
     // A range that ends before has nothing but losses to tell.
     let inside = |from: Timestamp| range.to.is_none_or(|to| to > from);
-    let from =
-        packets.map(|packets| day(packets.from)).filter(|from| open && inside(*from)).unwrap_or(range.from);
+    let from = packets
+        .map(|packets| day(packets.from))
+        .filter(|from| is_open && inside(*from))
+        .unwrap_or(range.from);
     TimeRange { from, ..range }
 }
 
@@ -544,14 +577,17 @@ mod tests {
     fn without_a_begin_the_ledger_is_asked_from_the_day_of_the_first_packet_on_if_the_range_reaches_it() {
         const DAY: u64 = 24 * 3600;
         let packets = Some(Span { from: at(5 * DAY + 7), to: at(5 * DAY + 9) });
-        let asked = |to, packets| bounded(TimeRange { from: Timestamp::ZERO, to }, packets).from;
+        let asked = |to, packets| bounded(TimeRange { from: Timestamp::ZERO, to }, true, packets).from;
         assert_eq!(asked(None, packets), at(5 * DAY));
         assert_eq!(asked(Some(at(5 * DAY + 1)), packets), at(5 * DAY));
         // All of that day and before was lost: that is the answer.
         assert_eq!(asked(Some(at(5 * DAY)), packets), Timestamp::ZERO);
         assert_eq!(asked(Some(at(3 * DAY)), packets), Timestamp::ZERO);
         assert_eq!(asked(None, None), Timestamp::ZERO);
-        let named = TimeRange { from: at(2 * DAY), to: None };
-        assert_eq!(bounded(named, packets), named);
+        // Also where the epoch is named.
+        for named in [at(2 * DAY), Timestamp::ZERO] {
+            let named = TimeRange { from: named, to: None };
+            assert_eq!(bounded(named, false, packets), named);
+        }
     }
 }

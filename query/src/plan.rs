@@ -84,6 +84,8 @@ pub struct Plan {
     pub segments: Vec<PlannedSegment>,
     /// The store is being recorded into, and vouches for what lies before this time.
     pub edge: Option<Timestamp>,
+    /// The runs that record into it.
+    pub live: Vec<u32>,
     /// Where files are being imported: more packets may come.
     pub filling: Vec<Span>,
     /// Open segments whose writers are gone.

@@ -175,10 +175,11 @@ fn packets(
     talk: &mut Talk<'_>,
 ) -> Result<u8, Failure> {
     check_target(&ask.deliver, &ask.stores, out_is_terminal)?;
-    let plan = gather(&ask.stores, &ask.filter, ask.range).map_err(|e| Failure::of(&e))?;
-    let asked = ledger::bounded(ask.range, plan.life);
+    let mut plan = gather(&ask.stores, &ask.filter, ask.range).map_err(|e| Failure::of(&e))?;
+    let asked = ledger::bounded(ask.range, ask.is_open, plan.life);
     let mut witness = ledger::witness(&ask.stores, asked)?;
     witness.compare(&ask.stores, &plan, asked)?;
+    plan.edge = witness.edge(&plan);
     for FileTrouble { path, what } in &witness.troubles {
         talk.warn(path, what);
     }

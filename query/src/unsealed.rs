@@ -60,6 +60,7 @@ impl Edges {
     pub(crate) fn apply(self, plan: &mut Plan) {
         // Whole up to and with that time: the first one not vouched for is the next.
         plan.edge = self.chains.values().min().map(|until| until.saturating_add(1));
+        plan.live = self.chains.keys().filter_map(|name| Some(live::parse_file(name)?.run)).collect();
         plan.filling = self.filling;
         plan.abandoned = self.abandoned;
     }

@@ -8,7 +8,7 @@ use super::rows::{self, Booked};
 use super::{Note, RowNote, heirs};
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
-use tapedeck_index::live::{self, LIVE_SUFFIX, RUN_FOLDER};
+use tapedeck_index::live::{self, RUN_FOLDER};
 use tapedeck_index::name::SegmentName;
 use tapedeck_index::table::ledger::RowKind;
 use tapedeck_index::table::{LEDGER, list};
@@ -39,9 +39,7 @@ pub(crate) fn find(stores: &[PathBuf]) -> Vec<Unpinned> {
 fn in_store(store: &Path) -> Vec<Unpinned> {
     let entries = fs::read_dir(store.join(RUN_FOLDER)).into_iter().flatten().flatten();
     let dead = |path: PathBuf| {
-        let name = path.file_name()?.to_str()?.strip_suffix(LIVE_SUFFIX)?.to_owned();
-        // The name of a chain is that of its segments without time and number.
-        let SegmentName { interface, queue, run, .. } = SegmentName::parse(&format!("{:020}-{name}-0", 0))?;
+        let SegmentName { interface, queue, run, .. } = live::parse_file(path.file_name()?.to_str()?)?;
         let file = File::open(&path).ok()?;
         match file.try_lock_shared() {
             Ok(()) => {}

@@ -198,6 +198,29 @@ fn a_journal_that_is_damaged_says_what_holds_and_the_rest_is_a_gap() {
 }
 
 #[test]
+fn what_is_recorded_is_vouched_for_as_far_as_the_ledger_knows_what_was_lost() {
+    let mut store = Store::new();
+    store.segment(&Spec { left: crate::support::Left::live(2), ..Spec::default() }, &steady(20));
+    let answer = |store: &Store| {
+        let verdict = store.taperead(&["packets", "--json", "--count"]).verdict();
+        (verdict["matched"].clone(), verdict["range"]["to"].as_str().unwrap()[17..19].to_owned())
+    };
+    let mut table = writer(store.path(), 0xabce);
+    append(&mut table, &seconds(0, 3));
+    // The ledger of another run says nothing of this one.
+    let without = answer(&store);
+    assert_ne!(without.1, "05");
+    let mut table = writer(store.path(), 0xabcd);
+    append(&mut table, &seconds(0, 5));
+    assert_eq!(answer(&store), (20.into(), "05".to_owned()), "all is found, not all is vouched for");
+    let pending = LedgerCounts { seen: 1, pending: 1, ..LedgerCounts::default() };
+    let live = row(RowKind::Second, 50, (5 * SECOND, 6 * SECOND), pending);
+    table.append_live(&to_batch(&[live]).unwrap());
+    table.commit();
+    assert_eq!(answer(&store), (20.into(), "06".to_owned()));
+}
+
+#[test]
 fn an_outage_in_which_nobody_counted_is_a_gap_of_an_unknown_number() {
     let mut store = Store::new();
     store.segment(&Spec::default(), &steady(8));
@@ -306,6 +329,9 @@ fn without_a_begin_the_ledger_is_asked_from_the_day_of_the_first_packet_on() {
     assert_eq!(all(&store), (1, "2026-11-23T17:00:00.000000000Z".into()));
     // Who names the begin is told all.
     assert_eq!(told(&store, first * SECOND, third * SECOND), (3, vec![shed(first), shed(third - 3600)]));
+    // Also who names the epoch.
+    let epoch = store.taperead(&["packets", "--json", "--count", "--from", "1970-01-01"]).verdict();
+    assert_eq!(epoch["gaps"].as_array().unwrap().len(), 2, "{epoch}");
     // There the ledger is everything.
     assert_eq!(all(&empty), (2, "2026-11-21T18:01:40.000000000Z".into()));
 }
