@@ -34,7 +34,7 @@ use crate::ladder::Intake;
 use crate::ledger::Ledger;
 use crate::ledger_rows::ClockRows;
 use crate::lock::InterfaceLock;
-use crate::pins::{Keeper, unpinned};
+use crate::pins::Keeper;
 use crate::plan::RecordPlan;
 use crate::sessions::SessionCounts;
 use crate::sessions::desk::Desk;
@@ -147,9 +147,7 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
     let watch = LinkWatch::new().map_err(system("listen for interfaces that leave"))?;
     // Before the stores: a recorder that may not start leaves none behind.
     let locked = start::lock(plan, &run)?;
-    // Before recovery clears their live files away.
-    let unpinned = unpinned::find(&plan.stores);
-    let stores = start::stores(plan, say)?;
+    let (stores, unpinned) = start::stores(plan, say)?;
     let files = StatusFiles::new(&plan.stores, run.run, run.start);
     let mut active = Vec::new();
     let mut desk = start::desk(plan, &run, &stores)?;

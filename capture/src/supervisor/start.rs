@@ -19,7 +19,7 @@ use crate::lock::{Holder, InterfaceLock};
 use crate::maintain;
 use crate::nic::Nic;
 use crate::pins::estate::Estate;
-use crate::pins::unpinned::Unpinned;
+use crate::pins::unpinned::{self, Unpinned};
 use crate::pins::{Keeper, Note};
 use crate::plan::RecordPlan;
 use crate::preflight::{PreflightError, Target};
@@ -44,15 +44,20 @@ pub(super) struct Store {
     sensor: String,
 }
 
-/// Makes the folders stores, and recovers what a former recorder left open in them.
-pub(super) fn stores(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Vec<Store>, Fault> {
+/// Makes the folders stores, and recovers what a former recorder left open in them; and who died there unpinned.
+pub(super) fn stores(
+    plan: &RecordPlan,
+    say: &mut dyn FnMut(&str),
+) -> Result<(Vec<Store>, Vec<Unpinned>), Fault> {
+    // Before recovery clears their live files away.
+    let unpinned = unpinned::find(&plan.stores);
     let mut stores = Vec::with_capacity(plan.stores.len());
     for path in &plan.stores {
         let sensor = identity::open_store(path)?;
         recover(path, say);
         stores.push(Store { path: path.clone(), sensor });
     }
-    Ok(stores)
+    Ok((stores, unpinned))
 }
 
 /// The threads for sessions and statistics.

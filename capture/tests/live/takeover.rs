@@ -290,7 +290,7 @@ fn rows_of_the_dead_have_the_name_under_which_they_knew_a_renamed_interface() {
         let rows = rows.iter().filter(|row| row.kind == kind && what(&row.counts) != 0);
         rows.map(|row| row.interface.clone().unwrap()).collect::<Vec<_>>()
     };
-    assert_eq!(of(RowKind::Crash, |counts| counts.stored), [net.rx.clone()], "{rows:#?}");
+    assert_eq!(of(RowKind::Crash, |counts| counts.stored), [net.rx.as_str()], "{rows:#?}");
     assert_eq!(of(RowKind::Down, |counts| counts.down), ["renamed"], "{rows:#?}");
     assert!(pins().is_empty());
 }

@@ -140,7 +140,7 @@ fn flip(path: &Path, at: isize, secs: u64) {
 }
 
 /// [`told`] of seconds.
-fn told_of(store: &Store, from: u64, to: u64) -> (i32, Vec<(String, Option<u64>, u64, u64)>) {
+fn told_of(store: &Store, from: u64, to: u64) -> (i32, Vec<Told>) {
     let (code, gaps) = told(store, from * SECOND, to * SECOND);
     (
         code,
