@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering;
 use tapedeck_ebpf::{Counts as ProgramCounts, Program, ProgramError, QUEUES_MAX, Refusal};
 use tapedeck_index::table::ledger::LedgerCounts;
 use tapedeck_packet::Timestamp;
+use tapedeck_packet::time::NANOS_PER_SEC;
 use tapedeck_writer::ChainCounters;
 
 /// Looks at a queue this often for one without traffic in between.
@@ -45,6 +46,8 @@ pub(crate) struct InterfaceBooks {
     /// Since when packets come in, and until when they did, by the packets' clock.
     pub(crate) began: Timestamp,
     pub(crate) closed: Option<Timestamp>,
+    /// Just before the first packet could come: it may be of an earlier second than `began`.
+    pub(crate) opening: Timestamp,
     /// Losses of recorders that died before this run, which no ledger has told yet, by queue. They are part
     /// of this run's ledger, with as many packets seen.
     pub(crate) carried: BTreeMap<u32, Carried>,
@@ -80,6 +83,11 @@ impl InterfaceBooks {
     /// Something of the dead is this run's to tell.
     pub(crate) fn inherits(&self) -> bool {
         !(self.carried.is_empty() && self.inherited.is_empty())
+    }
+
+    /// When the recording of a queue began whose first packet is of the second `first`.
+    pub(crate) fn began_at(&self, first: Option<u64>) -> Timestamp {
+        began_at(self.opening, self.began, first)
     }
 
     /// What the card lost before any program.
@@ -177,6 +185,12 @@ impl InterfaceBooks {
     }
 }
 
+fn began_at(opening: Timestamp, began: Timestamp, first: Option<u64>) -> Timestamp {
+    let second = |ts: Timestamp| ts.nanos() / NANOS_PER_SEC;
+    let earlier = second(opening)..second(began);
+    if first.is_some_and(|first| earlier.contains(&first)) { opening } else { began }
+}
+
 /// Packets in the ring: put in by the kernel, not taken out by the worker.
 fn waiting(books: &QueueBooks, received: u64) -> u64 {
     match &books.gauge {
@@ -264,4 +278,19 @@ fn book_packet(entry: &mut QueueEntry, shared: &Shared) {
     entry.counts.seen_bytes = shared.received_bytes.load(Ordering::Relaxed);
     entry.counts.seen = seen_by_packet(shared);
     entry.dropped.ring_full = shared.source_ring_full.load(Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_recording_that_opens_at_the_turn_of_a_second_began_before_its_first_packet() {
+        let at = |millis: u64| Timestamp::from_nanos_saturating(millis * 1_000_000);
+        let (opening, began) = (at(743_980), at(744_027));
+        assert_eq!(began_at(opening, began, Some(743)), opening, "no row says more than was watched");
+        for first in [None, Some(744), Some(750), Some(700)] {
+            assert_eq!(began_at(opening, began, first), began, "{first:?}");
+        }
+    }
 }

@@ -235,11 +235,11 @@ impl LedgerRows {
             let place = (books.interface.clone(), queue.queue);
             let facts = facts(queue, intake, now)?;
             let origin = if intake.program().is_some() { Origin::Program } else { Origin::Socket };
-            let steps = &self.early_steps;
+            let (steps, began) = (&self.early_steps, books.began_at(first_second(&facts)));
             let new = || {
-                let mut account = Account::new(origin, true, books.began);
+                let mut account = Account::new(origin, true, began);
                 // Before the first look at it.
-                let since = steps.iter().filter(|(before, _)| books.began <= *before);
+                let since = steps.iter().filter(|(before, _)| began <= *before);
                 since.for_each(|(before, after)| account.stepped(*before, *after));
                 account
             };
@@ -437,6 +437,13 @@ impl LedgerRows {
 
 fn empty(stores: usize) -> Vec<Rows> {
     (0..stores).map(|store| Rows { store, ..Rows::default() }).collect()
+}
+
+/// First second of which packets are known.
+fn first_second(facts: &Facts) -> Option<u64> {
+    let program = facts.program.iter().flat_map(|(_, seconds)| seconds);
+    let program = program.filter(|(_, counts)| counts.packets > 0).map(|(spot, _)| spot.second);
+    program.chain(facts.chain.seconds.keys().copied()).min()
 }
 
 /// What is known of a queue with a worker.

@@ -295,6 +295,7 @@ fn try_mode(
         mode,
         queues: Vec::new(),
         began: Timestamp::MAX,
+        opening: Timestamp::MAX,
         closed: None,
         carried: BTreeMap::new(),
         inherited: Vec::new(),
@@ -398,6 +399,7 @@ fn open(
     );
     let taken = estate.has_taken();
     let mut keeper = estate.settle(intake, books, note).map_err(RecordError::from)?;
+    books.opening = now(place.run);
     let opened = intake.open().and_then(|()| {
         if taken { Estate::opened(intake, books, *run).map_err(RungError::from) } else { Ok(()) }
     });
