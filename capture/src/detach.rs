@@ -13,6 +13,7 @@ use crate::lock::{Holder, InterfaceLock, LockError};
 use crate::pins::estate::{self, Dead};
 use crate::pins::heirs::{self, Heir};
 use crate::pins::{self, FolderName, Note, QueueNote, RowNote};
+use crate::sys::sockopt;
 use crate::voice::Failure;
 use nix::net::if_::if_nametoindex;
 use std::collections::BTreeMap;
@@ -73,7 +74,9 @@ fn is_asked(interfaces: &[String], name: &FolderName, dead: Option<&Dead>) -> bo
         if_nametoindex(interface.as_str()) == Ok(name.ifindex)
             || dead.is_some_and(|dead| dead.note.interface == *interface)
     };
-    name.namespace == crate::lock::namespace() && interfaces.iter().any(is)
+    // Numbers of namespaces are used again, their cookies are not.
+    let ours = dead.is_none_or(|dead| dead.note.namespace == sockopt::namespace_cookie().unwrap_or(0));
+    name.namespace == crate::lock::namespace() && ours && interfaces.iter().any(is)
 }
 
 fn lock(name: &FolderName, interface: &str) -> Result<InterfaceLock, LockError> {
