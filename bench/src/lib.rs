@@ -11,3 +11,4 @@ pub mod probe;
 pub mod recorder;
 pub mod stages;
 pub mod time;
+pub mod traffic;

@@ -11,6 +11,7 @@ pub mod generator;
 mod link;
 mod load;
 mod pins;
+pub mod replay;
 mod shared;
 
 pub use filter::Filter;
