@@ -30,11 +30,17 @@ impl Recorder {
     /// # Errors
     /// The recorder does not start; its own words are in the error.
     pub fn start(link: &Link, store: &Path, arguments: &[String]) -> Result<Self> {
-        let mut child = link
-            .command(&binary("tapedeck"))
-            .args(["record", "--interface", "rx0", "--store"])
-            .arg(store)
-            .args(arguments)
+        let mut command = link.command(&binary("tapedeck"));
+        command.args(["record", "--interface", link.rx(), "--store"]).arg(store).args(arguments);
+        Self::spawn(command)
+    }
+
+    /// Starts a `tapedeck record` that was put together elsewhere, on the calling thread's CPUs.
+    ///
+    /// # Errors
+    /// As [`Recorder::start`].
+    pub fn spawn(mut command: Command) -> Result<Self> {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -55,6 +61,12 @@ impl Recorder {
             }
             talk.push_str(&line);
         }
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Stops the recorder as an operator does and returns its final ledger.

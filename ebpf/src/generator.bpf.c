@@ -28,6 +28,9 @@ const volatile __u64 seed = 1;
 
 /* Templates of the sequence. */
 const volatile __u32 place_count = 0;
+/* A sequence is sent for so long at least, and so many bytes of it. */
+const volatile __u64 least_ns = 0;
+const volatile __u64 least_bytes = 0;
 /* Tells generators apart that send at once. */
 const volatile __u8 lane = 0;
 
@@ -35,6 +38,8 @@ const volatile __u8 lane = 0;
 __u64 made = 0;
 __u64 made_bytes = 0;
 __u64 start_ns = 0;
+/* When one of the last frames was made. */
+__u64 last_ns = 0;
 __u64 state = 0;
 /* The next template, and how often the sequence has been sent. */
 __u32 turn = 0;
@@ -93,6 +98,7 @@ static __always_inline int due(__u64 number)
 	now = bpf_ktime_get_ns();
 	if (!start_ns)
 		start_ns = now;
+	last_ns = now;
 	behind = (number * gap) >> 10;
 	if (now - start_ns < behind)
 		return 0;
@@ -177,6 +183,36 @@ struct {
 	__uint(value_size, BLOCK);
 } blocks SEC(".maps");
 
+/* What those outside see of it while it runs, and tell it. */
+struct talk {
+	__u64 stop;
+	__u64 made;
+	/* All that was wanted is made. */
+	__u64 over;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct talk);
+} talks SEC(".maps");
+
+/* Looks at the clock now and then where there is no pace. */
+static __always_inline int is_over(struct talk *talk, __u64 number)
+{
+	if (talk->over || talk->stop || number >= count)
+		return 1;
+	if (!gap && !(number & 63)) {
+		last_ns = bpf_ktime_get_ns();
+		if (!start_ns)
+			start_ns = last_ns;
+	}
+	if (last_ns - start_ns >= least_ns && made_bytes >= least_bytes)
+		talk->over = 1;
+	return talk->over;
+}
+
 /* Sums as the Internet checksum has them (RFC 1071): the same in either byte order. */
 static __always_inline __u16 add(__u16 a, __u16 b)
 {
@@ -230,11 +266,13 @@ SEC("xdp")
 int tapedeck_replay(struct xdp_md *ctx)
 {
 	__u64 number = made;
-	__u32 at = turn, block_number, offset, len;
+	__u32 at = turn, zero = 0, block_number, offset, len;
 	struct place *place;
+	struct talk *talk;
 	void *block, *data, *end;
 
-	if (number >= count || !due(number))
+	talk = bpf_map_lookup_elem(&talks, &zero);
+	if (!talk || is_over(talk, number) || !due(number))
 		return XDP_DROP;
 	place = bpf_map_lookup_elem(&places, &at);
 	if (!place)
@@ -268,6 +306,7 @@ int tapedeck_replay(struct xdp_md *ctx)
 		}
 	}
 	made = number + 1;
+	talk->made = made;
 	made_bytes += len;
 	turn = at + 1;
 	if (turn >= place_count) {

@@ -8,13 +8,13 @@
 //!
 //! It must never send on an interface that the caller has not named, nor a number twice.
 
+use crate::generator::LIVE_FRAMES;
 use crate::generator::skel;
-use crate::generator::{LIVE_FRAMES, OFFERED};
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
-use libbpf_rs::{ErrorKind, MapCore as _, MapFlags, ProgramInput};
+use libbpf_rs::{ErrorKind, MapCore as _, MapFlags, MapHandle, ProgramInput};
 use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// Longest template, bytes (`LONGEST` of generator.bpf.c).
 pub const LONGEST: usize = 2_048;
@@ -24,6 +24,11 @@ pub const SHORTEST: usize = 14;
 const BLOCK: usize = 1 << 16;
 /// Memory for all templates, bytes.
 const BYTES_MAX: usize = 1 << 28;
+/// Frames the kernel offers the program in one call: a second and more, because each call takes milliseconds to set
+/// up, which would be a pause. When all is made the rest is dropped, 16 million in less than a second.
+const OFFERED: u32 = 1 << 24;
+/// Between two looks at how far it is.
+const LOOK: Duration = Duration::from_millis(5);
 /// What a destination address begins with, before the lane.
 const MARK: [u8; 3] = [0x02, 0x74, 0x62];
 
@@ -153,8 +158,12 @@ pub struct Replay<'a> {
     pub ifindex: u32,
     /// The sequence, sent again and again; not empty.
     pub templates: &'a [Template],
-    /// How many packets; numbered from 0.
+    /// At most so many packets; numbered from 0.
     pub count: u64,
+    /// For so long, from the first packet on,
+    pub least: Duration,
+    /// and until so many bytes are sent.
+    pub least_bytes: u64,
     /// Time between two; zero = as fast as it goes. Below a nanosecond it is not told apart from zero.
     pub gap_ns: f64,
     /// Tells generators apart that send at once.
@@ -280,6 +289,20 @@ fn lay_out(templates: &[Template]) -> Result<(Vec<u8>, Vec<[u8; 20]>), ReplayErr
     if bytes.len() > BYTES_MAX { Err(ReplayError::TooMuch) } else { Ok((bytes, places)) }
 }
 
+/// `struct talk`: told to stop, frames made, over.
+fn read(talk: &MapHandle) -> Option<[u64; 3]> {
+    let bytes = talk.lookup(&[0; 4], MapFlags::ANY).ok()??;
+    let (words, _) = bytes.as_chunks::<8>();
+    words.iter().map(|word| u64::from_ne_bytes(*word)).collect::<Vec<_>>().try_into().ok()
+}
+
+/// The same, to be written: the program counts on where it left off.
+fn told_to_stop() -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes.iter_mut().zip(1_u64.to_ne_bytes()).for_each(|(to, from)| *to = from);
+    bytes
+}
+
 /// The generator in the kernel, with a sequence.
 struct Loaded<'obj> {
     skel: skel::GeneratorSkel<'obj>,
@@ -302,6 +325,8 @@ impl<'obj> Loaded<'obj> {
             told.gap = gap_units(replay.gap_ns);
             told.place_count = number(places.len())?;
             told.lane = replay.lane;
+            told.least_ns = u64::try_from(replay.least.as_nanos()).unwrap_or(u64::MAX);
+            told.least_bytes = replay.least_bytes;
         }
         open.progs.tapedeck_generate.set_autoload(false);
         open.progs.tapedeck_pass.set_autoload(false);
@@ -323,7 +348,34 @@ impl<'obj> Loaded<'obj> {
     fn sent(&self) -> Sent {
         let Some(data) = self.skel.maps.bss_data.as_deref() else { return Sent::default() };
         let late = Lateness { buckets: data.late, sum_ns: data.late_sum, max_ns: data.late_max };
-        Sent { packets: data.made, bytes: data.made_bytes, took: Duration::ZERO, late }
+        let took = Duration::from_nanos(data.last_ns.saturating_sub(data.start_ns));
+        Sent { packets: data.made, bytes: data.made_bytes, took, late }
+    }
+
+    /// Offers frames until enough are made.
+    fn run(&self, replay: &Replay<'_>, talk: &MapHandle, stop: &AtomicBool) -> Result<Sent, ReplayError> {
+        loop {
+            let sent = self.sent();
+            if self.failed() {
+                return Err(ReplayError::Failed(sent.packets));
+            }
+            let over = read(talk).is_none_or(|[stop, _, over]| stop + over > 0);
+            if over || sent.packets >= replay.count || stop.load(Ordering::Relaxed) {
+                return Ok(sent);
+            }
+            let input = ProgramInput {
+                data_in: Some(&self.longest),
+                flags: LIVE_FRAMES,
+                repeat: OFFERED,
+                ..ProgramInput::default()
+            };
+            match self.skel.progs.tapedeck_replay.test_run(input) {
+                Ok(_) => {}
+                // A signal came.
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(source) => return Err(ReplayError::Kernel { act: "run live frames", source }),
+            }
+        }
     }
 
     fn failed(&self) -> bool {
@@ -343,36 +395,36 @@ fn gap_units(gap_ns: f64) -> u64 {
 
 impl Replay<'_> {
     /// Sends, on the calling thread, which should be pinned to a CPU: a veth takes the queue by its number. Ends
-    /// when all are sent, or soon after `stop` is set; `made` follows along.
+    /// when enough is sent, or soon after `stop` is set; `made` is told how many it has made.
     ///
     /// # Errors
     /// [`ReplayError`].
-    pub fn send(&self, stop: &AtomicBool, made: &dyn Fn(u64)) -> Result<Sent, ReplayError> {
+    pub fn send(&self, stop: &AtomicBool, made: &(dyn Fn(u64) + Sync)) -> Result<Sent, ReplayError> {
         let mut storage = MaybeUninit::uninit();
         let loaded = Loaded::new(self, &mut storage)?;
-        let began = Instant::now();
-        loop {
-            let sent = loaded.sent();
-            made(sent.packets);
-            if loaded.failed() {
-                return Err(ReplayError::Failed(sent.packets));
+        let talk =
+            MapHandle::try_from(&loaded.skel.maps.talks).map_err(kernel("open the generator's map"))?;
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            // While the kernel is in the loop, another thread looks.
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    if let Some([_, count, _]) = read(&talk) {
+                        made(count);
+                    }
+                    if stop.load(Ordering::Relaxed) {
+                        let _ = talk.update(&[0; 4], &told_to_stop(), MapFlags::ANY);
+                    }
+                    std::thread::sleep(LOOK);
+                }
+            });
+            let sent = loaded.run(self, &talk, stop);
+            done.store(true, Ordering::Relaxed);
+            if let Ok(sent) = &sent {
+                made(sent.packets);
             }
-            if sent.packets >= self.count || stop.load(Ordering::Relaxed) {
-                return Ok(Sent { took: began.elapsed(), ..sent });
-            }
-            let input = ProgramInput {
-                data_in: Some(&loaded.longest),
-                flags: LIVE_FRAMES,
-                repeat: OFFERED,
-                ..ProgramInput::default()
-            };
-            match loaded.skel.progs.tapedeck_replay.test_run(input) {
-                Ok(_) => {}
-                // A signal came.
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(source) => return Err(ReplayError::Kernel { act: "run live frames", source }),
-            }
-        }
+            sent
+        })
     }
 
     /// The frames that the program makes first, without sending them: for comparison with [`Template::frame`].

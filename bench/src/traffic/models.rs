@@ -49,5 +49,5 @@ fn least_common(a: usize, b: usize) -> usize {
 fn ends(flow: usize) -> [End; 2] {
     let [_, _, _, _, _, high, middle, low] = u64::try_from(flow).unwrap_or(0).to_be_bytes();
     let port = u16::try_from(10_000 + flow % 50_000).unwrap_or(10_000);
-    [End { address: [10, high, middle, low], port }, End { address: [172, 16, 0, 1], port: 9 }]
+    [End { address: [10, high, middle, low], port }, End { address: [172, 16, 0, 1], port: 5_001 }]
 }

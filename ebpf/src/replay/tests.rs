@@ -65,6 +65,12 @@ fn checksums_stay_right_and_both_directions_change_alike() {
     }
 }
 
+/// Everything, as fast as it goes, in lane 3.
+fn replay(templates: &[Template]) -> Replay<'_> {
+    let (count, least) = (u64::MAX, Duration::MAX);
+    Replay { ifindex: 1, templates, count, least, least_bytes: u64::MAX, gap_ns: 0.0, lane: 3 }
+}
+
 #[test]
 fn a_number_is_read_only_where_one_was_written() {
     assert_eq!(number_of(&[0; 60]), None);
@@ -113,7 +119,7 @@ fn the_program_makes_what_rust_makes() {
     let plain = Template { bytes: vec![7; 14], ..Template::default() };
     let templates =
         [packet(false, 60, 2), packet(true, 1_514, 3), plain, packet(false, 2_048, 5), packet(true, 74, 8)];
-    let replay = Replay { ifindex: 1, templates: &templates, count: 23, gap_ns: 0.0, lane: 3 };
+    let replay = Replay { count: 23, ..replay(&templates) };
     let frames = replay.rehearse().unwrap();
     assert_eq!(frames.len(), 23);
     let mut wanted = Vec::new();
