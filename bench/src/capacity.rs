@@ -3,11 +3,13 @@
 use crate::campaign::Campaign;
 use crate::link::Link;
 use crate::machine;
-use crate::result::{Document, LinkAbout, Outcome, Setup, Trial, VERSION};
+use crate::progress::Progress;
+use crate::result::{Document, Latency, LinkAbout, Outcome, Setup, Trial, VERSION};
 use crate::sender::Kind as SenderKind;
 use crate::tools::{Kind, Tool};
 use crate::traffic::{Model, Payload, Shape, Traffic};
 use crate::trial::{Ground, folder};
+use crate::under_load;
 use anyhow::{Context as _, Result, bail};
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -145,7 +147,7 @@ impl Run<'_> {
     ///
     /// # Errors
     /// As [`Campaign::run`]; a file to go on with is of another run.
-    pub fn run(&self, ground: &Ground) -> Result<Document> {
+    pub fn run(&self, ground: &Ground, latency: bool) -> Result<Document> {
         let mut document = self.document(ground)?;
         let out = self.load.out.clone().or_else(|| self.load.resume.clone());
         let campaign = Campaign {
@@ -167,6 +169,17 @@ impl Run<'_> {
         })?;
         if !json {
             tail(&document)?;
+        }
+        let found = document.outcomes.first().map(|outcome| outcome.median_pps / 2.0);
+        if let (true, Some(tool), Some(pps)) = (latency, self.tools.first(), found.filter(|pps| *pps > 0.0)) {
+            let late = under_load::measure(ground, tool, pps, &mut Progress::new())?;
+            if !json {
+                lateness(&late)?;
+            }
+            document.latency = Some(late);
+            if let Some(out) = &campaign.out {
+                document.write(out)?;
+            }
         }
         Ok(document)
     }
@@ -352,6 +365,27 @@ fn tail(document: &Document) -> Result<()> {
             "\nTrials were short: less than 20 s, or less than twice the {limit} MiB that the page cache takes. The \
              cache may hide the disk, and a ring may hide seconds of overload."
         )?;
+    }
+    Ok(())
+}
+
+fn lateness(late: &Latency) -> Result<()> {
+    let mut out = std::io::stdout();
+    let (pps, probes, found) = (late.load_pps, late.probes, late.searchable.count);
+    writeln!(
+        out,
+        "\nfrom the wire, under {pps:.0} packets/s, {found} of {probes} probes, ms (p50, p99, p99.9, max):"
+    )?;
+    if late.lost > 0 {
+        writeln!(out, "  {} packets were lost meanwhile: this load is not below the limit", late.lost)?;
+    }
+    for (what, times) in
+        [("in an answer", Some(&late.searchable)), ("durable, at most", late.durable.as_ref())]
+    {
+        let Some(times) = times else { continue };
+        let [p50, p99, p999, max] =
+            [times.p50_us, times.p99_us, times.p999_us, times.max_us].map(|us| us / 1e3);
+        writeln!(out, "  {what:<16} {p50:>8.1} {p99:>8.1} {p999:>8.1} {max:>8.1}")?;
     }
     Ok(())
 }

@@ -158,11 +158,14 @@ impl Watch {
         let told = Arc::clone(&stop);
         let thread = std::thread::spawn(move || {
             let mut usage = Usage::default();
-            while !told.load(Ordering::Relaxed) {
+            loop {
+                let over = told.load(Ordering::Relaxed);
                 usage.look(pid);
+                if over {
+                    return usage;
+                }
                 std::thread::sleep(LOOK);
             }
-            usage
         });
         Self { stop, thread: Some(thread), pid }
     }

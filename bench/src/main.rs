@@ -30,7 +30,8 @@ enum Command {
     /// Searches by halving (RFC 2544). In each trial `tapedeck record` runs with everything on, numbered packets are
     /// sent, and afterwards they are counted on disk; the recorder's ledger must agree to the packet, or the command
     /// fails. The first trial is as fast as the generator goes. Trials take at least 20 s and twice the bytes that the
-    /// page cache takes, so a run takes many minutes and gigabytes.
+    /// page cache takes, so a run takes many minutes and gigabytes. In the end half the rate is sent, and it is measured
+    /// how long packets take from the wire until `taperead` finds them, and until they are durable.
     ///
     /// With --latency or --rates: how late packets are, at low rates. Numbered, stamped packets are sent while
     /// `tapedeck record` runs, and `taperead` is asked for them all the time; prints how far stamps stand from the
@@ -112,7 +113,10 @@ struct Line {
     /// The search ends when the highest rate without loss and the lowest with differ by no more than this share.
     #[arg(long, default_value_t = 0.02)]
     resolution: f64,
-    /// Measure how late packets are, and search nothing.
+    /// Do not measure afterwards how late packets are at half the rate that was found.
+    #[arg(long)]
+    no_latency: bool,
+    /// Measure how late packets are at low rates, and search nothing.
     #[arg(long)]
     latency: bool,
     /// Packets per second for --latency, several separated by commas. The last 200 packets of each rate count.
@@ -271,11 +275,11 @@ fn run_line(line: &Line) -> Result<()> {
         resolution: resolution(line.resolution)?,
         common: None,
     };
-    capacity(&run)
+    capacity(&run, !line.no_latency)
 }
 
-fn capacity(run: &Run<'_>) -> Result<()> {
-    let document = run.run(&run.load.ground()?)?;
+fn capacity(run: &Run<'_>, latency: bool) -> Result<()> {
+    let document = run.run(&run.load.ground()?, latency)?;
     if run.load.json {
         writeln!(std::io::stdout(), "{}", serde_json::to_string(&document)?)?;
     }
@@ -292,7 +296,7 @@ fn run_compare(compare: &Compare) -> Result<()> {
         resolution: resolution(compare.resolution)?,
         common: compare.common,
     };
-    capacity(&run)
+    capacity(&run, false)
 }
 
 /// The tools that were asked for, or all that are here; says which are not.

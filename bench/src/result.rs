@@ -249,10 +249,17 @@ pub struct Outcome {
 pub struct Latency {
     /// Load beside the probes, packets a second.
     pub load_pps: f64,
-    /// Probes.
+    /// Probes sent; those that were never found are in no distribution.
     pub probes: u64,
+    /// Packets that the recorder lost meanwhile, by its ledger: this load was not below its limit if there are any.
+    #[serde(default)]
+    pub lost: u64,
     /// From the sender's clock until the answer that first holds the packet is complete.
     pub searchable: Distribution,
+    /// From the sender's clock until the end of the first sync by the recorder that began when the packet was in an
+    /// answer: an upper bound. None where system calls cannot be watched.
+    #[serde(default)]
+    pub durable: Option<Distribution>,
 }
 
 /// A histogram, microseconds.
@@ -302,5 +309,35 @@ impl Document {
             version => bail!("{}: version {version:?}, this tapebench reads {VERSION}", path.display()),
         }
         serde_json::from_value(value).with_context(named)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A result of version 1 as it was when that was the newest: what reads results must go on reading it, and what
+    /// writes them must not leave out or rename anything of it.
+    const VERSION_1: &str = include_str!("../tests/data/result-1.json");
+
+    #[test]
+    fn a_result_of_version_1_is_read_and_written_as_it_was() {
+        let document: Document = serde_json::from_str(VERSION_1).unwrap();
+        assert_eq!((document.version, document.trials.len(), document.outcomes.len()), (1, 2, 1));
+        let was: serde_json::Value = serde_json::from_str(VERSION_1).unwrap();
+        assert_eq!(serde_json::to_value(&document).unwrap(), was);
+    }
+
+    #[test]
+    fn a_file_is_whole_and_of_a_version_that_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("result.json");
+        let document: Document = serde_json::from_str(VERSION_1).unwrap();
+        document.write(&path).unwrap();
+        assert_eq!(Document::read(&path).unwrap(), document);
+        std::fs::write(&path, VERSION_1.replacen("\"version\": 1", "\"version\": 2", 1)).unwrap();
+        assert!(Document::read(&path).unwrap_err().to_string().contains("version Some(2)"));
+        std::fs::write(&path, "{").unwrap();
+        assert!(Document::read(&path).unwrap_err().to_string().contains("result.json"));
     }
 }

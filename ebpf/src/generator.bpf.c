@@ -326,4 +326,71 @@ int tapedeck_pass(struct xdp_md *ctx __attribute__((unused)))
 	return XDP_PASS;
 }
 
+/* When the threads of a recorder sync files: what was written before such a call is durable after it. */
+const volatile __u32 watched = 0;
+const volatile __u64 sync_call = 0;
+const volatile __u64 data_sync_call = 0;
+/* Calls that the ring had no room for. */
+__u64 calls_lost = 0;
+
+struct sync_call {
+	__u64 begin_ns;
+	__u64 end_ns;
+	__u32 thread;
+	char name[16];
+	__u32 pad;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(max_entries, 1024);
+	__type(key, __u32);
+	__type(value, __u64);
+} under_way SEC(".maps");
+
+struct {
+	__uint(type, BPF_MAP_TYPE_RINGBUF);
+	__uint(max_entries, 1 << 20);
+} calls SEC(".maps");
+
+SEC("raw_tp/sys_enter")
+int tapedeck_call_begins(struct bpf_raw_tracepoint_args *ctx)
+{
+	__u64 who = bpf_get_current_pid_tgid(), now;
+	__u32 thread = who;
+
+	if (who >> 32 != watched || (ctx->args[1] != sync_call && ctx->args[1] != data_sync_call))
+		return 0;
+	now = bpf_ktime_get_ns();
+	bpf_map_update_elem(&under_way, &thread, &now, BPF_ANY);
+	return 0;
+}
+
+SEC("raw_tp/sys_exit")
+int tapedeck_call_ends(struct bpf_raw_tracepoint_args *ctx __attribute__((unused)))
+{
+	__u64 who = bpf_get_current_pid_tgid(), *begin;
+	__u32 thread = who;
+	struct sync_call *call;
+
+	if (who >> 32 != watched)
+		return 0;
+	begin = bpf_map_lookup_elem(&under_way, &thread);
+	if (!begin)
+		return 0;
+	call = bpf_ringbuf_reserve(&calls, sizeof(*call), 0);
+	if (call) {
+		call->begin_ns = *begin;
+		call->end_ns = bpf_ktime_get_ns();
+		call->thread = thread;
+		call->pad = 0;
+		bpf_get_current_comm(call->name, sizeof(call->name));
+		bpf_ringbuf_submit(call, 0);
+	} else {
+		__sync_fetch_and_add(&calls_lost, 1);
+	}
+	bpf_map_delete_elem(&under_way, &thread);
+	return 0;
+}
+
 char LICENSE[] SEC("license") = "Dual MIT/GPL";

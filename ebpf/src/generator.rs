@@ -103,8 +103,7 @@ impl Flood {
             told.random_payload = u32::from(self.random.is_some());
             told.seed = self.random.unwrap_or(1).max(1);
         }
-        open.progs.tapedeck_replay.set_autoload(false);
-        open.progs.tapedeck_pass.set_autoload(false);
+        only(&mut open, "tapedeck_generate");
         let skel = open.load().map_err(kernel("load the generator"))?;
         let made = || skel.maps.bss_data.as_deref().map_or(0, |data| data.made);
         while made() < self.count && !stop.load(Ordering::Relaxed) {
@@ -122,6 +121,14 @@ impl Flood {
             }
         }
         Ok(made())
+    }
+}
+
+/// Of the programs of this file only these are loaded.
+pub(crate) fn only(open: &mut skel::OpenGeneratorSkel<'_>, wanted: &str) {
+    for mut program in open.open_object_mut().progs_mut() {
+        let is_wanted = program.name().to_str().is_some_and(|name| name.starts_with(wanted));
+        program.set_autoload(is_wanted);
     }
 }
 

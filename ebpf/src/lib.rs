@@ -13,6 +13,7 @@ mod load;
 mod pins;
 pub mod replay;
 mod shared;
+pub mod sync_calls;
 
 pub use filter::Filter;
 pub use pins::{Field, Misfit, PinError, Pins, Tally, note_value};

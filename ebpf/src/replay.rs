@@ -8,8 +8,8 @@
 //!
 //! It must never send on an interface that the caller has not named, nor a number twice.
 
-use crate::generator::LIVE_FRAMES;
 use crate::generator::skel;
+use crate::generator::{LIVE_FRAMES, only};
 use libbpf_rs::skel::{OpenSkel as _, SkelBuilder as _};
 use libbpf_rs::{ErrorKind, MapCore as _, MapFlags, MapHandle, ProgramInput};
 use std::mem::MaybeUninit;
@@ -328,8 +328,7 @@ impl<'obj> Loaded<'obj> {
             told.least_ns = u64::try_from(replay.least.as_nanos()).unwrap_or(u64::MAX);
             told.least_bytes = replay.least_bytes;
         }
-        open.progs.tapedeck_generate.set_autoload(false);
-        open.progs.tapedeck_pass.set_autoload(false);
+        only(&mut open, "tapedeck_replay");
         let sized = kernel("size the sequence");
         open.maps.places.set_max_entries(number(places.len())?).map_err(&sized)?;
         open.maps.blocks.set_max_entries(number(bytes.len() / BLOCK)?).map_err(&sized)?;
@@ -470,8 +469,7 @@ impl Pass {
         let mut storage = MaybeUninit::uninit();
         let open = skel::GeneratorSkelBuilder::default().open(&mut storage);
         let mut open = open.map_err(kernel("open the generator"))?;
-        open.progs.tapedeck_generate.set_autoload(false);
-        open.progs.tapedeck_replay.set_autoload(false);
+        only(&mut open, "tapedeck_pass");
         let skel = open.load().map_err(kernel("load a program"))?;
         let at = i32::try_from(ifindex).unwrap_or(0);
         let link = skel.progs.tapedeck_pass.attach_xdp(at).map_err(kernel("attach a program"))?;
