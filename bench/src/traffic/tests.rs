@@ -1,3 +1,5 @@
+//! The models against what they promise: sizes, flows, shares, checksums.
+
 use super::frame::sum;
 use super::internet::{ENDLESS, PACKETS, UP_TO};
 use super::*;

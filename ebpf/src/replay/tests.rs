@@ -1,3 +1,5 @@
+//! The generator against its twin in Rust, and what it refuses.
+
 use super::*;
 use std::io::Write as _;
 
@@ -21,7 +23,7 @@ fn packet(ipv6: bool, len: usize, salt: u8) -> Template {
     bytes[tcp + 16..tcp + 18].copy_from_slice(&check.to_be_bytes());
     Template {
         bytes,
-        renew: Some(Addresses { net: 14, ipv6, source_is_lower: salt % 2 == 0 }),
+        renew: Some(Addresses { net: 14, ipv6, source_is_lower: salt.is_multiple_of(2) }),
         tcp: Some(Steps {
             tcp: u16::try_from(tcp).unwrap(),
             seq: 70_000 + u32::from(salt),
