@@ -15,10 +15,13 @@ use nix::unistd::Pid;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 /// Until it listens.
 const START: Duration = Duration::from_secs(20);
+/// Until the last block of stenotype is on disk, and until it is killed if it does not end.
+const LAST_BLOCK: Duration = Duration::from_secs(4);
 /// Until it has ended.
 const END: Duration = Duration::from_secs(60);
 
@@ -84,7 +87,9 @@ impl Tool {
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said).into_owned();
         let named = |line: &&str| line.to_lowercase().contains(kind.name());
-        let version = said.lines().find(named).unwrap_or("unknown").trim().to_owned();
+        // One of them does not know the option.
+        let line = said.lines().find(named).filter(|_| output.status.success());
+        let version = line.unwrap_or("unknown").trim().to_owned();
         Ok(Self { kind, program, version, extra: extra.to_vec() })
     }
 
@@ -122,11 +127,20 @@ impl Tool {
                 "--no-sock-mem",
                 "--no-hwtimestamp",
             ]),
-            // Its ring is of 2 GiB by default.
+            // Its ring is of 2 GiB by default; it tells of losses only when it is asked to talk.
             Kind::Stenotype => {
                 let (interface, folder) =
                     (format!("--iface={interface}"), format!("--dir={}", folder.display()));
-                words(&[&interface, &folder, "--threads=1", "--seccomp=none", "--uid=root", "--gid=root"])
+                words(&[
+                    &interface,
+                    &folder,
+                    "--threads=1",
+                    "--seccomp=none",
+                    "--uid=root",
+                    "--gid=root",
+                    "--blockage_sec=1",
+                    "-v",
+                ])
             }
         };
         words.into_iter().chain(self.extra.iter().cloned()).collect()
@@ -147,21 +161,21 @@ impl Tool {
     pub fn start(&self, link: &Link, folder: &Path, cpus: &[usize]) -> Result<Running> {
         let mut command = link.command(&self.program);
         command.args(self.arguments(link.rx(), folder));
-        // The CPUs of the thread that starts it are its own.
-        let thread = || {
-            pin(cpus)?;
-            if self.kind == Kind::Tapedeck {
-                return Ok(Running::Ours(Recorder::spawn(command)?));
+        if self.kind == Kind::Tapedeck {
+            // The CPUs of the thread that starts it are its own.
+            let thread = || {
+                pin(cpus)?;
+                Ok(Running::Ours(Recorder::spawn(command)?))
+            };
+            return std::thread::scope(|scope| scope.spawn(thread).join())
+                .map_err(|_| anyhow::anyhow!("a thread panicked"))?;
+        }
+        if self.kind == Kind::Stenotype {
+            for name in ["PKT0", "IDX0"] {
+                std::fs::create_dir(folder.join(name)).context("making a folder for stenotype")?;
             }
-            if self.kind == Kind::Stenotype {
-                for name in ["PKT0", "IDX0"] {
-                    std::fs::create_dir(folder.join(name)).context("making a folder for stenotype")?;
-                }
-            }
-            Foreign::start(self, command, link, folder).map(Running::Foreign)
-        };
-        std::thread::scope(|scope| scope.spawn(thread).join())
-            .map_err(|_| anyhow::anyhow!("a thread panicked"))?
+        }
+        Foreign::start(self, command, link, folder, cpus).map(Running::Foreign)
     }
 
     /// Counts what it has left in its folder.
@@ -236,16 +250,26 @@ pub struct Foreign {
     kind: Kind,
     /// What it says, on either stream.
     talk: PathBuf,
+    /// Ends the thread that started it: stenotype ends with the thread that is its parent.
+    _parent: Sender<()>,
 }
 
 impl Foreign {
-    fn start(tool: &Tool, mut command: Command, link: &Link, folder: &Path) -> Result<Self> {
+    fn start(tool: &Tool, mut command: Command, link: &Link, folder: &Path, cpus: &[usize]) -> Result<Self> {
         let talk = folder.join("talk");
         let to = File::create(&talk).context("making a temporary file")?;
         let both = to.try_clone().context("making a temporary file")?;
-        let child = command.stdin(Stdio::null()).stdout(to).stderr(both).spawn();
+        command.stdin(Stdio::null()).stdout(to).stderr(both);
+        let ((tell, told), (parent, wait)) = (channel(), channel::<()>());
+        let cpus = cpus.to_vec();
+        std::thread::spawn(move || {
+            let child = pin(&cpus).and_then(|()| command.spawn().context("the program cannot be started"));
+            let _ = tell.send(child);
+            let _ = wait.recv();
+        });
+        let child = told.recv().context("a thread ended")?;
         let child = child.with_context(|| format!("starting {}", tool.program.display()))?;
-        let mut running = Self { child, kind: tool.kind, talk };
+        let mut running = Self { child, kind: tool.kind, talk, _parent: parent };
         let ifindex = link.inside(|| nix::net::if_::if_nametoindex(link.rx()).context("the link is gone"))?;
         let deadline = Instant::now() + START;
         while !listens(running.child.id(), ifindex) {
@@ -264,13 +288,28 @@ impl Foreign {
     }
 
     fn stop(mut self, nudge: &dyn Fn()) -> Result<Own> {
-        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGINT).context("ending a tool")?;
-        let deadline = Instant::now() + END;
-        while self.child.try_wait()?.is_none() {
-            if Instant::now() > deadline {
-                bail!("{} does not end:\n{}", self.kind.name(), self.said());
+        if let Some(status) = self.child.try_wait()? {
+            bail!("{} ended by itself with {status}:\n{}", self.kind.name(), self.said());
+        }
+        let quiet = self.kind == Kind::Stenotype;
+        if quiet {
+            // Its last block goes to disk a second after the first packet in it, when another one comes.
+            let until = Instant::now() + LAST_BLOCK;
+            while Instant::now() < until {
+                nudge();
+                std::thread::sleep(Duration::from_millis(20));
             }
-            if self.kind == Kind::Stenotype {
+        }
+        kill(Pid::from_raw(i32::try_from(self.child.id())?), Signal::SIGINT).context("ending a tool")?;
+        let deadline = Instant::now() + if quiet { LAST_BLOCK } else { END };
+        while self.child.try_wait()?.is_none() {
+            if Instant::now() > deadline && quiet {
+                // All is on disk, and it waits for packets for ever.
+                self.child.kill().context("ending a tool")?;
+            } else if Instant::now() > deadline {
+                bail!("{} does not end after {END:?}:\n{}", self.kind.name(), self.said());
+            }
+            if quiet {
                 nudge();
             }
             std::thread::sleep(Duration::from_millis(20));
@@ -366,7 +405,8 @@ mod tests {
         );
         assert_eq!(
             line(Kind::Stenotype, &[]),
-            "stenotype --iface=rx0 --dir=FOLDER --threads=1 --seccomp=none --uid=root --gid=root"
+            "stenotype --iface=rx0 --dir=FOLDER --threads=1 --seccomp=none --uid=root --gid=root \
+             --blockage_sec=1 -v"
         );
     }
 
