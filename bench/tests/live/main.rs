@@ -9,6 +9,7 @@
 
 use std::path::Path;
 use std::process::Command;
+use tapedeck_bench::link::Link;
 use tapedeck_bench::result::{Document, Trial};
 
 /// Why such a test cannot run here, if it cannot.
@@ -135,6 +136,32 @@ fn jumbo_frames_go_by_packet_sockets() {
     assert_eq!((document.setup.sender.as_str(), document.setup.link.mtu), ("sockets", 9_000));
     let (_, stderr, code) = tapebench(&["line", "--traffic", "9018", "--sender", "live"]);
     assert!(code == Some(2) && stderr.contains("sockets"), "{stderr}");
+}
+
+/// Interfaces that were there before: in a namespace, so that they are nobody's.
+#[test]
+fn interfaces_of_others_are_used_if_named_and_never_with_a_default_route() {
+    live!();
+    let link = Link::make(1, 1_500).unwrap();
+    let words = ["line", "--interface", "rx0", "--peer", "tx0", "--traffic", "128", "--rounds", "1"];
+    let tiny = ["--trial-seconds", "0.5", "--resolution", "0.5", "--no-latency", "--json"];
+    let run = || {
+        let program = Path::new(env!("CARGO_BIN_EXE_tapebench"));
+        link.command(program).args(words).args(tiny).output().unwrap()
+    };
+    let output = run();
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{stderr}");
+    let document: Document = serde_json::from_slice(&output.stdout).unwrap();
+    document.trials.iter().for_each(adds_up);
+    assert_eq!((document.setup.link.made, document.setup.sender.as_str()), (false, "sockets"));
+    // It is left as it was.
+    assert!(link.not_placed().is_ok());
+
+    link.run(&["ip", "route", "add", "default", "dev", "rx0"]).unwrap();
+    let refused = run();
+    let stderr = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(refused.status.code() == Some(2) && stderr.contains("default route"), "{stderr}");
 }
 
 #[test]
