@@ -55,15 +55,19 @@ pub fn at_rate(link: &Link, store: &Path, rate_pps: u32, first: u64) -> Result<A
     // At high rates, run for two seconds before the probes that count.
     let sent = PROBES.max(u64::from(rate_pps) * 2);
     let begin = now_ns()?;
-    let namespace = link.path();
-    let sender =
-        std::thread::spawn(move || Sender::open(&namespace, "tx0")?.send(first, sent, rate_pps, 200, drop));
+    let (namespace, interface) = (link.path(), link.tx().to_owned());
+    let sender = std::thread::spawn(move || {
+        Sender::open(&namespace, &interface)?.send(first, sent, rate_pps, 200, drop)
+    });
     let wanted = first + sent - PROBES..first + sent;
     let mut seen = Seen::new(begin)?;
     let mut deadline = None;
     while seen.found < PROBES {
-        let pcap = ask(store, &format!("udp dst port {PORT}"), seen.from_ns)?;
-        seen.answer(&pcap, &wanted, now_ns()?)?;
+        let answer = ask(store, &format!("udp dst port {PORT}"), seen.from_ns)?;
+        if !answer.whole {
+            bail!("an answer is not whole: packets were lost at {rate_pps} packets a second");
+        }
+        seen.answer(&answer.pcap, &wanted, now_ns()?)?;
         if sender.is_finished() {
             let deadline = deadline.get_or_insert(Instant::now() + PATIENCE);
             if Instant::now() > *deadline {
@@ -87,24 +91,66 @@ pub fn at_rate(link: &Link, store: &Path, rate_pps: u32, first: u64) -> Result<A
     })
 }
 
-struct Seen {
+/// What answers have shown so far.
+#[derive(Debug)]
+pub struct Seen {
     from_ns: u64,
     next: u64,
     found: u64,
     before: u64,
     stamp_error: Histogram<u64>,
     retrieved: Histogram<u64>,
+    times: Vec<(u64, u64)>,
 }
 
 impl Seen {
-    fn new(from_ns: u64) -> Result<Self> {
+    /// Nothing yet; questions begin at this time.
+    ///
+    /// # Errors
+    /// No histogram can be made.
+    pub fn new(from_ns: u64) -> Result<Self> {
         let histogram = || Histogram::new(3).context("histogram");
-        Ok(Self { from_ns, next: 0, found: 0, before: 0, stamp_error: histogram()?, retrieved: histogram()? })
+        Ok(Self {
+            from_ns,
+            next: 0,
+            found: 0,
+            before: 0,
+            stamp_error: histogram()?,
+            retrieved: histogram()?,
+            times: Vec::new(),
+        })
+    }
+
+    /// Probes found.
+    #[must_use]
+    pub const fn found(&self) -> u64 {
+        self.found
+    }
+
+    /// Where the next question begins.
+    #[must_use]
+    pub const fn from_ns(&self) -> u64 {
+        self.from_ns
+    }
+
+    /// From the sender's clock to the complete answer, ns.
+    #[must_use]
+    pub const fn retrieved(&self) -> &Histogram<u64> {
+        &self.retrieved
+    }
+
+    /// (sent, in an answer) of each probe, ns since the epoch.
+    #[must_use]
+    pub fn times(&self) -> &[(u64, u64)] {
+        &self.times
     }
 
     /// Notes the probes that this answer is the first to hold. Probes come back in order of number,
     /// because they come back in order of time.
-    fn answer(&mut self, pcap: &[u8], wanted: &std::ops::Range<u64>, now: u64) -> Result<()> {
+    ///
+    /// # Errors
+    /// The answer is no capture.
+    pub fn answer(&mut self, pcap: &[u8], wanted: &std::ops::Range<u64>, now: u64) -> Result<()> {
         for (stamp_ns, frame) in packets(pcap)? {
             let Some(probe) = Probe::decode(frame) else { continue };
             self.from_ns = self.from_ns.max(stamp_ns);
@@ -114,6 +160,7 @@ impl Seen {
             self.next = probe.number + 1;
             if wanted.contains(&probe.number) {
                 self.found += 1;
+                self.times.push((probe.sent_ns, now));
                 self.before += u64::from(stamp_ns < probe.sent_ns);
                 self.stamp_error.record(stamp_ns.abs_diff(probe.sent_ns)).context("histogram")?;
                 self.retrieved.record(now.saturating_sub(probe.sent_ns)).context("histogram")?;

@@ -1,13 +1,26 @@
 //! tapebench: what a box can hold, measured with the recorder that will run on it.
 //!
 //! Every figure comes from packets that this program sent itself, numbered and stamped, over a link
-//! that it made itself and removes again. It never sends on an interface that was there before.
+//! that it made itself and removes again, or over two interfaces that the caller has named.
 
 #![forbid(unsafe_code)]
 
+pub mod campaign;
+pub mod capacity;
+pub mod check;
 pub mod latency;
 pub mod link;
+pub mod machine;
 pub mod probe;
+pub mod progress;
 pub mod recorder;
+pub mod result;
+pub mod search;
+pub mod sender;
 pub mod stages;
+pub mod sync_calls;
 pub mod time;
+pub mod tools;
+pub mod traffic;
+pub mod trial;
+pub mod under_load;

@@ -1,4 +1,5 @@
-//! A private link: a veth pair inside a network namespace of its own, removed on drop.
+//! The link under test: a veth pair inside a network namespace of its own, removed on drop; or two interfaces that
+//! were there before and that the caller has named. It must never touch an interface with a default route.
 
 use anyhow::{Context as _, Result, bail};
 use std::path::PathBuf;
@@ -6,10 +7,13 @@ use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// A namespace with two joined veth ends, `tx0` and `rx0`. Dropping it removes both.
+/// A namespace with two joined veth ends, `tx0` and `rx0`, which dropping it removes; or two interfaces of others.
 #[derive(Debug)]
 pub struct Link {
-    namespace: String,
+    /// None: the namespace of this process.
+    namespace: Option<String>,
+    tx: String,
+    rx: String,
 }
 
 impl Link {
@@ -22,7 +26,7 @@ impl Link {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let namespace = format!("tb{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
         run("ip", &["netns", "add", &namespace])?;
-        let link = Self { namespace };
+        let link = Self { namespace: Some(namespace), tx: "tx0".to_owned(), rx: "rx0".to_owned() };
         let q = queues.to_string();
         let mtu = mtu.to_string();
         link.run(&[
@@ -54,6 +58,67 @@ impl Link {
         Ok(link)
     }
 
+    /// Interfaces of this machine, which are left as they are.
+    ///
+    /// # Errors
+    /// One of them is not there or carries a default route, or they are the same.
+    pub fn given(rx: &str, tx: &str) -> Result<Self> {
+        if rx == tx {
+            bail!("{rx} cannot be recorded and sent on at once: name two interfaces that are connected");
+        }
+        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+        let routed = default_routes(&read("/proc/net/route"), &read("/proc/net/ipv6_route"));
+        for name in [rx, tx] {
+            nix::net::if_::if_nametoindex(name).with_context(|| format!("no interface {name}"))?;
+            if routed.iter().any(|routed| routed == name) {
+                bail!("{name} carries a default route: a measurement would cut this machine off");
+            }
+        }
+        Ok(Self { namespace: None, tx: tx.to_owned(), rx: rx.to_owned() })
+    }
+
+    /// The interface to record.
+    #[must_use]
+    pub fn rx(&self) -> &str {
+        &self.rx
+    }
+
+    /// The interface to send on.
+    #[must_use]
+    pub fn tx(&self) -> &str {
+        &self.tx
+    }
+
+    /// It was made for this measurement.
+    #[must_use]
+    pub const fn is_made(&self) -> bool {
+        self.namespace.is_some()
+    }
+
+    /// What `ethtool -i` says of the driver of the recorded interface.
+    #[must_use]
+    pub fn driver(&self) -> String {
+        let text = self.output(&["ethtool", "-i", &self.rx]).unwrap_or_default();
+        let driver = text.lines().find_map(|line| line.strip_prefix("driver: "));
+        driver.unwrap_or("unknown").to_owned()
+    }
+
+    /// What the sending end says of live frames: (taken, not taken); `None` where its driver does not count them.
+    ///
+    /// # Errors
+    /// The interface is gone.
+    pub fn live_frames(&self) -> Result<Option<(u64, u64)>> {
+        let text = self.output(&["ethtool", "-S", &self.tx])?;
+        let all: Vec<(&str, u64)> = text
+            .lines()
+            .filter_map(|line| line.trim().split_once(": "))
+            .filter_map(|(name, value)| Some((name, value.parse().ok()?)))
+            .collect();
+        let sum = |end: &str| all.iter().filter(|(name, _)| name.ends_with(end)).map(|(_, n)| n).sum();
+        let counts = all.iter().any(|(name, _)| name.ends_with("_xdp_xmit"));
+        Ok(counts.then(|| (sum("_xdp_xmit"), sum("xdp_xmit_errors"))))
+    }
+
     /// Waits for the kernel to give both ends their queues. Until then what is sent is dropped, and
     /// nobody counts it: the carrier's coming is told to them by a worker that may be late.
     fn wait_until_up(&self) -> Result<()> {
@@ -66,29 +131,27 @@ impl Link {
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        bail!("the veth pair in {} does not come up", self.namespace)
+        bail!("the veth pair in {} does not come up", self.path().display())
     }
 
     /// The file that names the namespace, for `setns` and `nsenter --net=`.
     #[must_use]
     pub fn path(&self) -> PathBuf {
-        PathBuf::from("/run/netns").join(&self.namespace)
+        match &self.namespace {
+            Some(namespace) => PathBuf::from("/run/netns").join(namespace),
+            None => PathBuf::from("/proc/self/ns/net"),
+        }
     }
 
-    /// Frames that `tx0` could not hand to `rx0` because its receive ring was full (the sender's
+    /// Frames that the sending end could not hand over, because the other's receive ring was full (the sender's
     /// loss, before anything the recorder could see).
     ///
     /// # Errors
-    /// The namespace is gone.
+    /// The interface is gone.
     pub fn not_placed(&self) -> Result<u64> {
-        let output = self
-            .command("cat".as_ref())
-            .arg("/proc/net/dev")
-            .output()
-            .context("reading the link's counters")?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        let line =
-            text.lines().find_map(|l| l.trim().strip_prefix("tx0:")).context("no tx0 in /proc/net/dev")?;
+        let text = self.output(&["cat", "/proc/net/dev"])?;
+        let line = text.lines().find_map(|l| l.trim().strip_prefix(&self.tx)?.strip_prefix(':'));
+        let line = line.with_context(|| format!("no {} in /proc/net/dev", self.tx))?;
         // Receive: bytes packets errs drop fifo frame compressed multicast; transmit: bytes packets errs drop.
         let dropped = line.split_whitespace().nth(11).context("no drop counter in /proc/net/dev")?;
         dropped.parse().context("the drop counter is no number")
@@ -103,16 +166,65 @@ impl Link {
         command
     }
 
-    fn run(&self, words: &[&str]) -> Result<()> {
+    /// Runs a command inside that must succeed.
+    ///
+    /// # Errors
+    /// It does not; its own words are in the error.
+    pub fn run(&self, words: &[&str]) -> Result<()> {
         run("nsenter", &[&[format!("--net={}", self.path().display()).as_str()], words].concat())
+    }
+
+    /// What a command says inside; nothing where it fails.
+    fn output(&self, words: &[&str]) -> Result<String> {
+        let [program, arguments @ ..] = words else { return Ok(String::new()) };
+        let output = self.command(program.as_ref()).args(arguments).output();
+        let output = output.with_context(|| format!("`{program}` cannot be run"))?;
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Runs `act` on a thread inside the namespace.
+    ///
+    /// # Errors
+    /// The namespace cannot be entered, or `act` fails.
+    pub fn inside<T: Send>(&self, act: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+        let path = self.path();
+        let thread = || {
+            enter(&path)?;
+            act()
+        };
+        std::thread::scope(|scope| scope.spawn(thread).join())
+            .map_err(|_| anyhow::anyhow!("a thread panicked"))?
     }
 }
 
 impl Drop for Link {
     fn drop(&mut self) {
         // Taking the namespace away takes the pair with it. Nothing to do about a failure here.
-        let _ = Command::new("ip").args(["netns", "del", &self.namespace]).status();
+        if let Some(namespace) = &self.namespace {
+            let _ = Command::new("ip").args(["netns", "del", namespace]).status();
+        }
     }
+}
+
+/// Moves the calling thread into a namespace.
+pub(crate) fn enter(namespace: &std::path::Path) -> Result<()> {
+    let file = std::fs::File::open(namespace).with_context(|| namespace.display().to_string())?;
+    nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).context("entering the namespace")
+}
+
+/// Interfaces with a default route, from /proc/net/route and /proc/net/ipv6_route. Routes to nowhere are on `lo`.
+fn default_routes(ipv4: &str, ipv6: &str) -> Vec<String> {
+    let four = ipv4.lines().skip(1).filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let zero = |at: usize| words.get(at).is_some_and(|word| *word == "00000000");
+        (zero(1) && zero(7)).then(|| words.first().copied().unwrap_or_default().to_owned())
+    });
+    let six = ipv6.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let any = words.first().is_some_and(|word| word.bytes().all(|b| b == b'0'));
+        (any && words.get(1) == Some(&"00")).then(|| words.last().copied().unwrap_or_default().to_owned())
+    });
+    four.chain(six).filter(|name| name != "lo").collect()
 }
 
 fn run(program: &str, arguments: &[&str]) -> Result<()> {
@@ -124,4 +236,29 @@ fn run(program: &str, arguments: &[&str]) -> Result<()> {
         bail!("`{program} {}`: {}", arguments.join(" "), String::from_utf8_lossy(&output.stderr).trim());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn default_routes_are_found() {
+        let four = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\n\
+                    eth0\t00000000\t0100A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
+                    eth1\t0000A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
+        let zero = "0".repeat(32);
+        let six = format!(
+            "{zero} 00 {zero} 00 fe800000000000000000000000000001 00000400 1 0 3 eth2\n\
+             {zero} 00 {zero} 00 {zero} ffffffff 1 0 200200 lo\n\
+             20010db8000000000000000000000000 40 {zero} 00 {zero} 100 1 0 1 eth3\n"
+        );
+        assert_eq!(default_routes(four, &six), ["eth0", "eth2"]);
+    }
+
+    #[test]
+    fn what_cannot_be_a_link_is_refused() {
+        assert!(Link::given("lo", "lo").is_err());
+        assert!(Link::given("lo", "nothing-here").unwrap_err().to_string().contains("nothing-here"));
+    }
 }

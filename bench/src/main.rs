@@ -2,15 +2,18 @@
 
 #![forbid(unsafe_code)]
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tapedeck_bench::capacity::{Load as Capacity, Run, ours};
 use tapedeck_bench::latency::{AtRate, measure};
 use tapedeck_bench::recorder::check_balance;
 use tapedeck_bench::stages;
 use tapedeck_bench::time::{self, Load};
+use tapedeck_bench::tools::{Kind, Tool};
 
 /// Measures what a box can record, with the recorder that will run on it.
 #[derive(Debug, Parser)]
@@ -22,13 +25,24 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Latency of the whole path on a veth pair that this command makes and removes.
+    /// The highest rate at which nothing is lost, end to end, on a veth pair that this command makes and removes.
     ///
-    /// Sends numbered, stamped packets at each rate while `tapedeck record` runs, and asks `taperead`
-    /// for them all the time. Prints, per rate, how far stamps stand from the sender's clock and how
-    /// long a packet takes from the wire until it is retrieved. Fails if the recorder's ledger does not
-    /// balance.
+    /// Searches by halving (RFC 2544). In each trial `tapedeck record` runs with everything on, numbered packets are
+    /// sent, and afterwards they are counted on disk; the recorder's ledger must agree to the packet, or the command
+    /// fails. The first trial is as fast as the generator goes. Trials take at least 20 s and twice the bytes that the
+    /// page cache takes, so a run takes many minutes and gigabytes. In the end half the rate is sent, and it is measured
+    /// how long packets take from the wire until `taperead` finds them, and until they are durable.
+    ///
+    /// With --latency or --rates: how late packets are, at low rates. Numbered, stamped packets are sent while
+    /// `tapedeck record` runs, and `taperead` is asked for them all the time; prints how far stamps stand from the
+    /// sender's clock and how long a packet takes from the wire until it is retrieved.
     Line(Line),
+    /// The same search with tcpdump, dumpcap, netsniff-ng and stenotype, as far as they are installed.
+    ///
+    /// All run in turn on the same link, the same CPUs and the same packets, so that what else happens on the machine
+    /// meets them alike; then all get one common load, at which their CPU time is compared. Packets are counted on
+    /// disk, whatever a tool says.
+    Compare(Compare),
     /// CPU time per packet of the stages of a recording, without network card and disk.
     ///
     /// Packets of established TCP connections, in random order over all of them unless --train says otherwise.
@@ -91,15 +105,48 @@ struct Stages {
 
 #[derive(Debug, clap::Args)]
 struct Line {
-    /// Packets per second, several separated by commas. The last 200 packets of each rate count.
-    #[arg(long, value_delimiter = ',', default_value = "1,10,100,1000,10000", value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    #[command(flatten)]
+    load: Capacity,
+    /// Searches; the median counts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// The search ends when the highest rate without loss and the lowest with differ by no more than this share.
+    #[arg(long, default_value_t = 0.02)]
+    resolution: f64,
+    /// Do not measure afterwards how late packets are at half the rate that was found.
+    #[arg(long)]
+    no_latency: bool,
+    /// Measure how late packets are at low rates, and search nothing.
+    #[arg(long)]
+    latency: bool,
+    /// Packets per second for --latency, several separated by commas. The last 200 packets of each rate count.
+    /// 1, 10, 100, 1000 and 10000 by default.
+    #[arg(long, value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=200_000))]
     rates: Vec<u32>,
-    /// Folder for the store; a temporary one, removed afterwards, by default.
-    #[arg(long)]
-    store: Option<PathBuf>,
-    /// Print the result as JSON on stdout.
-    #[arg(long)]
-    json: bool,
+    /// Further arguments for `tapedeck record`, after `--`.
+    #[arg(last = true)]
+    record: Vec<String>,
+}
+
+#[derive(Debug, clap::Args)]
+struct Compare {
+    #[command(flatten)]
+    load: Capacity,
+    /// Searches of each tool; the median counts.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=100))]
+    rounds: u32,
+    /// A search ends when the highest rate without loss and the lowest with differ by no more than this share.
+    #[arg(long, default_value_t = 0.1)]
+    resolution: f64,
+    /// Tools, separated by commas; all that are installed by default.
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    only: Vec<String>,
+    /// Where a tool's program lies, if not in PATH: `stenotype=/opt/stenotype`. May be given several times.
+    #[arg(long, value_name = "NAME=PATH")]
+    tool: Vec<String>,
+    /// The load that all get in the end, packets a second; 80 % of what the weakest holds by default.
+    #[arg(long, value_name = "PPS")]
+    common: Option<f64>,
     /// Further arguments for `tapedeck record`, after `--`.
     #[arg(last = true)]
     record: Vec<String>,
@@ -121,7 +168,9 @@ fn main() -> ExitCode {
 
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
+        Command::Line(line) if line.latency || !line.rates.is_empty() => run_latency(&line),
         Command::Line(line) => run_line(&line),
+        Command::Compare(compare) => run_compare(&compare),
         Command::Stages(stages) => run_stages(&stages),
         Command::Time(time) => run_time(&time),
     }
@@ -208,9 +257,86 @@ fn run_stages(args: &Stages) -> Result<()> {
     Ok(())
 }
 
+/// A share that a search can come near to.
+fn resolution(share: f64) -> Result<f64> {
+    if !(0.001..=0.5).contains(&share) {
+        bail!("a search comes near by 0.001 to 0.5 of the rate, not {share}");
+    }
+    Ok(share)
+}
+
 fn run_line(line: &Line) -> Result<()> {
+    let run = Run {
+        kind: "line",
+        load: &line.load,
+        tools: vec![ours(&line.record)?],
+        record: &line.record,
+        rounds: line.rounds,
+        resolution: resolution(line.resolution)?,
+        common: None,
+    };
+    capacity(&run, !line.no_latency)
+}
+
+fn capacity(run: &Run<'_>, latency: bool) -> Result<()> {
+    let document = run.run(&run.load.ground()?, latency)?;
+    if run.load.json {
+        writeln!(std::io::stdout(), "{}", serde_json::to_string(&document)?)?;
+    }
+    Ok(())
+}
+
+fn run_compare(compare: &Compare) -> Result<()> {
+    let run = Run {
+        kind: "compare",
+        load: &compare.load,
+        tools: tools(compare)?,
+        record: &compare.record,
+        rounds: compare.rounds,
+        resolution: resolution(compare.resolution)?,
+        common: compare.common,
+    };
+    capacity(&run, false)
+}
+
+/// The tools that were asked for, or all that are here; says which are not.
+fn tools(compare: &Compare) -> Result<Vec<Tool>> {
+    let named = |name: &str| Kind::ALL.into_iter().find(|kind| kind.name() == name);
+    let unknown = |name: &str| format!("no tool {name}; there are {}", Kind::ALL.map(Kind::name).join(", "));
+    let mut paths = BTreeMap::new();
+    for pair in &compare.tool {
+        let (name, path) =
+            pair.split_once('=').with_context(|| format!("--tool {pair}: NAME=PATH is wanted"))?;
+        paths.insert(named(name).with_context(|| unknown(name))?, PathBuf::from(path));
+    }
+    let mut wanted = Vec::new();
+    for name in &compare.only {
+        wanted.push(named(name).with_context(|| unknown(name))?);
+    }
+    let mut found = Vec::new();
+    for kind in Kind::ALL {
+        if !wanted.is_empty() && !wanted.contains(&kind) {
+            continue;
+        }
+        let extra = if kind == Kind::Tapedeck { compare.record.as_slice() } else { &[] };
+        match Tool::find(kind, paths.get(&kind).map(PathBuf::as_path), extra) {
+            Ok(tool) => found.push(tool),
+            // One that was named must be there.
+            Err(error) if wanted.contains(&kind) || paths.contains_key(&kind) => return Err(error),
+            Err(error) => writeln!(std::io::stderr(), "note: not compared: {error}")?,
+        }
+    }
+    Ok(found)
+}
+
+fn run_latency(line: &Line) -> Result<()> {
+    if line.load.interface.is_some() || line.load.resume.is_some() || line.load.out.is_some() {
+        bail!("--interface, --out and --resume are of the search; --latency makes a link of its own");
+    }
+    let default = [1, 10, 100, 1_000, 10_000];
+    let rates = if line.rates.is_empty() { &default[..] } else { &line.rates };
     let temporary;
-    let store = match &line.store {
+    let store = match &line.load.store {
         Some(store) => store.clone(),
         None => {
             temporary = tempfile::tempdir().context("making a temporary folder")?;
@@ -218,7 +344,7 @@ fn run_line(line: &Line) -> Result<()> {
         }
     };
     let mut out = std::io::stdout();
-    if !line.json {
+    if !line.load.json {
         writeln!(
             out,
             "{:>9}  {:>8}  {:>27}  {:>30}",
@@ -230,12 +356,12 @@ fn run_line(line: &Line) -> Result<()> {
             "pps", "sent", "p50", "p99", "max", "p50", "p99", "max"
         )?;
     }
-    let (ready, results, ledger) = measure(&store, &line.rates, &line.record, |result| {
-        if !line.json {
+    let (ready, results, ledger) = measure(&store, rates, &line.record, |result| {
+        if !line.load.json {
             let _ = row(&mut std::io::stdout(), result);
         }
     })?;
-    if line.json {
+    if line.load.json {
         let value =
             serde_json::json!({ "version": 1, "recorder": ready, "rates": results, "ledger": ledger });
         writeln!(out, "{value}")?;

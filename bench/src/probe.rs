@@ -79,16 +79,8 @@ impl Sender {
     /// # Errors
     /// Not root, or the namespace or interface is not there.
     pub fn open(namespace: &Path, interface: &str) -> Result<Self> {
-        let file = std::fs::File::open(namespace).with_context(|| namespace.display().to_string())?;
-        nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).context("entering the namespace")?;
-        let socket =
-            socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None::<SockProtocol>)
-                .context("opening a packet socket")?;
-        let target = nix::ifaddrs::getifaddrs()
-            .context("listing interfaces")?
-            .filter(|i| i.interface_name == interface)
-            .find_map(|i| i.address?.as_link_addr().copied())
-            .with_context(|| format!("no interface {interface}"))?;
+        crate::link::enter(namespace)?;
+        let (socket, target) = packet_socket(interface)?;
         Ok(Self { socket, target })
     }
 
@@ -140,6 +132,18 @@ impl Sender {
             }
         }
     }
+}
+
+/// A packet socket that receives nothing, and the address of an interface of the calling thread's namespace.
+pub(crate) fn packet_socket(interface: &str) -> Result<(OwnedFd, LinkAddr)> {
+    let socket = socket(AddressFamily::Packet, SockType::Raw, SockFlag::SOCK_CLOEXEC, None::<SockProtocol>)
+        .context("opening a packet socket")?;
+    let target = nix::ifaddrs::getifaddrs()
+        .context("listing interfaces")?
+        .filter(|i| i.interface_name == interface)
+        .find_map(|i| i.address?.as_link_addr().copied())
+        .with_context(|| format!("no interface {interface}"))?;
+    Ok((socket, target))
 }
 
 #[cfg(test)]

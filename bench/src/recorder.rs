@@ -30,11 +30,17 @@ impl Recorder {
     /// # Errors
     /// The recorder does not start; its own words are in the error.
     pub fn start(link: &Link, store: &Path, arguments: &[String]) -> Result<Self> {
-        let mut child = link
-            .command(&binary("tapedeck"))
-            .args(["record", "--interface", "rx0", "--store"])
-            .arg(store)
-            .args(arguments)
+        let mut command = link.command(&binary("tapedeck"));
+        command.args(["record", "--interface", link.rx(), "--store"]).arg(store).args(arguments);
+        Self::spawn(command)
+    }
+
+    /// Starts a `tapedeck record` that was put together elsewhere, on the calling thread's CPUs.
+    ///
+    /// # Errors
+    /// As [`Recorder::start`].
+    pub fn spawn(mut command: Command) -> Result<Self> {
+        let mut child = command
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -55,6 +61,12 @@ impl Recorder {
             }
             talk.push_str(&line);
         }
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// Stops the recorder as an operator does and returns its final ledger.
@@ -123,11 +135,20 @@ impl Drop for Recorder {
     }
 }
 
-/// What `taperead packets` answers, as a classic pcap with nanoseconds.
+/// An answer of `taperead packets`.
+#[derive(Debug)]
+pub struct Answer {
+    /// The packets, as a classic pcap with nanoseconds.
+    pub pcap: Vec<u8>,
+    /// It vouches for all packets of the asked range.
+    pub whole: bool,
+}
+
+/// What `taperead packets` answers.
 ///
 /// # Errors
-/// Exit codes other than 0 and 1 (no match).
-pub fn ask(store: &Path, filter: &str, from_ns: u64) -> Result<Vec<u8>> {
+/// Exit codes other than 0, 1 (no match) and 3 (not whole).
+pub fn ask(store: &Path, filter: &str, from_ns: u64) -> Result<Answer> {
     let from = format!("{}.{:09}", from_ns / 1_000_000_000, from_ns % 1_000_000_000);
     let output = Command::new(binary("taperead"))
         .args(["packets", filter, "--format", "pcap", "-w", "-", "--from", &from, "--store"])
@@ -135,7 +156,8 @@ pub fn ask(store: &Path, filter: &str, from_ns: u64) -> Result<Vec<u8>> {
         .output()
         .context("starting taperead")?;
     match output.status.code() {
-        Some(0 | 1) => Ok(output.stdout),
+        Some(0 | 1) => Ok(Answer { pcap: output.stdout, whole: true }),
+        Some(3) => Ok(Answer { pcap: output.stdout, whole: false }),
         code => bail!("taperead exits {code:?}: {}", String::from_utf8_lossy(&output.stderr)),
     }
 }

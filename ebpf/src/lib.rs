@@ -11,7 +11,9 @@ pub mod generator;
 mod link;
 mod load;
 mod pins;
+pub mod replay;
 mod shared;
+pub mod sync_calls;
 
 pub use filter::Filter;
 pub use pins::{Field, Misfit, PinError, Pins, Tally, note_value};
