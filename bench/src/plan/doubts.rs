@@ -26,10 +26,7 @@ pub(super) fn all(
 ) -> Vec<String> {
     let mut all = Vec::new();
     beyond(&mut all, basis, wanted, load, cores);
-    for evidence in basis {
-        trials(&mut all, evidence);
-        scene(&mut all, evidence);
-    }
+    all.extend(of_results(basis));
     if cpu_share < args.load {
         all.push(format!(
             "no trial without loss kept its CPUs, or its busiest thread, busier than {:.0} %: planned is with that, not \
@@ -90,49 +87,66 @@ fn beyond(all: &mut Vec<String>, basis: &[Evidence], wanted: &Wanted, load: Load
     }
 }
 
+/// What is said of results; what is said of several stands there once, with their names.
+fn of_results(basis: &[Evidence]) -> Vec<String> {
+    let mut told: Vec<(String, Vec<&str>)> = Vec::new();
+    for evidence in basis {
+        let mut lines = Vec::new();
+        trials(&mut lines, evidence);
+        scene(&mut lines, evidence);
+        for line in lines {
+            match told.iter_mut().find(|(text, _)| *text == line) {
+                Some((_, names)) => names.push(&evidence.name),
+                None => told.push((line, vec![&evidence.name])),
+            }
+        }
+    }
+    told.into_iter().map(|(text, names)| format!("{}: {text}", names.join(", "))).collect()
+}
+
 /// What the trials of a result leave open.
 fn trials(all: &mut Vec<String>, of: &Evidence) {
-    let name = &of.name;
     let outcome = &of.outcome;
     if of.generator_bound {
         let idle = outcome.idle.map_or_else(String::new, |idle| {
             format!("; the recorder's CPU was idle for {:.0} %", 100.0 * idle)
         });
         all.push(format!(
-            "{name}: the generator made no more than {}pps, the recorder may hold more{idle}",
+            "the generator made no more than {}pps, the recorder may hold more{idle}",
             si(of.rate_pps)
         ));
     }
     if outcome.short {
-        all.push(format!(
-            "{name}: trials were short, so that the page cache may hide the disk and rings may hide seconds of overload"
-        ));
+        all.push(
+            "trials were short, so that the page cache may hide the disk and rings may hide seconds of overload"
+                .to_owned(),
+        );
     }
     let [low, high] = outcome.spread_pps;
     if outcome.zero_loss_pps.len() < 3 {
         all.push(format!(
-            "{name}: {} search(es); three or more would show how far results scatter",
+            "{} search(es); three or more would show how far results scatter",
             outcome.zero_loss_pps.len()
         ));
     } else if high > low * (1.0 + SCATTER) {
-        all.push(format!("{name}: searches ended between {}pps and {}pps", si(low), si(high)));
+        all.push(format!("searches ended between {}pps and {}pps", si(low), si(high)));
     }
     if of.rate_pps < outcome.median_pps * 0.999 {
         let what = of.loss.as_ref().map_or_else(String::new, |(pps, causes)| {
             format!(": a trial at {}pps lost or cut some ({})", si(*pps), causes_of(causes))
         });
         all.push(format!(
-            "{name}: {}pps are vouched for, not the {}pps of the search{what}",
+            "{}pps are vouched for, not the {}pps of the search{what}",
             si(of.rate_pps),
             si(outcome.median_pps)
         ));
     }
     let ns = of.all_ns();
     if of.trials == 1 {
-        all.push(format!("{name}: CPU time a packet is that of one trial; how far it scatters is not known"));
+        all.push("CPU time a packet is that of one trial; how far it scatters is not known".to_owned());
     } else if ns.high > ns.low * (1.0 + SCATTER) {
         all.push(format!(
-            "{name}: CPU time a packet lay between {:.0} and {:.0} ns in {} trials; the ranges hold that",
+            "CPU time a packet lay between {:.0} and {:.0} ns in {} trials; the ranges hold that",
             ns.low, ns.high, of.trials
         ));
     }
@@ -145,30 +159,30 @@ pub(super) fn causes_of(causes: &std::collections::BTreeMap<String, u64>) -> Str
 
 /// Where a result was measured.
 fn scene(all: &mut Vec<String>, of: &Evidence) {
-    let (name, setup, machine) = (&of.name, &of.document.setup, &of.document.machine);
+    let (setup, machine) = (&of.document.setup, &of.document.machine);
     if setup.link.driver == "veth" {
         all.push(format!(
-            "{name}: measured on a veth pair ({}), not on a card: what receiving costs the kernel ran on the \
+            "measured on a veth pair ({}), not on a card: what receiving costs the kernel ran on the \
              sender's CPU and is in no figure; add what the card's driver takes, and measure with --interface before you buy",
             of.modes.iter().cloned().collect::<Vec<_>>().join(", ")
         ));
     }
     if machine.load_before > LOAD {
         all.push(format!(
-            "{name}: {:.1} other processes wanted to run when it began, on {} CPUs: costs are rather too high",
+            "{:.1} other processes wanted to run when it began, on {} CPUs: costs are rather too high",
             machine.load_before, machine.cpus
         ));
     }
     if of.others > OTHERS {
         all.push(format!(
-            "{name}: {:.0} % of the recorder's CPUs went to others (processes, and the kernel's receive path): packets \
+            "{:.0} % of the recorder's CPUs went to others (processes, and the kernel's receive path): packets \
              were lost earlier than they would have been without, and the plan is rather too large",
             100.0 * of.others
         ));
     }
     let flows = &setup.traffic;
     all.push(format!(
-        "{name}: {} flows, {} of them new each time {} packets are sent again; more sessions at once miss caches and \
+        "{} flows, {} of them new each time {} packets are sent again; more sessions at once miss caches and \
          cost more a packet (`tapebench stages` shows how much)",
         flows.flows, flows.renewed, flows.packets
     ));

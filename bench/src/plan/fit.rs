@@ -38,11 +38,6 @@ impl Range {
     pub fn plus(self, other: Self) -> Self {
         Self { low: self.low + other.low, likely: self.likely + other.likely, high: self.high + other.high }
     }
-
-    /// How far the edges are from the figure, as a share of it.
-    fn spread(self) -> f64 {
-        if self.likely > 0.0 { (self.high - self.low).max(0.0) / self.likely } else { 0.0 }
-    }
 }
 
 /// How a figure came about.
@@ -155,15 +150,20 @@ pub fn cost(points: &[Point], bytes: f64) -> Range {
             Range { low, likely: high, high }
         }
         How::Between | How::Beyond => {
-            let line = Line::through(&points.iter().map(|p| (p.bytes, p.cost.likely)).collect::<Vec<_>>());
+            let line = |of: fn(&Range) -> f64| {
+                Line::through(&points.iter().map(|p| (p.bytes, of(&p.cost))).collect::<Vec<_>>())
+            };
+            let middle = line(|cost| cost.likely);
+            // How far a point lies beside the line, as a share of it: so much is added to both edges.
             let off = |point: &Point| {
-                let fitted = line.at(point.bytes);
-                let off = if fitted > 0.0 { (point.cost.likely - fitted).abs() / fitted } else { 0.0 };
-                off.max(point.cost.spread())
+                let fitted = middle.at(point.bytes);
+                if fitted > 0.0 { (point.cost.likely - fitted).abs() / fitted } else { 0.0 }
             };
             let off = points.iter().map(off).fold(0.0, f64::max);
-            let likely = line.at(bytes);
-            Range { low: (likely * (1.0 - off)).max(0.0), likely, high: likely * (1.0 + off) }
+            let likely = middle.at(bytes);
+            let low = line(|cost| cost.low).at(bytes).min(likely) * (1.0 - off).max(0.0);
+            let high = line(|cost| cost.high).at(bytes).max(likely) * (1.0 + off);
+            Range { low, likely, high }
         }
     }
 }
@@ -197,6 +197,15 @@ mod tests {
         let at = cost(&points, 250.0);
         assert!((at.likely - 256.666_666).abs() < 1e-3, "{at:?}");
         assert!((at.high / at.likely - 1.0 - 13.333_333 / 206.666_666).abs() < 1e-6, "{at:?}");
+    }
+
+    #[test]
+    fn the_scatter_of_trials_stays_with_its_size() {
+        // 10 to 30 at 100 bytes, exactly 200 at 1,000: half way between 105 to 115.
+        let wide = Point { bytes: 100.0, cost: Range { low: 10.0, likely: 20.0, high: 30.0 } };
+        let at = cost(&[wide, point(1_000.0, 200.0)], 550.0);
+        let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
+        assert!(near(at.low, 105.0) && near(at.likely, 110.0) && near(at.high, 115.0), "{at:?}");
     }
 
     #[test]

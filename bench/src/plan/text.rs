@@ -134,13 +134,16 @@ fn cores(out: &mut String, plan: &Plan) {
 
 fn disks(out: &mut String, plan: &Plan) {
     let disks = &plan.disks;
+    let (low, high) = (capacity(disks.per_day.low), capacity(disks.per_day.high));
+    let days = if low == high { String::new() } else { format!(", from {low} to {high}") };
     let _ = writeln!(
         out,
-        "\nDisks of {}, {:.0} % of each kept free:\n  stored {} bytes a packet, {} a day",
+        "\nDisks of {}, {:.0} % of each kept free:\n  stored {} bytes a packet, {} a day{}",
         capacity(disks.disk),
         100.0 * disks.reserve,
         ranged(disks.stored, number),
-        ranged(disks.per_day, capacity)
+        capacity(disks.per_day.likely),
+        days
     );
     let _ = writeln!(out, "  by space, for {} days: {} disks", disks.days, ranged(disks.by_capacity, count));
     let write = ranged(disks.write, |bytes| format!("{}B/s", si(bytes)));

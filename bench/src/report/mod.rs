@@ -7,7 +7,9 @@ mod plot;
 use crate::plan::Plan;
 use crate::result::Document;
 use anyhow::{Context as _, Result, bail};
+use std::fs::Permissions;
 use std::io::Write as _;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 /// Version of the JSON.
@@ -70,7 +72,11 @@ pub fn run(args: &Args) -> Result<()> {
 fn write(path: &Path, text: &str) -> Result<()> {
     let named = || format!("writing {}", path.display());
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-    let mut file = tempfile::NamedTempFile::new_in(folder.unwrap_or(Path::new("."))).with_context(named)?;
+    // A page is for others; the mask of the user still holds.
+    let mut file = tempfile::Builder::new()
+        .permissions(Permissions::from_mode(0o666))
+        .tempfile_in(folder.unwrap_or(Path::new(".")))
+        .with_context(named)?;
     file.write_all(text.as_bytes()).with_context(named)?;
     file.persist(path).with_context(named)?;
     Ok(())

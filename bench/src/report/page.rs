@@ -93,6 +93,9 @@ fn outcomes(out: &mut String, results: &[Named]) {
         for of in &named.document.outcomes {
             let [low, high] = of.spread_pps;
             let mut notes = Vec::new();
+            if of.zero_loss_pps.is_empty() {
+                notes.push("the search is not over");
+            }
             for (is, note) in
                 [(of.generator_bound, "the generator makes no more"), (of.short, "short trials")]
             {
@@ -107,7 +110,7 @@ fn outcomes(out: &mut String, results: &[Named]) {
                 named.document.setup.traffic.model.clone(),
                 format!("{}pps", si(of.median_pps)),
                 format!("{}bit/s", si(of.median_bits_per_second)),
-                format!("{}to {}", si(low), si(high)),
+                format!("{}pps to {}pps", si(low), si(high)),
                 of.zero_loss_pps.len().to_string(),
                 percent(of.idle),
                 percent(of.kept_at_limit),
@@ -236,7 +239,7 @@ fn cpu(results: &[Named]) -> String {
         .collect();
     bars(
         "CPU time of a packet by thread, in the fastest trial that stored all packets whole",
-        "ns",
+        |ns| format!("{ns:.0} ns"),
         &names,
         &rows,
     )
@@ -253,7 +256,12 @@ fn disk(results: &[Named]) -> String {
         Bar { name, parts: vec![(0, trial.disk_bytes_per_second)] }
     });
     let names = ["written".to_owned()];
-    bars("Bytes written to disk a second, in the same trials", "B/s", &names, &written.collect::<Vec<_>>())
+    bars(
+        "Bytes written to disk a second, in the same trials",
+        |bytes| format!("{}B/s", si(bytes)),
+        &names,
+        &written.collect::<Vec<_>>(),
+    )
 }
 
 fn latency(results: &[Named]) -> String {

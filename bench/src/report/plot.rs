@@ -194,7 +194,7 @@ pub(super) struct Bar {
 }
 
 /// Bars, one under the other; `names` are those of the parts.
-pub(super) fn bars(title: &str, unit: &str, names: &[String], bars: &[Bar]) -> String {
+pub(super) fn bars(title: &str, say: impl Fn(f64) -> String, names: &[String], bars: &[Bar]) -> String {
     const ROW: f64 = 34.0;
     let rows = bars.iter().map(|_| ROW).sum::<f64>();
     let mut svg = open(title, rows + 12.0 + legend_height(names));
@@ -210,22 +210,20 @@ pub(super) fn bars(title: &str, unit: &str, names: &[String], bars: &[Bar]) -> S
             let name = names.get(*which).map_or("", String::as_str);
             let _ = write!(
                 svg,
-                "<rect class=\"s{}\" x=\"{x:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"13\"><title>{}: {}{}</title></rect>",
+                "<rect class=\"s{}\" x=\"{x:.1}\" y=\"{:.1}\" width=\"{width:.1}\" height=\"13\"><title>{}: {}</title></rect>",
                 which % COLOURS,
                 y + 16.0,
                 escaped(name),
-                si(*value),
-                escaped(unit)
+                escaped(&say(*value))
             );
             x += width;
         }
         let _ = write!(
             svg,
-            "<text x=\"{:.1}\" y=\"{:.1}\">{}{}</text>",
+            "<text x=\"{:.1}\" y=\"{:.1}\">{}</text>",
             x + 5.0,
             y + 27.0,
-            si(sum(bar)),
-            escaped(unit)
+            escaped(&say(sum(bar)))
         );
         y += ROW;
     }
