@@ -5,15 +5,19 @@
 
 #![forbid(unsafe_code)]
 
+pub mod alone;
 pub mod campaign;
 pub mod capacity;
 pub mod check;
 pub mod latency;
 pub mod link;
 pub mod machine;
+mod plain;
+pub mod plan;
 pub mod probe;
 pub mod progress;
 pub mod recorder;
+pub mod report;
 pub mod result;
 pub mod search;
 pub mod sender;

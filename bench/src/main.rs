@@ -8,9 +8,12 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use tapedeck_bench::alone;
 use tapedeck_bench::capacity::{Load as Capacity, Run, ours};
 use tapedeck_bench::latency::{AtRate, measure};
+use tapedeck_bench::plan;
 use tapedeck_bench::recorder::check_balance;
+use tapedeck_bench::report;
 use tapedeck_bench::stages;
 use tapedeck_bench::time::{self, Load};
 use tapedeck_bench::tools::{Kind, Tool};
@@ -49,6 +52,7 @@ enum Command {
     /// Header walk, session table, append (copy, index, compression, into a sink that keeps nothing), and all
     /// together with records and statistics, also under pressure, when it is asked of each packet how much its session
     /// has had. In one run, round by round; medians.
+    /// Before them what one core does to the same packets that lie in memory: copy, and compress at each level.
     Stages(Stages),
     /// How true packets are stamped, on a veth pair that this command makes and removes.
     ///
@@ -56,6 +60,17 @@ enum Command {
     /// packet's stamp with it: median, 99.9th percentile and largest difference, the share of equal stamps in a
     /// row, and steps back. Fails if the recorder's ledger does not balance.
     Time(Time),
+    /// What to buy for a link: CPUs, queues, disks, memory and days, from results of `line`, and what ends first.
+    ///
+    /// What a result vouches for is the rate at and below which no trial lost or cut anything, and what a packet cost
+    /// there; all else is arithmetic, and each step beyond what was measured is named. A result with a trial whose books
+    /// do not add up is refused. `tapebench line --traffic 64 --out small.json`, the same with 1518, and
+    /// `tapebench plan --result small.json --result large.json --traffic internet --link 100G --utilisation 30%`.
+    Plan(plan::Args),
+    /// One page of results: machine, commands, trials and plots, and a plan if there is one.
+    ///
+    /// The page needs nothing beside itself, loads nothing and runs nothing. With --json all results in one object.
+    Report(report::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -98,6 +113,9 @@ struct Stages {
     /// Measurements of each stage; the median counts.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// A capture, whose bytes are copied and compressed too, once through.
+    #[arg(long, value_name = "FILE")]
+    traffic: Option<PathBuf>,
     /// Print the result as JSON on stdout.
     #[arg(long)]
     json: bool,
@@ -173,6 +191,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Compare(compare) => run_compare(&compare),
         Command::Stages(stages) => run_stages(&stages),
         Command::Time(time) => run_time(&time),
+        Command::Plan(args) => plan::run(&args),
+        Command::Report(args) => report::run(&args),
     }
 }
 
@@ -228,6 +248,7 @@ fn run_stages(args: &Stages) -> Result<()> {
         train: args.train,
     };
     let mut out = std::io::stdout();
+    let alone = run_alone(args, &options)?;
     if !args.json {
         let (bytes, level, train) = (args.bytes, args.level, args.train);
         writeln!(
@@ -235,15 +256,15 @@ fn run_stages(args: &Stages) -> Result<()> {
             "packets of {bytes} bytes in trains of {train}, level {level:?}; ns of CPU time a packet\n"
         )?;
         let (worker, all, new) = ("worker", "all threads", "a new session");
-        writeln!(out, "{:>9}  {:<22} {worker:>8} {all:>12} {new:>14}", "sessions", "stage")?;
+        writeln!(out, "{:>9}  {:<22} {worker:>8} {all:>12} {new:>14} {:>9}", "sessions", "stage", "GB/s")?;
     }
     let mut all = Vec::new();
     for sessions in &args.sessions {
         let figures = stages::measure(*sessions, &options)?;
         if !args.json {
             for row in &figures.rows {
-                let stages::Row { stage, worker_ns, all_ns, opening_ns } = row;
-                let numbers = format!("{worker_ns:>8.1} {all_ns:>12.1} {opening_ns:>14.0}");
+                let stages::Row { stage, worker_ns, all_ns, gb_per_s, opening_ns } = row;
+                let numbers = format!("{worker_ns:>8.1} {all_ns:>12.1} {opening_ns:>14.0} {gb_per_s:>9.2}");
                 writeln!(out, "{sessions:>9}  {stage:<22} {numbers}")?;
             }
             let share = 100.0 * (figures.added_share - 1.0);
@@ -252,9 +273,34 @@ fn run_stages(args: &Stages) -> Result<()> {
         all.push(figures);
     }
     if args.json {
-        writeln!(out, "{}", serde_json::json!({ "version": 1, "bytes": args.bytes, "figures": all }))?;
+        writeln!(
+            out,
+            "{}",
+            serde_json::json!({ "version": 1, "bytes": args.bytes, "figures": all, "alone": alone })
+        )?;
     }
     Ok(())
+}
+
+/// Copy and compression alone, of the packets of the stages and of a capture.
+fn run_alone(args: &Stages, options: &stages::Options) -> Result<Vec<alone::Row>> {
+    let mut out = std::io::stdout();
+    let mut contents = vec![stages::content(options)];
+    if let Some(path) = &args.traffic {
+        contents.push(alone::Content::of_capture(path)?);
+    }
+    let mut rows = Vec::new();
+    for content in &contents {
+        rows.extend(alone::measure(content, args.rounds)?);
+    }
+    if !args.json {
+        writeln!(out, "one core, of bytes in memory:\n{:<10} {:>9} {:>9}  of", "", "GB/s", "ratio")?;
+        for alone::Row { stage, content, gb_per_s, ratio } in &rows {
+            writeln!(out, "{stage:<10} {gb_per_s:>9.2} {ratio:>9.3}  {content}")?;
+        }
+        writeln!(out)?;
+    }
+    Ok(rows)
 }
 
 /// A share that a search can come near to.

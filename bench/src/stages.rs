@@ -4,6 +4,7 @@
 //! of all threads: what the worker hands on is compressed, checksummed and indexed behind it. CPU time and
 //! not wall time, because others may be at work on the machine; caches they share all the same.
 
+use crate::alone::{CONTENT, Content};
 use anyhow::{Context as _, Result};
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
@@ -64,6 +65,8 @@ pub struct Row {
     pub worker_ns: f64,
     /// CPU time of all threads, ns a packet; the median.
     pub all_ns: f64,
+    /// Bytes of packets in a second of CPU time of all threads, in 1e9: what one core does.
+    pub gb_per_s: f64,
     /// CPU time of all threads for a new session, ns: its first five packets, and what is told of it in its
     /// first seconds; the median.
     pub opening_ns: f64,
@@ -127,14 +130,35 @@ pub fn measure(sessions: u32, options: &Options) -> Result<Figures> {
         }
         rounds.push(costs);
     }
-    let row = |(at, stage): (usize, Stage)| Row {
-        stage: stage.name(),
-        worker_ns: median(rounds.iter().filter_map(|round| Some(round.get(at)?.worker))),
-        all_ns: median(rounds.iter().filter_map(|round| Some(round.get(at)?.all))),
-        opening_ns: median(rounds.iter().filter_map(|round| Some(round.get(at)?.opening))),
+    let row = |(at, stage): (usize, Stage)| {
+        let all_ns = median(rounds.iter().filter_map(|round| Some(round.get(at)?.all)));
+        let bytes = u64::try_from(options.bytes).unwrap_or(u64::MAX);
+        Row {
+            stage: stage.name(),
+            worker_ns: median(rounds.iter().filter_map(|round| Some(round.get(at)?.worker))),
+            all_ns,
+            gb_per_s: crate::machine::ratio(bytes, 1) / all_ns,
+            opening_ns: median(rounds.iter().filter_map(|round| Some(round.get(at)?.opening))),
+        }
     };
     let added_share = median(rounds.iter().map(|[_, _, without, with, _]| with.all / without.all));
     Ok(Figures { sessions, rows: Stage::EACH.into_iter().enumerate().map(row).collect(), added_share })
+}
+
+/// Packets of these stages, for what is measured without them.
+#[must_use]
+pub fn content(options: &Options) -> Content {
+    let mut traffic = Traffic::new(1_000, options);
+    while traffic.opened < 1_000 {
+        traffic.open();
+    }
+    let (mut packets, mut bytes) = (Vec::new(), 0);
+    while bytes < CONTENT {
+        traffic.talk();
+        packets.extend(traffic.packets().map(|(bytes, ts)| (bytes.to_vec(), ts)));
+        bytes += traffic.lengths.iter().sum::<usize>();
+    }
+    Content::of("synthetic", packets.iter().map(|(bytes, ts)| (bytes.as_slice(), *ts)))
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
