@@ -1,4 +1,4 @@
-//! What a packet costs at a size that was not measured: a + b·bytes through what was. Knows nothing of what the cost
+//! What a packet costs at a size that was not measured: a + b*bytes through what was. Knows nothing of what the cost
 //! is.
 
 use serde::{Deserialize, Serialize};
@@ -63,7 +63,7 @@ pub struct Point {
     pub cost: Range,
 }
 
-/// a + b·bytes, neither below 0.
+/// a + b*bytes, neither below 0.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Line {
     /// A packet.

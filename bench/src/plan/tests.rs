@@ -1,3 +1,5 @@
+//! Plans of known results, computed by hand; what is refused; the words of a plan.
+
 use super::*;
 use crate::result::{LinkAbout, Outcome, Own, Setup, ThreadTime, ToolAbout, Trial};
 use crate::traffic::{About, Payload};

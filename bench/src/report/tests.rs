@@ -1,3 +1,5 @@
+//! Pages of known and of hostile results.
+
 use super::*;
 use crate::plan::sample;
 use crate::result::{Distribution, Latency};
