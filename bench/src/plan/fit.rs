@@ -201,11 +201,11 @@ mod tests {
 
     #[test]
     fn the_scatter_of_trials_stays_with_its_size() {
-        // 10 to 30 at 100 bytes, exactly 200 at 1,000: half way between 105 to 115.
-        let wide = Point { bytes: 100.0, cost: Range { low: 10.0, likely: 20.0, high: 30.0 } };
+        // 30 to 50 at 100 bytes, exactly 200 at 1,000: half way between 115 to 125.
+        let wide = Point { bytes: 100.0, cost: Range { low: 30.0, likely: 40.0, high: 50.0 } };
         let at = cost(&[wide, point(1_000.0, 200.0)], 550.0);
         let near = |a: f64, b: f64| (a - b).abs() < 1e-9;
-        assert!(near(at.low, 105.0) && near(at.likely, 110.0) && near(at.high, 115.0), "{at:?}");
+        assert!(near(at.low, 115.0) && near(at.likely, 120.0) && near(at.high, 125.0), "{at:?}");
     }
 
     #[test]
