@@ -23,6 +23,10 @@ const CLOSED_PORT: u16 = 81;
 const DNS_PORT: u16 = 53;
 const ECHO_PORT: u16 = 7;
 const DOWNLOAD_BYTES: usize = 8 << 20;
+/// Parts of the download, with pauses between: a mirror of this kind holds 256 frames, and drops what comes while a busy
+/// CPU does not get to them. A link has a rate, too.
+const PART_BYTES: usize = 64 << 10;
+const PAUSE: Duration = Duration::from_millis(2);
 const DNS_QUERIES: u16 = 20;
 const ECHO_ROUNDS: usize = 64;
 const ECHO_BYTES: usize = 1024;
@@ -92,7 +96,11 @@ fn answer_http(mut stream: TcpStream) -> Result<()> {
         body.len()
     );
     stream.write_all(head.as_bytes()).context("http head")?;
-    stream.write_all(&body).context("http body")
+    for part in body.chunks(PART_BYTES) {
+        stream.write_all(part).context("http body")?;
+        std::thread::sleep(PAUSE);
+    }
+    Ok(())
 }
 
 fn answer_echo(mut stream: TcpStream) -> Result<()> {
