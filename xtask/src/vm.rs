@@ -172,8 +172,14 @@ impl Programs {
             built.push((artifact.target.name, test, executable.into_std_path_buf()));
         }
         let find = |name: &str, test: bool| -> Result<PathBuf> {
-            let found = built.iter().find(|(found, is_test, _)| found == name && *is_test == test);
-            found.map(|(.., path)| path.clone()).with_context(|| format!("cargo built no {name}"))
+            let mut found = built.iter().filter(|(found, is_test, _)| found == name && *is_test == test);
+            let (.., path) = found.next().with_context(|| format!("cargo built no {name}"))?;
+            match found.next() {
+                None => Ok(path.clone()),
+                Some((.., other)) => {
+                    bail!("cargo built two of {name}: {} and {}", path.display(), other.display())
+                }
+            }
         };
         Ok(Self {
             init: find("tapedeck-xtask", false)?,
