@@ -1,15 +1,13 @@
 //! Which of the numbered packets are on disk: each once, none twice, in order. Whatever a recorder says of itself plays
 //! no part in it.
 
-use anyhow::{Context as _, Result, bail};
+use crate::stored;
+use anyhow::{Context as _, Result};
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
 use tapedeck_ebpf::replay::number_of;
 use tapedeck_index::capture_file::CaptureReader;
-use tapedeck_index::catalog;
-use tapedeck_index::frame::{Decoder, RAW_BYTES_MAX, frame_len};
-use tapedeck_index::pcapng::{Block, Blocks};
 
 /// A block of stenotype's files (stenotype/README.md: blocks of the kernel's TPACKET_V3 ring as they are).
 const BLOCK: usize = 1 << 20;
@@ -83,32 +81,12 @@ impl Tally {
     /// All sealed segments of a store, in the order in which they were written.
     ///
     /// # Errors
-    /// One cannot be read, or is damaged.
+    /// As [`stored::packets`].
     pub fn store(&mut self, store: &Path) -> Result<()> {
-        let mut segments = catalog::all(&[store.to_owned()])?.segments;
-        segments.sort_by_key(|found| (found.name.queue, found.name.seq));
-        let (mut decoder, mut raw) = (Decoder::new()?, Vec::new());
-        for found in &segments {
-            if found.state != catalog::State::Sealed {
-                bail!("{} was not sealed", found.packets_path().display());
-            }
-            let path = found.packets_path();
-            let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
-            let mut rest = bytes.as_slice();
-            while !rest.is_empty() {
-                let (frame, behind) = rest
-                    .split_at_checked(frame_len(rest)?)
-                    .with_context(|| format!("{} is cut", path.display()))?;
-                decoder.decompress(frame, &mut raw, RAW_BYTES_MAX)?;
-                rest = behind;
-                for block in Blocks::new(&raw) {
-                    if let (_, Block::Packet(packet)) = block? {
-                        self.note(usize::try_from(found.name.queue)?, packet.bytes);
-                    }
-                }
-            }
-        }
-        Ok(())
+        stored::packets(store, &mut |found, packet| {
+            self.note(usize::try_from(found.name.queue)?, packet.bytes);
+            Ok(())
+        })
     }
 
     /// A capture file. One that ends within a packet holds those before.

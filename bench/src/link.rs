@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use tapedeck_capture::preflight::default_routes;
 
 /// A namespace with two joined veth ends, `tx0` and `rx0`, which dropping it removes; or two interfaces of others.
 #[derive(Debug)]
@@ -66,11 +67,9 @@ impl Link {
         if rx == tx {
             bail!("{rx} cannot be recorded and sent on at once: name two interfaces that are connected");
         }
-        let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
-        let routed = default_routes(&read("/proc/net/route"), &read("/proc/net/ipv6_route"));
         for name in [rx, tx] {
             nix::net::if_::if_nametoindex(name).with_context(|| format!("no interface {name}"))?;
-            if routed.iter().any(|routed| routed == name) {
+            if default_routes(name).any() {
                 bail!("{name} carries a default route: a measurement would cut this machine off");
             }
         }
@@ -212,21 +211,6 @@ pub(crate) fn enter(namespace: &std::path::Path) -> Result<()> {
     nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).context("entering the namespace")
 }
 
-/// Interfaces with a default route, from /proc/net/route and /proc/net/ipv6_route. Routes to nowhere are on `lo`.
-fn default_routes(ipv4: &str, ipv6: &str) -> Vec<String> {
-    let four = ipv4.lines().skip(1).filter_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let zero = |at: usize| words.get(at).is_some_and(|word| *word == "00000000");
-        (zero(1) && zero(7)).then(|| words.first().copied().unwrap_or_default().to_owned())
-    });
-    let six = ipv6.lines().filter_map(|line| {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let any = words.first().is_some_and(|word| word.bytes().all(|b| b == b'0'));
-        (any && words.get(1) == Some(&"00")).then(|| words.last().copied().unwrap_or_default().to_owned())
-    });
-    four.chain(six).filter(|name| name != "lo").collect()
-}
-
 fn run(program: &str, arguments: &[&str]) -> Result<()> {
     let output = Command::new(program)
         .args(arguments)
@@ -241,20 +225,6 @@ fn run(program: &str, arguments: &[&str]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn default_routes_are_found() {
-        let four = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\tMTU\n\
-                    eth0\t00000000\t0100A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n\
-                    eth1\t0000A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n";
-        let zero = "0".repeat(32);
-        let six = format!(
-            "{zero} 00 {zero} 00 fe800000000000000000000000000001 00000400 1 0 3 eth2\n\
-             {zero} 00 {zero} 00 {zero} ffffffff 1 0 200200 lo\n\
-             20010db8000000000000000000000000 40 {zero} 00 {zero} 100 1 0 1 eth3\n"
-        );
-        assert_eq!(default_routes(four, &six), ["eth0", "eth2"]);
-    }
 
     #[test]
     fn what_cannot_be_a_link_is_refused() {

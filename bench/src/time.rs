@@ -9,14 +9,12 @@ use crate::latency::us;
 use crate::link::Link;
 use crate::probe::{Probe, Sender};
 use crate::recorder::Recorder;
+use crate::stored;
 use anyhow::{Context as _, Result};
 use hdrhistogram::Histogram;
 use serde::Serialize;
 use std::path::Path;
 use std::time::Duration;
-use tapedeck_index::catalog;
-use tapedeck_index::frame::{Decoder, RAW_BYTES_MAX, frame_len};
-use tapedeck_index::pcapng::{Block, Blocks};
 
 /// How the packets are sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -114,30 +112,12 @@ impl Tally {
         })
     }
 
-    /// All sealed segments, in the order in which they were written.
+    /// All packets that are stored, in order of arrival.
     fn store(&mut self, store: &Path) -> Result<()> {
-        let mut segments = catalog::all(&[store.to_owned()])?.segments;
-        segments.sort_by_key(|found| found.name.seq);
-        let (mut decoder, mut raw) = (Decoder::new()?, Vec::new());
-        for path in segments.iter().map(catalog::Found::packets_path) {
-            let bytes = std::fs::read(&path).with_context(|| path.display().to_string())?;
-            let mut rest = bytes.as_slice();
-            while !rest.is_empty() {
-                let (frame, behind) = rest
-                    .split_at_checked(frame_len(rest)?)
-                    .with_context(|| format!("{} is cut", path.display()))?;
-                decoder.decompress(frame, &mut raw, RAW_BYTES_MAX)?;
-                rest = behind;
-                for block in Blocks::new(&raw) {
-                    if let (_, Block::Packet(packet)) = block?
-                        && let Some(probe) = Probe::decode(packet.bytes)
-                    {
-                        self.note(packet.ts.nanos(), probe.sent_ns)?;
-                    }
-                }
-            }
-        }
-        Ok(())
+        stored::packets(store, &mut |_, packet| {
+            let Some(probe) = Probe::decode(packet.bytes) else { return Ok(()) };
+            self.note(packet.ts.nanos(), probe.sent_ns)
+        })
     }
 
     fn note(&mut self, stamp_ns: u64, sent_ns: u64) -> Result<()> {

@@ -78,6 +78,12 @@ struct Ends {
     dropped: u64,
 }
 
+/// From the first packet of all lanes to the last, seconds, and never 0.
+#[must_use]
+pub fn seconds(lanes: &[Sent]) -> f64 {
+    lanes.iter().map(|lane| lane.took.as_secs_f64()).fold(0.0, f64::max).max(1e-9)
+}
+
 impl Ground {
     /// The link of a trial.
     ///
@@ -159,18 +165,26 @@ impl Ground {
         Ok(trial)
     }
 
-    /// Sends until the trial is long enough.
-    fn send(&self, link: &Link, wish: &Wish<'_>, progress: &Progress) -> Result<Vec<Sent>> {
-        let sender = Sender::start(&Plan {
+    /// What is sent over a link, at this rate and at least for so long and so many bytes.
+    #[must_use]
+    pub fn plan(&self, link: &Link, pps: Option<f64>, least: Duration, least_bytes: u64) -> Plan {
+        Plan {
             kind: self.sender,
             templates: Arc::new(self.traffic.templates.clone()),
             namespace: link.path(),
             interface: link.tx().to_owned(),
             cpus: self.sender_cpus.clone(),
-            pps: wish.pps,
-            least: Duration::from_secs_f64(self.seconds.unwrap_or(SECONDS)),
-            least_bytes: if self.seconds.is_some() { 0 } else { 2 * self.dirty_limit },
-        });
+            pps,
+            least,
+            least_bytes,
+        }
+    }
+
+    /// Sends until the trial is long enough.
+    fn send(&self, link: &Link, wish: &Wish<'_>, progress: &Progress) -> Result<Vec<Sent>> {
+        let least = Duration::from_secs_f64(self.seconds.unwrap_or(SECONDS));
+        let least_bytes = if self.seconds.is_some() { 0 } else { 2 * self.dirty_limit };
+        let sender = Sender::start(&self.plan(link, wish.pps, least, least_bytes));
         let began = Instant::now();
         while !sender.is_over() {
             if free_bytes(&self.folder)? < RESERVE / 2 {
@@ -187,7 +201,7 @@ impl Ground {
     fn figures(&self, wish: &Wish<'_>, lanes: &[Sent], before: Ends, after: Ends) -> Trial {
         let sent: u64 = lanes.iter().map(|lane| lane.packets).sum();
         let bytes: u64 = lanes.iter().map(|lane| lane.bytes).sum();
-        let seconds = lanes.iter().map(|lane| lane.took.as_secs_f64()).fold(0.0, f64::max).max(1e-9);
+        let seconds = seconds(lanes);
         let mut trial = Trial {
             tool: wish.tool.kind.name().to_owned(),
             purpose: wish.purpose.to_owned(),

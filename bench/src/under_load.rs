@@ -8,13 +8,12 @@ use crate::probe::{PORT, Sender as Prober, now_ns};
 use crate::progress::Progress;
 use crate::recorder::{ask, check_balance};
 use crate::result::{Distribution, Latency};
-use crate::sender::{Plan, Sender};
+use crate::sender::Sender;
 use crate::sync_calls::SyncCalls;
 use crate::tools::{Running, Tool};
-use crate::trial::Ground;
+use crate::trial::{Ground, seconds};
 use anyhow::{Context as _, Result, bail};
 use hdrhistogram::Histogram;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// Probes a second: few beside any load.
@@ -36,17 +35,8 @@ pub fn measure(ground: &Ground, tool: &Tool, load_pps: f64, progress: &mut Progr
         let text = format!("note: when packets are durable is not measured: {error:#}\n");
         let _ = std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes());
     });
-    let load = Sender::start(&Plan {
-        kind: ground.sender,
-        templates: Arc::new(ground.traffic.templates.clone()),
-        namespace: link.path(),
-        interface: link.tx().to_owned(),
-        cpus: ground.sender_cpus.clone(),
-        pps: Some(load_pps),
-        // It is told when to end.
-        least: Duration::from_secs(3_600),
-        least_bytes: 0,
-    });
+    // It is told when to end.
+    let load = Sender::start(&ground.plan(&link, Some(load_pps), Duration::from_secs(3_600), 0));
     let (namespace, interface) = (link.path(), link.tx().to_owned());
     // The first probes come when the load has settled.
     let prober = std::thread::spawn(move || {
@@ -77,9 +67,8 @@ pub fn measure(ground: &Ground, tool: &Tool, load_pps: f64, progress: &mut Progr
     check_balance(ledger.as_ref().context("no ledger")?)?;
     progress.end();
     let packets: u64 = lanes.iter().map(|lane| lane.packets).sum();
-    let seconds = lanes.iter().map(|lane| lane.took.as_secs_f64()).fold(0.0, f64::max).max(1e-9);
     Ok(Latency {
-        load_pps: crate::machine::ratio(packets, 1) / seconds,
+        load_pps: crate::machine::ratio(packets, 1) / seconds(&lanes),
         probes: PROBES,
         lost: own.lost.unwrap_or(0),
         searchable: distribution(seen.retrieved()),

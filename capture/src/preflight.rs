@@ -154,21 +154,24 @@ impl Target {
 
 /// Default routes of the caller's namespace that leave through an interface.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct DefaultRoutes {
+pub struct DefaultRoutes {
     /// Of IPv4.
-    pub(crate) v4: bool,
+    pub v4: bool,
     /// Of IPv6.
-    pub(crate) v6: bool,
+    pub v6: bool,
 }
 
 impl DefaultRoutes {
-    fn any(self) -> bool {
+    /// Of either.
+    #[must_use]
+    pub fn any(self) -> bool {
         self.v4 || self.v6
     }
 }
 
 /// The default routes through `interface`.
-pub(crate) fn default_routes(interface: &str) -> DefaultRoutes {
+#[must_use]
+pub fn default_routes(interface: &str) -> DefaultRoutes {
     let read = |name: &str| fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default();
     DefaultRoutes {
         v4: default_in_v4(&read("route"), interface),

@@ -1,6 +1,5 @@
 //! `taperead inspect`: what is inside one file of a store, as far as it can be read. Never writes.
 
-use crate::escape::Foreign;
 use crate::failure::Failure;
 use crate::framewalk;
 use crate::out::Sink;
@@ -17,6 +16,7 @@ use tapedeck_index::name::{FileKind, INDEX_SUFFIX, JOURNAL_SUFFIX, OPEN_SUFFIX, 
 use tapedeck_index::pcapng::{Block, Blocks, InterfaceInfo, SectionInfo};
 use tapedeck_index::sidecar::{Head, MAGIC, Sidecar};
 use tapedeck_packet::Timestamp;
+use tapedeck_packet::escape::Foreign;
 
 /// First bytes of a zstd frame.
 const ZSTD_MAGIC: [u8; 4] = 0xFD2F_B528u32.to_le_bytes();

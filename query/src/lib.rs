@@ -13,7 +13,6 @@
 pub mod answer;
 pub mod ask;
 pub mod cli;
-pub mod escape;
 pub mod failure;
 pub mod filter;
 mod framewalk;

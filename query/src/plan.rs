@@ -2,7 +2,6 @@
 //!
 //! A plan is a value: made from the catalog and the sidecars, it opens no segment.
 
-use crate::escape::Foreign;
 use crate::range::{Span, TimeRange};
 use crate::scan::{Piece, Task};
 use crate::segment::Handle;
@@ -13,6 +12,7 @@ use tapedeck_index::catalog::State;
 use tapedeck_index::name::SegmentName;
 use tapedeck_index::pcapng::InterfaceInfo;
 use tapedeck_packet::Timestamp;
+use tapedeck_packet::escape::Foreign;
 
 /// How the interface of a segment is found out.
 #[derive(Clone, Debug)]

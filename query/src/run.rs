@@ -5,7 +5,6 @@
 use crate::answer::{Answer, AnswerError, Question, Trouble, answer};
 use crate::ask::{self, Deliver, Format, PacketsAsk, SegmentsAsk, SessionsAsk, SqlAsk};
 use crate::cli::{Cli, Command};
-use crate::escape::Foreign;
 use crate::failure::Failure;
 use crate::gather::gather;
 use crate::ledger;
@@ -25,6 +24,7 @@ use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use tapedeck_packet::Timestamp;
+use tapedeck_packet::escape::Foreign;
 
 /// The streams of a command, and what is at their other ends.
 pub struct Console<'a> {

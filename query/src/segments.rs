@@ -2,7 +2,6 @@
 //! journals, no packets.
 
 use crate::ask::SegmentsAsk;
-use crate::escape::Foreign;
 use crate::failure::Failure;
 use crate::out::Sink;
 use crate::range::TimeRange;
@@ -19,6 +18,7 @@ use tapedeck_index::journal::Replay;
 use tapedeck_index::mapped::{self, OpenError};
 use tapedeck_index::sidecar::{Head, Sidecar};
 use tapedeck_packet::Timestamp;
+use tapedeck_packet::escape::Foreign;
 
 /// A segment as the list shows it; what its index does not tell is left out.
 #[derive(Debug, Serialize)]

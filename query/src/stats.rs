@@ -5,13 +5,13 @@
 //! CSV), [`html`]. Reads no packets. A number that is an estimate or a bound is shown as one.
 
 use crate::cli::StatsArgs;
-use crate::escape::Foreign;
 use crate::failure::Failure;
 use crate::out::Sink;
 use crate::range::{Span, TimeRange, union};
 use crate::run::{Clock, Talk, lies_inside, print};
 use crate::verdict::{Cause, EXIT_MATCHES, EXIT_NONE, EXIT_NOT_WHOLE, Gap, Verdict};
 use std::path::{Path, PathBuf};
+use tapedeck_packet::escape::Foreign;
 use tapedeck_packet::time::NANOS_PER_HOUR;
 use tapedeck_packet::{Timestamp, UtcHour};
 use tapedeck_session::stats::NANOS_PER_MINUTE;

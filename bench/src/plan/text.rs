@@ -5,8 +5,8 @@ use super::fit::{How, Range};
 use super::sizing::{Limit, SESSIONS_DEFAULT};
 use super::units::{capacity, si};
 use super::{Here, Plan};
-use crate::plain::plain;
 use std::fmt::Write as _;
+use tapedeck_packet::escape::Foreign;
 
 /// The whole plan.
 pub(super) fn text(plan: &Plan) -> String {
@@ -27,6 +27,11 @@ pub(super) fn text(plan: &Plan) -> String {
 }
 
 /// Two digits behind the point while they say something.
+/// Of a result, which anyone may have written, for a terminal.
+fn plain(text: &str) -> String {
+    Foreign::new(text, true).to_string()
+}
+
 fn number(value: f64) -> String {
     let digits = if value >= 100.0 {
         0

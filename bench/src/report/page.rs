@@ -3,12 +3,12 @@
 use super::Named;
 use super::plot::{Axis, Bar, Scale, Series, bars, lines};
 use crate::machine::ratio;
-use crate::plain::escaped;
 use crate::plan::Plan;
 use crate::plan::units::{capacity, si};
 use crate::result::{Distribution, Document, Trial};
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use tapedeck_packet::escape::html as escaped;
 
 const STYLE: &str = include_str!("page.css");
 

@@ -1,8 +1,8 @@
 //! Plots as inline SVG. What is drawn also stands in a table of the page; each mark has its figures as its title.
 
-use crate::plain::escaped;
 use crate::plan::units::si;
 use std::fmt::Write as _;
+use tapedeck_packet::escape::html as escaped;
 
 const WIDTH: f64 = 960.0;
 const HEIGHT: f64 = 260.0;

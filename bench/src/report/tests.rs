@@ -106,7 +106,7 @@ fn a_plan_stands_on_the_page() {
     let page = page::page(&results(), Some(&plan));
     elements(&page);
     assert!(page.contains("<h2>Plan</h2>") && page.contains("What ends first"));
-    assert!(page.contains(&crate::plain::escaped(plan.doubts.first().unwrap())));
+    assert!(page.contains(&tapedeck_packet::escape::html(plan.doubts.first().unwrap())));
 }
 
 #[test]

@@ -26,7 +26,7 @@ impl Books {
         let now = super::now(run);
         let due = self.clock.look(&run.clock, now, &mut self.rows);
         for one in active {
-            if let Some(state) = card(run, one).filter(|_| due) {
+            if due && let Some(state) = card(run, one) {
                 self.clock.card(&one.books.interface, now, &state, &mut self.rows);
             }
             let look = Look { books: &one.books, intake: &one.intake, now };

@@ -160,7 +160,14 @@ fn down_the_ladder(
     let running = estate.running(target.ifindex);
     let modes: &[Mode] = match (&place.plan.mode, running) {
         // What a killed recorder had found out. To try the modes above would take its program off: a gap.
-        (ModeWish::Auto, Some((AttachMode::Skb, _))) => &[Mode::Skb, Mode::Packet],
+        (ModeWish::Auto, Some((AttachMode::Skb, _))) => {
+            let interface = &target.name;
+            tracing::info!(
+                interface,
+                "mode skb, as the killed recorder had it; to have the faster ones tried, end in order and start again"
+            );
+            &[Mode::Skb, Mode::Packet]
+        }
         (ModeWish::Auto, _) => &Mode::ALL,
         (ModeWish::Only(mode), _) => std::slice::from_ref(mode),
     };
@@ -171,13 +178,6 @@ fn down_the_ladder(
         utc_offset_ns: place.run.clock.conversion().offset_ns(),
         asks_card: false,
     };
-    if modes.len() < Mode::ALL.len() && place.plan.mode == ModeWish::Auto {
-        let interface = &target.name;
-        tracing::info!(
-            interface,
-            "mode skb, as the killed recorder had it; to have the faster ones tried, end in order and start again"
-        );
-    }
     let mut card = card_of(target, place.plan.stamps, &mut claim, running.map(|(_, asks_card)| asks_card))?;
     let steps = steps(modes, card.is_some(), place.plan.stamps);
     let mut left = steps.iter();
@@ -238,8 +238,8 @@ fn steps(modes: &[Mode], has_card: bool, wish: StampWish) -> Vec<Step> {
     modes.iter().flat_map(both).collect()
 }
 
-/// The card's clock, if its stamps are to be used; `running`: whether a killed recorder's program asks for them. A program that a killed recorder left is taken over as it is: to load
-/// the other one would leave a gap.
+/// The card's clock, if its stamps are to be used; `running`: whether a killed recorder's program asks for them. That is
+/// taken over as it is: to load the other one would leave a gap.
 fn card_of(
     target: &Target,
     wish: StampWish,

@@ -8,8 +8,6 @@ use crate::disk::{status_when, tapedeck};
 use crate::ledger::rows_are_the_ledger;
 use crate::support::recorder::{Ended, Recorder, segments};
 use crate::support::{Net, live, numbered, run};
-use nix::sched::{CpuSet, sched_setaffinity};
-use nix::unistd::Pid;
 use std::io::{BufReader, Read as _};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -87,9 +85,7 @@ fn wait_seen(store: &Path, wanted: u64) {
 /// Sends on the calling thread's CPU.
 pub(super) fn pin(cpu: usize) {
     let cpus = std::thread::available_parallelism().unwrap().get();
-    let mut set = CpuSet::new();
-    set.set(cpu % cpus).unwrap();
-    sched_setaffinity(Pid::from_raw(0), &set).unwrap();
+    tapedeck_bench::sender::pin(&[cpu % cpus]).unwrap();
 }
 
 /// Pours, judges, and says what came of it.

@@ -2,9 +2,9 @@
 //! source > destination, protocol, wire length; tunnels behind a bar.
 
 use super::{Output, OutputError, Sink, Source};
-use crate::escape::Foreign;
 use std::fmt::{self, Write as _};
 use tapedeck_index::pcapng::PacketRecord;
+use tapedeck_packet::escape::Foreign;
 use tapedeck_packet::{Fragment, Ip, Layer, Mac, Macs, Net, Tunnel, Walk};
 
 /// Writes text.

@@ -1,11 +1,11 @@
 //! Sessions written: a table for people, JSON lines, CSV, Zeek's conn.log.
 
 use super::row::Session;
-use crate::escape::Foreign;
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use std::fmt;
 use std::io::{self, Write};
 use std::net::IpAddr;
+use tapedeck_packet::escape::Foreign;
 
 mod table;
 mod zeek;

@@ -1,7 +1,6 @@
 //! The rows of an answer, written.
 
 use crate::cli::SqlFormat;
-use crate::escape::Foreign;
 use crate::failure::Failure;
 use crate::out::Sink;
 use arrow_array::RecordBatch;
@@ -14,6 +13,7 @@ use parquet::basic::{Compression, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::properties::WriterProperties;
 use std::io::{self, Write};
+use tapedeck_packet::escape::Foreign;
 
 /// A way in which writing fails.
 #[derive(Debug, thiserror::Error)]

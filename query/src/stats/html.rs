@@ -8,6 +8,7 @@ use super::text::{TABLES, length, name};
 use super::{Judged, Page, StatsAsk, chart};
 use crate::range::Span;
 use std::fmt::Write as _;
+use tapedeck_packet::escape::html as escaped;
 use tapedeck_session::stats::{Dimension, NANOS_PER_MINUTE};
 
 const STYLE: &str = "
@@ -188,20 +189,4 @@ fn table(dimension: Dimension, title: &str, lines: &[Line], all: usize) -> Strin
     }
     text.push_str("</table></section>\n");
     text
-}
-
-/// Text for a page: no markup comes out of it, and nothing that hides or turns text.
-fn escaped(text: &str) -> String {
-    let text = crate::escape::Foreign::new(text, true).to_string();
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn hostile_text_stays_text() {
-        assert_eq!(escaped("<script>\"&\u{202e}"), "&lt;script&gt;&quot;&amp;\\u{202e}");
-    }
 }

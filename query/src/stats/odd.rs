@@ -44,8 +44,11 @@ fn table(ask: &StatsAsk, judged: &Judged, page: Page) -> String {
             }
         }
         // Never cut: it is there to be copied.
-        let _ =
-            writeln!(text, "\n   {}", crate::escape::Foreign::new(&query(ask, finding), page.for_terminal));
+        let _ = writeln!(
+            text,
+            "\n   {}",
+            tapedeck_packet::escape::Foreign::new(&query(ask, finding), page.for_terminal)
+        );
     }
     text
 }

@@ -5,10 +5,10 @@ use super::chart::step;
 use super::summary::{Sum, Summary};
 use super::text::TABLES;
 use super::{Page, human};
-use crate::escape::Foreign;
 use crate::failure::Failure;
 use crate::range::Span;
 use serde::Serialize;
+use tapedeck_packet::escape::Foreign;
 use tapedeck_session::stats::{Dimension, NANOS_PER_MINUTE};
 
 /// Pieces of the range, at most.

@@ -4,10 +4,10 @@
 //! responder stands on a line of its own.
 
 use super::end;
-use crate::escape::Foreign;
 use crate::out::text::proto_name;
 use crate::sessions::row::{Session, sum};
 use std::io::{self, Write};
+use tapedeck_packet::escape::Foreign;
 
 /// A column: its heading, how soon it is dropped (0 = never), whether numbers are set right.
 struct Column {

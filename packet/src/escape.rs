@@ -1,4 +1,5 @@
-//! Text that came from a packet or a capture file is hostile: escaped on a terminal, raw on a pipe.
+//! Text that came from a packet, a capture file or a result is hostile: escaped on a terminal and on a page, raw on a
+//! pipe.
 
 use std::fmt;
 
@@ -35,6 +36,14 @@ fn is_harmless(c: char) -> bool {
         && !matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
 }
 
+/// Text for a page, inside of attributes too: no markup comes out of it, and nothing that hides or turns text.
+#[must_use]
+pub fn html(text: &str) -> String {
+    let text = Foreign::new(text, true).to_string();
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    text.replace('"', "&quot;").replace('\'', "&#39;")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -47,5 +56,12 @@ mod tests {
             Foreign::new(hostile, true).to_string(),
             "eth0\\u{1b}[2J\\n\\u{9b}1m\\u{202e}\\u{7f}\u{e9}"
         );
+    }
+
+    #[test]
+    fn hostile_text_stays_text() {
+        assert_eq!(Foreign::new("a\u{1b}[2J\u{202e}b\n", true).to_string(), "a\\u{1b}[2J\\u{202e}b\\n");
+        assert_eq!(html("<script>\"&'\u{202e}"), "&lt;script&gt;&quot;&amp;&#39;\\u{202e}");
+        assert_eq!(html("<script>\"&\u{202e}"), "&lt;script&gt;&quot;&amp;\\u{202e}");
     }
 }
