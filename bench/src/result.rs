@@ -189,6 +189,10 @@ pub struct Pacing {
     pub p99_us: f64,
     /// The latest.
     pub max_us: f64,
+    /// For so long the generators stood still in all, beyond what they made up for: the rate placed is lower by that.
+    /// None in results of before it was measured.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stalled_us: Option<f64>,
 }
 
 /// What a tool says of itself when it ends.

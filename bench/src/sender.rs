@@ -19,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
-use tapedeck_ebpf::replay::{Addresses, Lateness, Replay, Sent, Template};
+use tapedeck_ebpf::replay::{Addresses, CATCH_UP_NS, Lateness, Replay, Sent, Template};
 
 /// Packets given to the kernel at once, at most.
 const BUNCH: usize = 64;
@@ -239,7 +239,7 @@ impl Turns<'_> {
     }
 }
 
-/// How many packets are due, a bunch at most; notes how late each is.
+/// How many packets are due, a bunch at most; notes how late each is, and what is not made up for.
 #[expect(clippy::cast_precision_loss, reason = "nanoseconds of a run, far below 2^52")]
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "not negative; a cast saturates")]
 fn due(elapsed: Duration, gap_ns: f64, sent: u64, late: &mut Lateness) -> u64 {
@@ -247,7 +247,12 @@ fn due(elapsed: Duration, gap_ns: f64, sent: u64, late: &mut Lateness) -> u64 {
     if gap_ns <= 0.0 {
         return most;
     }
-    let now_ns = elapsed.as_nanos() as f64;
+    let behind = elapsed.as_nanos() as f64 - late.stalled_ns as f64 - sent as f64 * gap_ns;
+    if behind > CATCH_UP_NS as f64 {
+        late.stalled_ns += behind as u64 - CATCH_UP_NS;
+        late.max_ns = late.max_ns.max(behind as u64);
+    }
+    let now_ns = elapsed.as_nanos() as f64 - late.stalled_ns as f64;
     let until = (now_ns / gap_ns) as u64 + 1;
     let ready = until.saturating_sub(sent).min(most);
     for number in sent..sent + ready {
@@ -293,9 +298,14 @@ mod tests {
         assert_eq!(due(at(0), 1_000.0, 1, &mut late), 0);
         assert_eq!(due(at(10), 1_000.0, 1, &mut late), 10);
         assert_eq!(due(at(1_000), 1_000.0, 11, &mut late), 64, "a bunch at most");
+        assert_eq!(late.stalled_ns, 0, "made up for");
+        // It stood still for 10 ms and makes up for 2 of them.
+        assert_eq!(due(at(11_011), 100_000.0, 11, &mut late), 21);
+        assert_eq!(late.stalled_ns, 9_911_000 - CATCH_UP_NS);
+        assert_eq!(due(at(11_011), 100_000.0, 32, &mut late), 0);
         assert_eq!(due(at(0), 0.0, 0, &mut late), 64);
-        assert_eq!(late.max_ns, 989_000);
-        assert_eq!(late.buckets.iter().sum::<u64>(), 75);
+        assert_eq!(late.max_ns, 9_911_000);
+        assert_eq!(late.buckets.iter().sum::<u64>(), 96);
     }
 
     #[test]

@@ -257,6 +257,7 @@ fn pacing(lanes: &[Sent]) -> Pacing {
         mean_us: ratio(late.sum_ns, packets) / 1e3,
         p99_us: ratio(late.per_mille_ns(990), 1_000),
         max_us: ratio(late.max_ns, 1_000),
+        stalled_us: Some(ratio(late.stalled_ns, 1_000)),
     }
 }
 

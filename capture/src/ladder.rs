@@ -15,10 +15,12 @@ use std::fmt;
 use std::os::fd::{AsFd as _, OwnedFd};
 use tapedeck_ebpf::{Mode as AttachMode, Program, ProgramError, QUEUES_MAX};
 
-/// RX ring entries per queue: 8 ms of 1 Mpps.
-const RX_ENTRIES: u32 = 8192;
-/// Chunks per queue; twice the RX ring, so that a full ring never starves the NIC's own.
-const CHUNKS: u32 = 2 * RX_ENTRIES;
+/// RX ring entries per queue: 33 ms of 1 Mpps, for which a worker may be kept from its CPU.
+const RX_ENTRIES: u32 = 32_768;
+/// Largest receive ring of a card that the chunks of a queue fill, beside its RX ring.
+pub(crate) const CARD_RING_MAX: u32 = 8_192;
+/// Chunks per queue: so many that a full RX ring never starves the card's own.
+const CHUNKS: u32 = RX_ENTRIES + CARD_RING_MAX;
 
 /// Memory that packets of a queue arrive in, bytes, at this MTU.
 #[must_use]
@@ -28,9 +30,6 @@ pub(crate) fn packet_memory_bytes(mode: Mode, mtu: u32) -> u64 {
         _ => u64::from(CHUNKS) * u64::from(ChunkSize::for_mtu(mtu).0.bytes()),
     }
 }
-
-/// Largest receive ring of a card that the chunks of a queue fill, beside its RX ring.
-pub(crate) const CARD_RING_MAX: u32 = CHUNKS - RX_ENTRIES;
 
 /// How packets come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -33,8 +33,13 @@ use tapedeck_writer::{Appended, Chain, ChainReport, WriteError};
 const BATCH: u32 = 256;
 /// Packets since the last sleep from which on another short one is worth it: to be woken costs as much as some packets.
 const NAP_WORTH: u64 = 4;
-/// A short sleep. The smallest packets at 10 Gbit/s fill a third of the ring meanwhile.
-const NAP: Duration = Duration::from_micros(200);
+/// A short sleep: longer while few packets gather meanwhile, shorter while many do. In the longest the smallest packets
+/// at 10 Gbit/s fill half of the ring.
+const NAP_MIN: Duration = Duration::from_micros(200);
+const NAP_MAX: Duration = Duration::from_millis(1);
+/// Few and many.
+const NAP_FEW: u64 = 256;
+const NAP_MANY: u64 = 1024;
 /// Longest sleep, and the least time between two ticks. The chain wants one every 50 ms.
 const TICK: Duration = Duration::from_millis(25);
 /// A packet can be seen in the ring this long after its stamp at the latest: above the time for which
@@ -198,6 +203,7 @@ pub fn spawn<S: Source + 'static>(
             clock_turns: 0,
             reported: Timestamp::ZERO,
             since_rest: 0,
+            nap: NAP_MIN,
         }
         .run()
     })
@@ -232,6 +238,8 @@ struct Worker<S> {
     reported: Timestamp,
     /// Packets since the worker slept.
     since_rest: u64,
+    /// How long it sleeps next while packets come.
+    nap: Duration,
 }
 
 impl<S: Source> Worker<S> {
@@ -348,9 +356,15 @@ impl<S: Source> Worker<S> {
             std::thread::sleep(DRAIN_NAP);
             return;
         }
-        if std::mem::take(&mut self.since_rest) >= NAP_WORTH {
+        let gathered = std::mem::take(&mut self.since_rest);
+        if gathered >= NAP_WORTH {
             // Who sleeps in poll() is woken by the first packet, at the cost of whoever delivers it, too.
-            std::thread::sleep(NAP);
+            self.nap = match gathered {
+                ..NAP_FEW => (self.nap * 2).min(NAP_MAX),
+                NAP_MANY.. => (self.nap / 2).max(NAP_MIN),
+                _ => self.nap,
+            };
+            std::thread::sleep(self.nap);
             return;
         }
         let failing = match self.source.wait(TICK) {

@@ -180,7 +180,14 @@ pub struct Lateness {
     pub sum_ns: u64,
     /// The largest, ns.
     pub max_ns: u64,
+    /// Time for which a generator stood still and that it did not make up for, ns: it makes up for
+    /// [`CATCH_UP_NS`] at once.
+    pub stalled_ns: u64,
 }
+
+/// So much of its pace a generator makes up for when it stood still, ns: more would be a burst that nobody has asked
+/// for, at the highest rate there is (`CATCH_UP_NS` of generator.bpf.c).
+pub const CATCH_UP_NS: u64 = 2_000_000;
 
 impl Lateness {
     /// Notes one packet.
@@ -198,6 +205,7 @@ impl Lateness {
         self.buckets.iter_mut().zip(other.buckets).for_each(|(to, from)| *to += from);
         self.sum_ns = self.sum_ns.saturating_add(other.sum_ns);
         self.max_ns = self.max_ns.max(other.max_ns);
+        self.stalled_ns = self.stalled_ns.saturating_add(other.stalled_ns);
     }
 
     /// At most so late were this many of a thousand packets, ns: a power of two or the largest.
@@ -346,7 +354,12 @@ impl<'obj> Loaded<'obj> {
 
     fn sent(&self) -> Sent {
         let Some(data) = self.skel.maps.bss_data.as_deref() else { return Sent::default() };
-        let late = Lateness { buckets: data.late, sum_ns: data.late_sum, max_ns: data.late_max };
+        let late = Lateness {
+            buckets: data.late,
+            sum_ns: data.late_sum,
+            max_ns: data.late_max,
+            stalled_ns: data.stalled_ns,
+        };
         let took = Duration::from_nanos(data.last_ns.saturating_sub(data.start_ns));
         Sent { packets: data.made, bytes: data.made_bytes, took, late }
     }

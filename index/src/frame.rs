@@ -5,7 +5,7 @@
 
 use crate::bytes::{array_at, index, len32, len64, u16_at, u32_at, u64_at};
 use std::io::Cursor;
-use xxhash_rust::xxh64::xxh64;
+use xxhash_rust::xxh64::Xxh64;
 use zstd_safe::{CCtx, CParameter, DCtx};
 
 #[cfg(test)]
@@ -24,6 +24,8 @@ const MAGIC: u32 = 0xFD2F_B528;
 const RAW_DESCRIPTOR: u8 = 0b1000_0100;
 /// Window descriptor of [`store_raw`]: 128 KiB, as much as a block; exponent 7 over 2^10.
 const RAW_WINDOW: u8 = 7 << 3;
+/// Bytes that the nearest cache holds beside what else is needed.
+const NEAR_BYTES: usize = 16 * 1024;
 /// Header of a stored frame: magic, descriptor, window, content size.
 const RAW_HEAD: usize = 10;
 
@@ -159,28 +161,39 @@ impl std::fmt::Debug for Encoder {
 /// # Errors
 /// [`FrameError::Size`] above 4 GiB.
 pub fn store_raw(raw: &[u8], out: &mut Vec<u8>) -> Result<usize, FrameError> {
+    out.reserve(stored_len(raw.len()));
+    store_raw_with(raw, |part| out.extend_from_slice(part))
+}
+
+/// As [`store_raw`], part by part: each is to be appended behind those before it. Bytes of `raw` are given on
+/// while they are in the nearest cache, so that checksum and copy fetch them once.
+///
+/// # Errors
+/// [`FrameError::Size`] above 4 GiB; nothing has been appended then.
+pub fn store_raw_with(raw: &[u8], mut append: impl FnMut(&[u8])) -> Result<usize, FrameError> {
     let size = u32::try_from(raw.len())
         .map_err(|_| FrameError::Size { expected: u64::from(u32::MAX), actual: raw.len() })?;
-    let len = stored_len(raw.len());
-    out.reserve(len);
-    out.extend_from_slice(&MAGIC.to_le_bytes());
-    out.extend_from_slice(&[RAW_DESCRIPTOR, RAW_WINDOW]);
-    out.extend_from_slice(&size.to_le_bytes());
-    let mut rest = raw;
+    append(&MAGIC.to_le_bytes());
+    append(&[RAW_DESCRIPTOR, RAW_WINDOW]);
+    append(&size.to_le_bytes());
+    let (mut rest, mut checksum) = (raw, Xxh64::new(0));
     loop {
         let (block, after) = rest.split_at(rest.len().min(BLOCK_BYTES_MAX));
         let last = u32::from(after.is_empty());
         let [a, b, c, _] = ((len32(block.len()) << 3) | last).to_le_bytes();
-        out.extend_from_slice(&[a, b, c]);
-        out.extend_from_slice(block);
+        append(&[a, b, c]);
+        for part in block.chunks(NEAR_BYTES) {
+            checksum.update(part);
+            append(part);
+        }
         rest = after;
         if last == 1 {
             break;
         }
     }
-    let [a, b, c, d, ..] = xxh64(raw, 0).to_le_bytes();
-    out.extend_from_slice(&[a, b, c, d]);
-    Ok(len)
+    let [a, b, c, d, ..] = checksum.digest().to_le_bytes();
+    append(&[a, b, c, d]);
+    Ok(stored_len(raw.len()))
 }
 
 /// Inflates frames with one context that is kept.

@@ -11,6 +11,7 @@
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+use std::cell::RefCell;
 use std::fmt;
 use std::ptr::NonNull;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 pub(crate) const ALIGN_BYTES: usize = 4096;
 
 /// One allocation. Unique: whoever holds the value may free it.
+#[derive(Debug)]
 struct Memory {
     ptr: NonNull<u8>,
     layout: Layout,
@@ -33,13 +35,26 @@ unsafe impl Sync for Memory {}
 impl Memory {
     /// Zeroed and touched, so that no page fault is left for the hot path.
     fn new(size_bytes: usize, align: usize) -> Option<Self> {
+        Self::several(1, size_bytes, align)?.pop()
+    }
+
+    /// So many of one size, in large pages where the kernel has them.
+    fn several(count: usize, size_bytes: usize, align: usize) -> Option<Vec<Self>> {
         let layout = Layout::from_size_align(size_bytes.max(1), align).ok()?;
-        // SAFETY: `alloc` wants a layout of non-zero size; `max(1)` above.
-        let raw = unsafe { alloc(layout) };
-        let Some(ptr) = NonNull::new(raw) else { handle_alloc_error(layout) };
-        // SAFETY: `ptr` is valid for `layout.size()` bytes of writes: just allocated with that layout.
-        unsafe { ptr.as_ptr().write_bytes(0, layout.size()) };
-        Some(Self { ptr, layout })
+        let one = |_| {
+            // SAFETY: `alloc` wants a layout of non-zero size; `max(1)` above.
+            let raw = unsafe { alloc(layout) };
+            let Some(ptr) = NonNull::new(raw) else { handle_alloc_error(layout) };
+            Self { ptr, layout }
+        };
+        let all: Vec<Self> = (0..count).map(one).collect();
+        let place = |memory: &Self| memory.ptr.as_ptr().addr()..memory.ptr.as_ptr().addr() + layout.size();
+        crate::sys::prefer_huge_pages(&all.iter().map(place).collect::<Vec<_>>());
+        for memory in &all {
+            // SAFETY: `ptr` is valid for `layout.size()` bytes of writes: allocated above with that layout.
+            unsafe { memory.ptr.as_ptr().write_bytes(0, layout.size()) };
+        }
+        Some(all)
     }
 }
 
@@ -180,10 +195,12 @@ impl fmt::Debug for View {
     }
 }
 
-/// A fixed number of equal buffers, allocated at once.
+/// A fixed number of equal buffers, allocated at once. The one that came back last goes out first: most of it is still
+/// in a cache.
 #[derive(Debug)]
 pub(crate) struct Pool {
     free: Receiver<Memory>,
+    ready: RefCell<Vec<Memory>>,
     home: Sender<Memory>,
 }
 
@@ -193,16 +210,18 @@ impl Pool {
     #[must_use]
     pub(crate) fn new(count: usize, size_bytes: usize, align: usize) -> Option<Self> {
         let (home, free) = bounded(count.max(1));
-        for _ in 0..count.max(1) {
-            home.try_send(Memory::new(size_bytes, align.max(ALIGN_BYTES))?).ok()?;
+        for memory in Memory::several(count.max(1), size_bytes, align.max(ALIGN_BYTES))? {
+            home.try_send(memory).ok()?;
         }
-        Some(Self { free, home })
+        Some(Self { free, ready: RefCell::new(Vec::with_capacity(count.max(1))), home })
     }
 
     /// A free buffer; `None` if all are in use. Never blocks.
     #[must_use]
     pub(crate) fn try_take(&self) -> Option<Buf> {
-        let memory = self.free.try_recv().ok()?;
+        let mut ready = self.ready.borrow_mut();
+        ready.extend(self.free.try_iter());
+        let memory = ready.pop()?;
         Some(Buf::from_memory(memory, Some(self.home.clone())))
     }
 
@@ -210,7 +229,7 @@ impl Pool {
     #[cfg(test)]
     #[must_use]
     pub(crate) fn free(&self) -> usize {
-        self.free.len()
+        self.free.len() + self.ready.borrow().len()
     }
 }
 

@@ -80,8 +80,8 @@ pub struct Chain {
     sink_reason: Option<String>,
     jobs: Sender<Job>,
     raw: Receiver<Vec<u8>>,
-    /// A buffer that was taken for a packet that then could not be placed.
-    spare_raw: Option<Vec<u8>>,
+    /// Frame buffers that lie ready, the one that came back last on top.
+    spare_raw: Vec<Vec<u8>>,
     copies: Receiver<Vec<u8>>,
     rows: Receiver<FrameRows>,
     marks: Slot,
@@ -178,7 +178,7 @@ impl Chain {
             counters: Arc::clone(&counters),
             press,
         };
-        let root = Root::of(&config.store);
+        let (root, spare) = (Root::of(&config.store), config.frame_buffers);
         let header_bytes = stage::header_bytes(&config.section, &config.interface);
         let syncer = Syncer::new(sync_queue, Arc::clone(&counters), config.sync_interval, root);
         let threads = spawn(parts, syncer, config.stage_cpu)?;
@@ -191,7 +191,7 @@ impl Chain {
             sink_reason,
             jobs,
             raw,
-            spare_raw: None,
+            spare_raw: Vec::with_capacity(spare),
             copies,
             rows,
             marks,
@@ -219,7 +219,7 @@ impl Chain {
     /// Frame buffers that are free now, and how many there are: what is left before packets are shed.
     #[must_use]
     pub fn room(&self) -> (usize, usize) {
-        (self.raw.len(), self.config.frame_buffers)
+        (self.raw.len() + self.spare_raw.len(), self.config.frame_buffers)
     }
 
     /// The sink that runs, and why it is the plain one where it is.
@@ -387,7 +387,7 @@ impl Chain {
                 return;
             }
             // No buffer: the stage has more than enough to do; the next tick will do.
-            let Some(raw) = self.spare_raw.take().or_else(|| self.raw.try_recv().ok()) else { return };
+            let Some(raw) = self.spare_raw() else { return };
             self.begin_frame(raw);
         }
         let counters = self.statistics();
@@ -446,9 +446,12 @@ type Pipe<T> = (Sender<T>, Receiver<T>);
 /// A pool of empty frame buffers.
 fn frame_buffers(count: usize) -> Result<Pipe<Vec<u8>>, WriteError> {
     let (home, buffers) = bounded(count);
-    for _ in 0..count {
+    let all: Vec<Vec<u8>> = (0..count).map(|_| Vec::with_capacity(FRAME_BYTES_MAX)).collect();
+    let place = |buffer: &Vec<u8>| buffer.as_ptr().addr()..buffer.as_ptr().addr() + buffer.capacity();
+    crate::sys::prefer_huge_pages(&all.iter().map(place).collect::<Vec<_>>());
+    for mut buffer in all {
         // Written once, so that no page fault is left for the hot path.
-        let mut buffer = vec![0; FRAME_BYTES_MAX];
+        buffer.resize(FRAME_BYTES_MAX, 0);
         buffer.clear();
         home.try_send(buffer).map_err(|_| WriteError::Memory(count))?;
     }

@@ -23,7 +23,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tapedeck_index::frame::compress_bound;
+use tapedeck_index::frame::{FrameError, compress_bound};
 use tapedeck_index::name::SegmentName;
 use tapedeck_index::rows::FrameRows;
 use tapedeck_index::sidecar::{FrameMeta, SidecarBuilder};
@@ -295,13 +295,26 @@ impl Segment {
         }
     }
 
-    /// Takes a compressed frame.
-    pub(crate) fn add(&mut self, mut info: FrameInfo, raw_len: usize, stored: &[u8], pool: &Pool) {
+    /// Takes a frame of `raw_len` bytes, of which `append` gives the stored bytes, part by part, and their number.
+    ///
+    /// # Errors
+    /// Those of `append`, which then has given nothing; with the frame.
+    pub(crate) fn add(
+        &mut self,
+        mut info: FrameInfo,
+        raw_len: usize,
+        pool: &Pool,
+        append: impl FnOnce(&mut dyn FnMut(&[u8])) -> Result<usize, FrameError>,
+    ) -> Result<usize, Box<(FrameInfo, FrameError)>> {
         let number = info.number;
         info.meta.offset = self.output.end();
-        info.meta.stored_len = u32::try_from(stored.len()).unwrap_or(u32::MAX);
+        let Self { output, parts, .. } = self;
+        let stored_len = match append(&mut |part| output.append(pool, &mut *parts.sink, part)) {
+            Ok(len) => len,
+            Err(error) => return Err(Box::new((info, error))),
+        };
+        info.meta.stored_len = u32::try_from(stored_len).unwrap_or(u32::MAX);
         info.meta.raw_len = u32::try_from(raw_len).unwrap_or(u32::MAX);
-        self.output.append(pool, &mut *self.parts.sink, stored);
         self.builder.frame(info.meta, &info.rows);
         self.note_packets(&info);
         self.next_number = info.number.saturating_add(1);
@@ -313,6 +326,7 @@ impl Segment {
             // Release: partner is the Acquire load in `OpenSegment::stored_at_most` (chain/open.rs).
             self.parts.link.bound_bytes.fetch_add(to_u64(compress_bound(raw_len)), Ordering::Release);
         }
+        Ok(stored_len)
     }
 
     /// The journal's turn: whole blocks go to the sink, what is in the file is recorded, and what has

@@ -439,34 +439,45 @@ impl Press {
             return Some(info.rows);
         }
         let effort = self.policy.next(waiting, self.frame_buffers);
-        self.scratch.clear();
-        if let Err(error) = compress(&mut self.encoder, effort, raw, &mut self.scratch) {
-            // Only a packet of over 4 GiB could get here.
-            tracing::error!(%error, "frame cannot be stored");
-            counters.fail(&info.runs);
-            return Some(info.rows);
-        }
-        self.policy.observe(effort, raw.len(), self.scratch.len());
-        if info.runs.sum().packets > 0 {
+        let Self { encoder, pool, scratch, .. } = self;
+        let packets = info.runs.sum().packets;
+        let added = segment.add(info, raw.len(), pool, |append| store(encoder, effort, raw, scratch, append));
+        let stored_len = match added {
+            Ok(len) => len,
+            Err(refused) => {
+                let (info, error) = *refused;
+                // Only a packet of over 4 GiB could get here.
+                tracing::error!(%error, "frame cannot be stored");
+                counters.fail(&info.runs);
+                return Some(info.rows);
+            }
+        };
+        self.policy.observe(effort, raw.len(), stored_len);
+        if packets > 0 {
             counters.set_level(effort);
         }
         counters.raw_bytes.fetch_add(to_u64(raw.len()), Ordering::Relaxed);
-        counters.file_bytes.fetch_add(to_u64(self.scratch.len()), Ordering::Relaxed);
-        segment.add(info, raw.len(), &self.scratch, &self.pool);
+        counters.file_bytes.fetch_add(to_u64(stored_len), Ordering::Relaxed);
         None
     }
 }
 
-fn compress(
+/// Makes a frame and gives it on; returns its length. What is not compressed is not copied to `scratch` first.
+fn store(
     encoder: &mut Encoder,
     effort: Effort,
     raw: &[u8],
-    out: &mut Vec<u8>,
+    scratch: &mut Vec<u8>,
+    append: &mut dyn FnMut(&[u8]),
 ) -> Result<usize, FrameError> {
-    match effort {
-        Effort::Zstd(level) => encoder.compress(level, raw, out).or_else(|_| frame::store_raw(raw, out)),
-        Effort::Raw => frame::store_raw(raw, out),
+    if let Effort::Zstd(level) = effort {
+        scratch.clear();
+        if let Ok(len) = encoder.compress(level, raw, scratch) {
+            append(scratch);
+            return Ok(len);
+        }
     }
+    frame::store_raw_with(raw, append)
 }
 
 /// Section, interface and first statistics: all of frame 0.

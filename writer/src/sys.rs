@@ -37,11 +37,14 @@ pub(crate) fn direct_alignment(file: &File) -> io::Result<Option<(usize, usize)>
 /// A huge page on x86-64 and arm64, bytes.
 const HUGE: usize = 2 << 20;
 
-/// Asks the kernel to back memory, given as ranges of addresses, with huge pages when it is touched: tables that are
-/// read at random cost a walk of the page tables for every packet otherwise. Ranges below a huge page
-/// are left alone. A kernel that has none for us changes nothing.
+/// What an allocator and its alignment leave between two neighbours at most, bytes.
+const BETWEEN: usize = 64 << 10;
+
+/// Asks the kernel to back memory, given as ranges of addresses, with huge pages when it is touched: what is
+/// read at random, or once from end to end, costs a walk of the page tables for every packet otherwise. Neighbours count
+/// as one range; ranges below a huge page are left alone. A kernel that has none for us changes nothing.
 pub fn prefer_huge_pages(memory: &[Range<usize>]) {
-    for range in memory {
+    for range in neighbours(memory) {
         let (start, end) = (range.start.next_multiple_of(HUGE), range.end / HUGE * HUGE);
         if start < end {
             // SAFETY: MADV_HUGEPAGE changes no byte and no right of any mapping, whatever the addresses: it only
@@ -54,5 +57,34 @@ pub fn prefer_huge_pages(memory: &[Range<usize>]) {
                 )
             };
         }
+    }
+}
+
+/// The ranges in order, those joined that nearly touch.
+fn neighbours(memory: &[Range<usize>]) -> Vec<Range<usize>> {
+    let mut sorted = memory.to_vec();
+    sorted.sort_by_key(|range| range.start);
+    let mut joined: Vec<Range<usize>> = Vec::new();
+    for range in sorted {
+        match joined.last_mut() {
+            Some(last) if range.start <= last.end.saturating_add(BETWEEN) => {
+                last.end = last.end.max(range.end)
+            }
+            _ => joined.push(range),
+        }
+    }
+    joined
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn neighbours_are_one_range() {
+        let apart = 10 * BETWEEN..11 * BETWEEN;
+        let joined = neighbours(&[apart.clone(), BETWEEN + 9..BETWEEN + 20, 0..10]);
+        assert_eq!(joined, [0..BETWEEN + 20, apart]);
+        assert_eq!(neighbours(&[]), []);
     }
 }

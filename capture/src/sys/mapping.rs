@@ -23,14 +23,27 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Anonymous, zeroed, populated memory; from 2 MiB pages when `huge`, and then `len` must be a
-    /// multiple of that.
-    pub(crate) fn anonymous(len: usize, huge: bool) -> io::Result<Self> {
-        let mut flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
-        if huge {
-            flags |= libc::MAP_HUGETLB | libc::MAP_HUGE_2MB;
+    /// Anonymous, zeroed, populated memory. When `reserved`, from the huge pages that were set aside
+    /// (`vm.nr_hugepages`), and then `len` must be a multiple of 2 MiB; else of the pages that the kernel has, large
+    /// ones where it can.
+    pub(crate) fn anonymous(len: usize, reserved: bool) -> io::Result<Self> {
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+        if reserved {
+            return Self::map(
+                len,
+                flags | libc::MAP_HUGETLB | libc::MAP_HUGE_2MB | libc::MAP_POPULATE,
+                -1,
+                0,
+            );
         }
-        Self::map(len, flags, -1, 0)
+        let memory = Self::map(len, flags, -1, 0)?;
+        let start = memory.base.as_ptr().addr();
+        tapedeck_writer::prefer_huge_pages(std::slice::from_ref(&(start..start + memory.len)));
+        // SAFETY: a mapping of our own that nothing points into yet; populating it changes no byte.
+        if unsafe { libc::madvise(memory.base.as_ptr().cast(), memory.len, libc::MADV_POPULATE_WRITE) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(memory)
     }
 
     /// Anonymous, zeroed memory of `len` bytes or more, with a page behind it that nobody can read or write: who is
@@ -39,7 +52,8 @@ impl Mapping {
         let page = nix::unistd::sysconf(nix::unistd::SysconfVar::PAGE_SIZE).ok().flatten();
         let page = page.and_then(|page| usize::try_from(page).ok()).unwrap_or(4096);
         let usable = len.max(1).next_multiple_of(page);
-        let mut whole = Self::map(usable + page, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1, 0)?;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+        let mut whole = Self::map(usable + page, flags, -1, 0)?;
         // SAFETY: `usable` lies within the mapping, which has a page more.
         let guard = unsafe { whole.base.add(usable) };
         // SAFETY: the last page of a mapping of our own that nothing points into yet.
@@ -52,11 +66,10 @@ impl Mapping {
 
     /// The ring of a socket, at the offset that names it.
     pub(crate) fn ring(socket: BorrowedFd<'_>, len: usize, offset: libc::off_t) -> io::Result<Self> {
-        Self::map(len, libc::MAP_SHARED, socket.as_raw_fd(), offset)
+        Self::map(len, libc::MAP_SHARED | libc::MAP_POPULATE, socket.as_raw_fd(), offset)
     }
 
     fn map(len: usize, flags: libc::c_int, fd: RawFd, offset: libc::off_t) -> io::Result<Self> {
-        let flags = flags | libc::MAP_POPULATE;
         // SAFETY: a new mapping at an address of the kernel's choice touches no memory of ours; the
         // kernel checks `fd`, `len` and `offset`.
         let base = unsafe {

@@ -21,6 +21,13 @@ use tapedeck_ebpf::{FLAG_HEAD, FLAG_META, META_LEN, Meta};
 /// Longest packet that is put together from pieces: 64 KiB of IP and its link header, rounded up.
 const ASSEMBLY_BYTES: usize = 128 * 1024;
 
+/// So far ahead of the packet in hand the headers of a packet are fetched into the cache, and all of it: another CPU, or
+/// the card, has written it.
+const HEADERS_AHEAD: u32 = 8;
+const WHOLE_AHEAD: u32 = 2;
+/// Bytes of headers.
+const HEADERS: u32 = 128;
+
 /// A busy queue is tried so often, so far apart.
 const BUSY_TRIES: u32 = 50;
 const BUSY_PAUSE: Duration = Duration::from_millis(20);
@@ -47,8 +54,15 @@ pub struct XskConfig {
     pub fragments: bool,
     /// Entries of the RX ring; a power of two.
     pub rx_entries: u32,
-    /// Chunks, and entries of the fill ring; a power of two above `rx_entries`.
+    /// Chunks; more than `rx_entries`.
     pub chunks: u32,
+}
+
+impl XskConfig {
+    /// Entries of the fill ring, which has room for every chunk; a power of two.
+    fn fill_entries(self) -> u32 {
+        self.chunks.checked_next_power_of_two().unwrap_or(1 << 31)
+    }
 }
 
 /// A failed step of setting up a socket.
@@ -116,7 +130,7 @@ impl XskSocket {
         let fd = socket().map_err(fail("open the socket"))?;
         let umem = Umem::new(config.chunk, config.chunks).map_err(fail("allocate the UMEM"))?;
         register(&fd, &umem, config).map_err(fail("register the UMEM"))?;
-        set_ring(&fd, libc::XDP_UMEM_FILL_RING, config.chunks).map_err(fail("size the fill ring"))?;
+        set_ring(&fd, libc::XDP_UMEM_FILL_RING, config.fill_entries()).map_err(fail("size the fill ring"))?;
         // Nothing is ever sent, but the kernel wants the ring.
         set_ring(&fd, libc::XDP_UMEM_COMPLETION_RING, COMPLETION_ENTRIES)
             .map_err(fail("size the completion ring"))?;
@@ -292,12 +306,25 @@ pub struct Packets<'b> {
     taken: &'b mut u32,
 }
 
+impl Packets<'_> {
+    /// Asks for the first `bytes` of the packet that comes so much later.
+    #[inline]
+    fn fetch(&self, ahead: u32, bytes: u32) {
+        if self.count - *self.taken > ahead {
+            let desc = self.socket.rx.read(*self.taken + ahead);
+            self.socket.umem.fetch(desc.addr, desc.len.min(bytes));
+        }
+    }
+}
+
 impl<'b> Iterator for Packets<'b> {
     type Item = XskPacket<'b>;
 
     fn next(&mut self) -> Option<XskPacket<'b>> {
         while *self.taken < self.count {
             let desc = self.socket.rx.read(*self.taken);
+            self.fetch(HEADERS_AHEAD, HEADERS);
+            self.fetch(WHOLE_AHEAD, u32::MAX);
             *self.taken += 1;
             let Some(chunk) = self.socket.umem.chunk_of(desc.addr) else {
                 self.socket.misfits += 1;
@@ -488,8 +515,9 @@ fn map_rings(
     };
     let (memory, layout) = map(&offsets.rx, config.rx_entries, size_of::<libc::xdp_desc>(), 0)?;
     let rx = RxRing::new(memory, layout, config.rx_entries).ok_or_else(misfit)?;
-    let (memory, layout) = map(&offsets.fr, config.chunks, size_of::<u64>(), libc::XDP_UMEM_PGOFF_FILL_RING)?;
-    let fill = FillRing::new(memory, layout, config.chunks).ok_or_else(misfit)?;
+    let (memory, layout) =
+        map(&offsets.fr, config.fill_entries(), size_of::<u64>(), libc::XDP_UMEM_PGOFF_FILL_RING)?;
+    let fill = FillRing::new(memory, layout, config.fill_entries()).ok_or_else(misfit)?;
     let (completion, _) =
         map(&offsets.cr, COMPLETION_ENTRIES, size_of::<u64>(), libc::XDP_UMEM_PGOFF_COMPLETION_RING)?;
     Ok((rx, fill, completion))

@@ -11,6 +11,9 @@ const HEADROOM: u32 = 256;
 /// where it has to stand in front of the packet.
 const LINK_OVERHEAD: u32 = 26 + 32;
 const HUGE_PAGE: usize = 2 << 20;
+/// A line of the cache, bytes.
+#[cfg(target_arch = "x86_64")]
+const LINE: usize = 64;
 
 /// Size of a UMEM chunk; the kernel takes no larger one than a page on x86.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,7 +51,7 @@ impl ChunkSize {
 pub enum Pages {
     /// 2 MiB pages.
     Huge,
-    /// 4 KiB pages: no huge ones were free.
+    /// No pages were set aside: those that the kernel has, large ones where it can (transparent huge pages).
     Small,
 }
 
@@ -115,6 +118,25 @@ impl Umem {
         // slice by the caller's promise. It is initialised (mmap zeroes it), and nobody writes to it: the
         // caller owns the chunk, and the only writer of ours, `clear_word`, asks for a word of no slice.
         Some(unsafe { std::slice::from_raw_parts(self.memory.base().as_ptr().add(offset), len as usize) })
+    }
+
+    /// Asks the CPU to fetch a packet of `len` bytes at `addr` with its metadata. Changes nothing, and an address
+    /// outside is ignored.
+    #[inline]
+    pub(super) fn fetch(&self, addr: u64, len: u32) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(offset) = self.chunk_of(addr).and_then(|_| usize::try_from(addr).ok()) {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            let lines = (len as usize).min(self.chunk as usize).div_ceil(LINE);
+            for line in 0..=lines {
+                let at =
+                    self.memory.base().as_ptr().wrapping_add((offset + line * LINE).saturating_sub(LINE));
+                // SAFETY: a prefetch reads and writes nothing that a program could see, whatever the address.
+                unsafe { _mm_prefetch::<_MM_HINT_T0>(at.cast()) };
+            }
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let _ = (addr, len);
     }
 
     /// Zeroes the four bytes at `addr`, so that nothing of an earlier packet is taken for metadata.

@@ -33,7 +33,7 @@ impl Chain {
         match self.choose_segment(packet.ts) {
             Ok(()) => self.begin_frame(raw),
             Err(refused) => {
-                self.spare_raw = Some(raw);
+                self.spare_raw.push(raw);
                 return Err(refused);
             }
         }
@@ -41,14 +41,20 @@ impl Chain {
     }
 
     fn take_buffer(&mut self) -> Result<Vec<u8>, Refused> {
-        if let Some(raw) = self.spare_raw.take() {
+        if let Some(raw) = self.spare_raw() {
             return Ok(raw);
         }
         match self.config.when_full {
-            WhenFull::Shed => self.raw.try_recv().map_err(|_| Refused::Full),
+            WhenFull::Shed => Err(Refused::Full),
             // An error means the stage is gone: nothing can be written any more.
             WhenFull::Wait => self.raw.recv().map_err(|_| Refused::Failing),
         }
+    }
+
+    /// An empty buffer, if there is one: the one that came back last, of which most is still in a cache.
+    pub(super) fn spare_raw(&mut self) -> Option<Vec<u8>> {
+        self.spare_raw.extend(self.raw.try_iter());
+        self.spare_raw.pop()
     }
 
     /// An empty buffer becomes the open frame of the last segment.
