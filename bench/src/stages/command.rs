@@ -68,7 +68,7 @@ pub struct Args {
     /// Only these parts, separated by commas; all by default, those of a disk with --folder.
     #[arg(long, value_enum, value_delimiter = ',', value_name = "PART")]
     only: Vec<Part>,
-    /// Count also the instructions of each stage that needs no disk, with valgrind. Takes minutes.
+    /// Count also the instructions of each stage but the sink, with valgrind. Takes minutes.
     #[arg(long)]
     callgrind: bool,
     /// Print the result as JSON on stdout.
@@ -191,9 +191,11 @@ impl Args {
 }
 
 /// The stages of these parts whose instructions can be counted.
-fn counted(parts: &[Part]) -> Vec<(String, &'static str)> {
-    let has = |part| parts.contains(&part);
-    callgrind::stages(has(Part::Memory), has(Part::Recording), has(Part::Sidecar))
+fn counted(parts: &[Part]) -> Vec<callgrind::Stage> {
+    let scan = parts.contains(&Part::Scan) && scan::missing().is_none();
+    let [memory, recording, sidecar] =
+        [Part::Memory, Part::Recording, Part::Sidecar].map(|part| parts.contains(&part));
+    callgrind::stages([memory, recording, sidecar, scan])
 }
 
 /// A run under way.
@@ -411,7 +413,13 @@ impl Run<'_> {
 
     fn instructions(&mut self, parts: &[Part]) -> Result<callgrind::Figures> {
         let sessions = self.args.sessions.first().copied().unwrap_or(1);
-        let figures = callgrind::measure(&counted(parts), &self.args.words(), sessions, &mut self.steps)?;
+        let figures = callgrind::measure(
+            &counted(parts),
+            &self.args.words(),
+            &self.options,
+            sessions,
+            &mut self.steps,
+        )?;
         let mut text = format!(
             "instructions a packet, {sessions} sessions, {}:\n{:<10} {:>9} {:>12}",
             figures.valgrind, "", "worker", "all threads"

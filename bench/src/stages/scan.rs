@@ -127,12 +127,10 @@ pub fn measure(
     let path = own.path().join("store");
     let each = ratio(bytes, 1) / ABOUT_PER_S;
     steps.step("writing a store", each);
-    // What is not compressed cannot be inflated; the recorder's unhurried level then.
-    let level = if level == Level::Off { Level::Fixed(crate::alone::UNHURRIED) } else { level };
     let store = write(&path, bytes, content, level)?;
     steps.step("reading it once for its order", each);
     let in_order = check_order(&path, store.packets)?;
-    let filter = format!("tcp and greater {}", content.bytes() as u64 / content.packets().max(1) - 32);
+    let filter = filter(content);
     steps.step("asking for a filter and its opposite", each);
     let (matches, others) = (count(&path, &filter)?.0, count(&path, &format!("not ({filter})"))?.0);
     ensure!(
@@ -166,8 +164,18 @@ fn row(name: String, store: &Store, all: &[Took], inflate: &[Took]) -> Row {
     }
 }
 
-/// Packets of the content, over and over, into the two queues of a store: a conversation stays in its queue.
-fn write(path: &Path, bytes: u64, content: &Content, level: Level) -> Result<Store> {
+/// A filter that no index answers, for it asks for packets of mean length and above: all frames are inflated for it.
+pub(super) fn filter(content: &Content) -> String {
+    // A block has 32 bytes around its packet, and up to three to fill a word.
+    let mean = u64::try_from(content.bytes()).unwrap_or(u64::MAX) / content.packets().max(1);
+    format!("tcp and greater {}", mean.saturating_sub(35))
+}
+
+/// Packets of the content, over and over until there are `bytes`, into the two queues of a store: a conversation stays
+/// in its queue.
+pub(super) fn write(path: &Path, bytes: u64, content: &Content, level: Level) -> Result<Store> {
+    // What is not compressed cannot be inflated; the recorder's unhurried level then.
+    let level = if level == Level::Off { Level::Fixed(crate::alone::UNHURRIED) } else { level };
     let seq = Arc::default();
     let start = |queue| {
         let interface = InterfaceInfo::named("bench", LinkType::ETHERNET);
