@@ -220,6 +220,15 @@ pub fn content(options: &Options, packets_wanted: Option<u64>) -> Content {
     Content::of("synthetic", packets.iter().map(|(bytes, ts)| (bytes.as_slice(), *ts)))
 }
 
+/// A level as `--level` takes it.
+fn level_name(level: Level) -> String {
+    match level {
+        Level::Off => "off".to_owned(),
+        Level::Auto => "auto".to_owned(),
+        Level::Fixed(level) => level.to_string(),
+    }
+}
+
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

@@ -154,11 +154,7 @@ impl Args {
 
     /// The words that say what packets are like, for another process.
     fn words(&self) -> Vec<String> {
-        let level = match self.level {
-            Level::Off => "off".to_owned(),
-            Level::Auto => "auto".to_owned(),
-            Level::Fixed(level) => level.to_string(),
-        };
+        let level = super::level_name(self.level);
         let sessions = self.sessions.first().copied().unwrap_or(1).to_string();
         let (bytes, train) = (self.bytes.to_string(), self.train.to_string());
         ["--bytes", &bytes, "--level", &level, "--train", &train, "--sessions", &sessions]
@@ -266,10 +262,11 @@ impl Run<'_> {
     }
 
     fn recording(&mut self) -> Result<Vec<Figures>> {
-        let Args { bytes, level, train, sessions, .. } = self.args;
+        let Args { bytes, train, sessions, .. } = self.args;
+        let level = super::level_name(self.args.level);
         let (worker, threads, new) = ("worker", "all threads", "a new session");
         self.say(&format!(
-            "packets of {bytes} bytes in trains of {train}, level {level:?}; ns of CPU time a packet\n\n\
+            "packets of {bytes} bytes in trains of {train}, level {level}; ns of CPU time a packet\n\n\
              {:>9}  {:<22} {worker:>8} {threads:>12} {new:>14} {:>9}",
             "sessions", "stage", "GB/s"
         ))?;
@@ -377,7 +374,7 @@ impl Run<'_> {
         let figures = scan::measure(&folder, disk_bytes, content, level, rounds, &mut self.steps)?;
         let scan::Figures { store, rows, filter, matches, in_order, notes } = &figures;
         let mut text = format!(
-            "query of {} packets of {}, {} MB of pcapng in {} MB stored, {} segments of two queues, {}:\n{:<22} {:>9} \
+            "query of {} packets of {}, {} MB of pcapng in {} MB stored, {} segments of two queues, level {}:\n{:<22} {:>9} \
              {:>12} {:>10} {:>11} {:>11}",
             store.packets,
             store.content,

@@ -223,7 +223,7 @@ pub(super) fn write(path: &Path, bytes: u64, content: &Content, level: Level) ->
     for file in &files {
         stored_bytes += std::fs::metadata(file).with_context(|| file.display().to_string())?.len();
     }
-    let (content, level) = (content.name().to_owned(), format!("{level:?}"));
+    let (content, level) = (content.name().to_owned(), super::level_name(level));
     Ok(Store { content, level, packets, raw_bytes, stored_bytes, segments: files.len() })
 }
 

@@ -57,9 +57,9 @@ fn a_child_that_fails_is_no_answer() {
     for code in [0, 1, 3] {
         answered(Some(code), "").unwrap();
     }
-    let mut sleep = Command::new("sh");
-    sleep.args(["-c", "echo said; exit 7"]);
-    let (took, code, said) = child(sleep).unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "echo said; exit 7"]).stdout(Stdio::piped());
+    let (took, code, said) = child(shell).unwrap();
     assert_eq!((code, said.as_str()), (Some(7), "said\n"));
     assert!(took.wall > 0.0 && took.cpu >= 0.0, "{took:?}");
 }
