@@ -98,7 +98,12 @@ pub fn measure(
     let arguments = fio::arguments(own.path(), bytes, BLOCK_BYTES, WRITES_IN_FLIGHT);
     let mut rates: Vec<Vec<Written>> = vec![Vec::new(); ways.len()];
     for round in 0..rounds {
-        for (way, rates) in ways.iter().zip(&mut rates) {
+        // There and back: what one way leaves to the disk (a removed file, discards) is not always the same one's load.
+        let mut turns: Vec<(&Way, &mut Vec<Written>)> = ways.iter().zip(&mut rates).collect();
+        if round % 2 == 1 {
+            turns.reverse();
+        }
+        for (way, rates) in turns {
             let what = format!("{}, round {} of {rounds}", way.name(), round + 1);
             steps.step(&what, ratio(bytes, 1) / ABOUT_PER_S);
             rates.push(match way {
