@@ -2,14 +2,15 @@
 //! around it; the bytes are frames of pcapng, as a recorder hands them to its compressor.
 
 use crate::traffic::{Model, Shape, Traffic};
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use nix::time::{ClockId, clock_gettime};
 use serde::Serialize;
 use std::path::Path;
 use std::time::Duration;
 use tapedeck_index::frame::{Encoder, compress_bound, store_raw};
-use tapedeck_index::pcapng::{PacketRecord, encode_packet, packet_block_len};
+use tapedeck_index::pcapng::{Block, Blocks, PacketRecord, encode_packet, packet_block_len};
 use tapedeck_packet::Timestamp;
+use tapedeck_writer::level::{Effort, STEPS};
 
 /// Bytes of a frame, as the recorder cuts them.
 const FRAME: usize = 512 << 10;
@@ -17,6 +18,17 @@ const FRAME: usize = 512 << 10;
 pub const CONTENT: usize = 64 << 20;
 /// Levels: those of `auto`, and what lies around them.
 const LEVELS: [i32; 5] = [-5, -1, 1, 3, 6];
+/// The level that `auto` takes while nothing presses.
+pub const UNHURRIED: i32 = match STEPS {
+    [Effort::Zstd(level), ..] => level,
+    _ => 0,
+};
+/// The lowest level that `auto` goes down to before it stores raw.
+pub const PRESSED: i32 = match STEPS {
+    [.., Effort::Zstd(level), Effort::Raw] => level,
+    _ => UNHURRIED,
+};
+const _: () = assert!(LEVELS[0] == PRESSED && LEVELS[2] == UNHURRIED && UNHURRIED != 0);
 /// Between two packets of a capture, ns.
 const STEP_NS: u64 = 1_000;
 
@@ -31,6 +43,19 @@ pub struct Row {
     pub gb_per_s: f64,
     /// Bytes that go in for one that comes out.
     pub ratio: f64,
+    /// When the recorder's `auto` writes frames so, if it does: `unhurried`, `pressed` (the lowest level it goes to), or
+    /// `raw` (when that is not enough either, or nothing is gained).
+    pub auto: Option<&'static str>,
+}
+
+/// What `auto` calls a way of writing.
+fn auto(effort: Effort) -> Option<&'static str> {
+    match effort {
+        Effort::Raw => STEPS.contains(&effort).then_some("raw"),
+        Effort::Zstd(UNHURRIED) => Some("unhurried"),
+        Effort::Zstd(PRESSED) => Some("pressed"),
+        Effort::Zstd(_) => STEPS.contains(&effort).then_some("between"),
+    }
 }
 
 /// Whole packets as frames of pcapng.
@@ -74,8 +99,39 @@ impl Content {
         Ok(Self::of(&path.display().to_string(), packets))
     }
 
-    fn bytes(&self) -> usize {
+    /// Where it comes from.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its frames, uncompressed.
+    #[must_use]
+    pub fn frames(&self) -> &[Vec<u8>] {
+        &self.frames
+    }
+
+    /// Bytes of all frames.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
         self.frames.iter().map(Vec::len).sum()
+    }
+
+    /// Packets in all frames.
+    #[must_use]
+    pub fn packets(&self) -> u64 {
+        let count = |frame: &Vec<u8>| Blocks::new(frame).count() as u64;
+        self.frames.iter().map(count).sum()
+    }
+
+    /// Time of the first packet.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn first(&self) -> Result<Timestamp> {
+        let block = self.frames.first().and_then(|frame| Blocks::new(frame).next());
+        let Some(Ok((_, Block::Packet(packet)))) = block else { bail!("{} holds no packet", self.name) };
+        Ok(packet.ts)
     }
 }
 
@@ -86,24 +142,54 @@ impl Content {
 pub fn measure(content: &Content, rounds: u32) -> Result<Vec<Row>> {
     let mut encoder = Encoder::new().context("starting an encoder")?;
     let mut out = Vec::with_capacity(compress_bound(2 * FRAME));
-    let mut all = vec![row(content, "memcpy", rounds, &mut out, |raw, out| {
-        out.extend_from_slice(raw);
-        Ok(())
-    })?];
-    all.push(row(content, "raw", rounds, &mut out, |raw, out| Ok(store_raw(raw, out).map(drop)?))?);
-    for level in LEVELS {
-        let name = format!("level {level}");
-        all.push(row(content, &name, rounds, &mut out, |raw, out| {
-            Ok(encoder.compress(level, raw, out).map(drop)?)
+    let mut all = vec![row(content, "memcpy", None, rounds, &mut out, copy)?];
+    let mut rows: Vec<(String, Effort)> = vec![("raw".to_owned(), Effort::Raw)];
+    rows.extend(LEVELS.map(|level| (format!("level {level}"), Effort::Zstd(level))));
+    for (name, effort) in rows {
+        all.push(row(content, &name, auto(effort), rounds, &mut out, |raw, out| {
+            write(&mut encoder, effort, raw, out)
         })?);
     }
     Ok(all)
+}
+
+/// Works on the frames once, for counting instructions: `copy`, or as a recorder writes them.
+///
+/// # Errors
+/// The encoder fails.
+pub fn run(content: &Content, effort: Option<Effort>) -> Result<()> {
+    let mut encoder = Encoder::new().context("starting an encoder")?;
+    let mut out = Vec::with_capacity(compress_bound(2 * FRAME));
+    for frame in content.frames() {
+        out.clear();
+        match effort {
+            None => copy(frame, &mut out)?,
+            Some(effort) => write(&mut encoder, effort, frame, &mut out)?,
+        }
+        std::hint::black_box(&out);
+    }
+    Ok(())
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "one of several ways of writing, others of which fail")]
+fn copy(raw: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    out.extend_from_slice(raw);
+    Ok(())
+}
+
+fn write(encoder: &mut Encoder, effort: Effort, raw: &[u8], out: &mut Vec<u8>) -> Result<()> {
+    match effort {
+        Effort::Raw => store_raw(raw, out).map(drop)?,
+        Effort::Zstd(level) => encoder.compress(level, raw, out).map(drop)?,
+    }
+    Ok(())
 }
 
 /// One way of writing a frame.
 fn row(
     content: &Content,
     stage: &str,
+    auto: Option<&'static str>,
     rounds: u32,
     out: &mut Vec<u8>,
     mut work: impl FnMut(&[u8], &mut Vec<u8>) -> Result<()>,
@@ -125,7 +211,7 @@ fn row(
     }
     let ratio = crate::machine::ratio(u64::try_from(content.bytes())?, u64::try_from(stored)?);
     let gb_per_s = crate::search::median(&rates);
-    Ok(Row { stage: stage.to_owned(), content: content.name.clone(), gb_per_s, ratio })
+    Ok(Row { stage: stage.to_owned(), content: content.name.clone(), gb_per_s, ratio, auto })
 }
 
 /// Bytes a nanosecond, which are 1e9 bytes a second.
@@ -154,6 +240,9 @@ mod tests {
         assert_eq!(names, ["memcpy", "raw", "level -5", "level -1", "level 1", "level 3", "level 6"]);
         assert!(rows.iter().all(|row| row.gb_per_s > 0.0 && row.content == "zeroes"), "{rows:?}");
         assert_eq!(rows[0].ratio, 1.0);
+        let autos: Vec<_> = rows.iter().map(|row| row.auto).collect();
+        assert_eq!(autos, [None, Some("raw"), Some("pressed"), None, Some("unhurried"), None, None]);
+        assert_eq!((content.packets(), content.first().unwrap()), (2_000, Timestamp::ZERO));
         // Header, block heads and checksum of a frame of raw blocks; the same bytes again and again.
         assert!(rows[1].ratio < 1.0 && rows[1].ratio > 0.999 && rows[4].ratio > 20.0, "{rows:?}");
     }

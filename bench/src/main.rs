@@ -8,7 +8,6 @@ use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use tapedeck_bench::alone;
 use tapedeck_bench::capacity::{Load as Capacity, Run, ours};
 use tapedeck_bench::latency::{AtRate, measure};
 use tapedeck_bench::plan;
@@ -46,14 +45,18 @@ enum Command {
     /// meets them alike; then all get one common load, at which their CPU time is compared. Packets are counted on
     /// disk, whatever a tool says.
     Compare(Compare),
-    /// CPU time per packet of the stages of a recording, without network card and disk.
+    /// What a packet costs in each stage of a recording, and what a disk and a query do, each alone.
     ///
     /// Packets of established TCP connections, in random order over all of them unless --train says otherwise.
     /// Header walk, session table, append (copy, index, compression, into a sink that keeps nothing), and all
     /// together with records and statistics, also under pressure, when it is asked of each packet how much its session
     /// has had. In one run, round by round; medians.
-    /// Before them what one core does to the same packets that lie in memory: copy, and compress at each level.
-    Stages(Stages),
+    /// Before them what one core does to the same packets that lie in memory: copy, and compress at each level. Behind
+    /// them the sidecar of a segment, part by part.
+    ///
+    /// With --folder also the disk: the recorder's sink beside fio (if it is installed), and `taperead` on a store beside
+    /// what one core inflates. With --callgrind the instructions of each stage.
+    Stages(stages::command::Args),
     /// How true packets are stamped, on a veth pair that this command makes and removes.
     ///
     /// Sends packets that carry their sender's clock, first with pauses, then as a flood, and compares every stored
@@ -90,35 +93,6 @@ struct Time {
     /// Further arguments for `tapedeck record`, after `--`.
     #[arg(last = true)]
     record: Vec<String>,
-}
-
-#[derive(Debug, clap::Args)]
-struct Stages {
-    /// Open sessions, several separated by commas.
-    #[arg(long, value_delimiter = ',', default_value = "1000,100000,1000000", value_parser = clap::value_parser!(u32).range(1..=4_000_000))]
-    sessions: Vec<u32>,
-    /// Bytes of a packet, 60 to 1514.
-    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u16).range(60..=1514))]
-    bytes: u16,
-    /// Compression: `off`, `auto`, or a zstd level from -7 to 19.
-    #[arg(long, default_value = "off", value_parser = tapedeck_capture::units::level, allow_hyphen_values = true)]
-    level: tapedeck_writer::Level,
-    /// Packets of each measurement.
-    #[arg(long, default_value_t = 4_000_000, value_parser = clap::value_parser!(u64).range(1_000..))]
-    packets: u64,
-    /// Packets that a session sends in a row, while 31 others send theirs. 1 is random order, the worst for
-    /// caches; links carry trains.
-    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
-    train: u32,
-    /// Measurements of each stage; the median counts.
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
-    rounds: u32,
-    /// A capture, whose bytes are copied and compressed too, once through.
-    #[arg(long, value_name = "FILE")]
-    traffic: Option<PathBuf>,
-    /// Print the result as JSON on stdout.
-    #[arg(long)]
-    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -189,7 +163,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Line(line) if line.latency || !line.rates.is_empty() => run_latency(&line),
         Command::Line(line) => run_line(&line),
         Command::Compare(compare) => run_compare(&compare),
-        Command::Stages(stages) => run_stages(&stages),
+        Command::Stages(stages) => stages::command::run(&stages),
         Command::Time(time) => run_time(&time),
         Command::Plan(args) => plan::run(&args),
         Command::Report(args) => report::run(&args),
@@ -237,70 +211,6 @@ fn run_time(args: &Time) -> Result<()> {
         writeln!(out, "\n{recorder}")?;
     }
     ledgers.iter().try_for_each(check_balance)
-}
-
-fn run_stages(args: &Stages) -> Result<()> {
-    let options = stages::Options {
-        bytes: usize::from(args.bytes),
-        level: args.level,
-        packets: args.packets,
-        rounds: args.rounds,
-        train: args.train,
-    };
-    let mut out = std::io::stdout();
-    let alone = run_alone(args, &options)?;
-    if !args.json {
-        let (bytes, level, train) = (args.bytes, args.level, args.train);
-        writeln!(
-            out,
-            "packets of {bytes} bytes in trains of {train}, level {level:?}; ns of CPU time a packet\n"
-        )?;
-        let (worker, all, new) = ("worker", "all threads", "a new session");
-        writeln!(out, "{:>9}  {:<22} {worker:>8} {all:>12} {new:>14} {:>9}", "sessions", "stage", "GB/s")?;
-    }
-    let mut all = Vec::new();
-    for sessions in &args.sessions {
-        let figures = stages::measure(*sessions, &options)?;
-        if !args.json {
-            for row in &figures.rows {
-                let stages::Row { stage, worker_ns, all_ns, gb_per_s, opening_ns } = row;
-                let numbers = format!("{worker_ns:>8.1} {all_ns:>12.1} {opening_ns:>14.0} {gb_per_s:>9.2}");
-                writeln!(out, "{sessions:>9}  {stage:<22} {numbers}")?;
-            }
-            let share = 100.0 * (figures.added_share - 1.0);
-            writeln!(out, "{sessions:>9}  sessions and statistics add {share:.0} %\n")?;
-        }
-        all.push(figures);
-    }
-    if args.json {
-        writeln!(
-            out,
-            "{}",
-            serde_json::json!({ "version": 1, "bytes": args.bytes, "figures": all, "alone": alone })
-        )?;
-    }
-    Ok(())
-}
-
-/// Copy and compression alone, of the packets of the stages and of a capture.
-fn run_alone(args: &Stages, options: &stages::Options) -> Result<Vec<alone::Row>> {
-    let mut out = std::io::stdout();
-    let mut contents = vec![stages::content(options)];
-    if let Some(path) = &args.traffic {
-        contents.push(alone::Content::of_capture(path)?);
-    }
-    let mut rows = Vec::new();
-    for content in &contents {
-        rows.extend(alone::measure(content, args.rounds)?);
-    }
-    if !args.json {
-        writeln!(out, "one core, of bytes in memory:\n{:<10} {:>9} {:>9}  of", "", "GB/s", "ratio")?;
-        for alone::Row { stage, content, gb_per_s, ratio } in &rows {
-            writeln!(out, "{stage:<10} {gb_per_s:>9.2} {ratio:>9.3}  {content}")?;
-        }
-        writeln!(out)?;
-    }
-    Ok(rows)
 }
 
 /// A share that a search can come near to.

@@ -4,6 +4,14 @@
 //! of all threads: what the worker hands on is compressed, checksummed and indexed behind it. CPU time and
 //! not wall time, because others may be at work on the machine; caches they share all the same.
 
+pub mod callgrind;
+pub mod command;
+pub mod fio;
+pub mod scan;
+pub mod sidecar;
+pub mod sink;
+mod steps;
+
 use crate::alone::{CONTENT, Content};
 use anyhow::{Context as _, Result};
 use nix::time::{ClockId, clock_gettime};
@@ -17,6 +25,7 @@ use tapedeck_capture::shed::{ShedPayload, Shedder};
 use tapedeck_index::pcapng::{Counters, InterfaceInfo, PacketRecord};
 use tapedeck_packet::{LinkType, Timestamp, Walk};
 use tapedeck_session::{Packet, Place, Table};
+use tapedeck_writer::level::Effort;
 use tapedeck_writer::{Appended, Chain, ChainConfig, Level, SinkChoice, WhenFull};
 
 /// Packets of a batch, as a worker takes them.
@@ -93,6 +102,8 @@ enum Stage {
     /// The disk is behind: of each packet the session table is asked how much its flow has had. Nothing is cut,
     /// so that the other stages have the same to do.
     Pressed,
+    /// Packets are made and nothing is done with them: for what is counted and not timed.
+    None,
 }
 
 impl Stage {
@@ -105,8 +116,54 @@ impl Stage {
             Self::Append => "walk, append",
             Self::All => "walk, append, sessions",
             Self::Pressed => "the same under pressure",
+            Self::None => "nothing",
         }
     }
+
+    /// By the name that `--alone` takes.
+    fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "none" => Self::None,
+            "walk" => Self::Walk,
+            "table" => Self::Table,
+            "append" => Self::Append,
+            "all" => Self::All,
+            "pressed" => Self::Pressed,
+            _ => return None,
+        })
+    }
+}
+
+/// Gives packets to one stage, once, and measures nothing: for those who count from outside.
+///
+/// # Errors
+/// No stage has this name, or it fails.
+pub fn alone(name: &str, sessions: u32, options: &Options) -> Result<()> {
+    let frames = || content(options, Some(options.packets));
+    let part = match name {
+        "walks" => Some(sidecar::Part::Walk),
+        "rows" => Some(sidecar::Part::Rows),
+        "sidecar" => Some(sidecar::Part::Build),
+        _ => None,
+    };
+    if let Some(part) = part {
+        return sidecar::run(&frames(), part);
+    }
+    if let Some(stage) = Stage::named(name) {
+        return one(stage, sessions, options).map(drop);
+    }
+    let level = name.strip_prefix("level ").and_then(|level| level.parse().ok());
+    let effort = match (name, level) {
+        ("frames", _) => {
+            std::hint::black_box(frames());
+            return Ok(());
+        }
+        ("copy", _) => None,
+        ("raw", _) => Some(Effort::Raw),
+        (_, Some(level)) => Some(Effort::Zstd(level)),
+        _ => anyhow::bail!("no stage {name}"),
+    };
+    crate::alone::run(&frames(), effort)
 }
 
 /// CPU time of a packet, ns.
@@ -145,20 +202,31 @@ pub fn measure(sessions: u32, options: &Options) -> Result<Figures> {
     Ok(Figures { sessions, rows: Stage::EACH.into_iter().enumerate().map(row).collect(), added_share })
 }
 
-/// Packets of these stages, for what is measured without them.
+/// Packets of these stages, for what is measured without them: so many, or as many as there is room for.
 #[must_use]
-pub fn content(options: &Options) -> Content {
+pub fn content(options: &Options, packets_wanted: Option<u64>) -> Content {
     let mut traffic = Traffic::new(1_000, options);
     while traffic.opened < 1_000 {
         traffic.open();
     }
+    let most = packets_wanted.and_then(|count| usize::try_from(count).ok()).unwrap_or(usize::MAX);
     let (mut packets, mut bytes) = (Vec::new(), 0);
-    while bytes < CONTENT {
+    while bytes < CONTENT && packets.len() < most {
         traffic.talk();
         packets.extend(traffic.packets().map(|(bytes, ts)| (bytes.to_vec(), ts)));
         bytes += traffic.lengths.iter().sum::<usize>();
     }
+    packets.truncate(most);
     Content::of("synthetic", packets.iter().map(|(bytes, ts)| (bytes.as_slice(), *ts)))
+}
+
+/// A level as `--level` takes it.
+fn level_name(level: Level) -> String {
+    match level {
+        Level::Off => "off".to_owned(),
+        Level::Auto => "auto".to_owned(),
+        Level::Fixed(level) => level.to_string(),
+    }
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
@@ -233,6 +301,7 @@ impl Way {
     fn take(&mut self, traffic: &Traffic) {
         let Self { stage, table, chain, tracker, shedder, walk, .. } = self;
         match stage {
+            Stage::None => drop(std::hint::black_box(traffic.packets().count())),
             Stage::Walk => {
                 for (bytes, _) in traffic.packets() {
                     walk.run(LinkType::ETHERNET, bytes);

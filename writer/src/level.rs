@@ -26,7 +26,7 @@ pub enum Effort {
 }
 
 /// Steps of `auto`, from calm to pressed.
-const STEPS: [Effort; 3] = [Effort::Zstd(1), Effort::Zstd(-5), Effort::Raw];
+pub const STEPS: [Effort; 3] = [Effort::Zstd(1), Effort::Zstd(-5), Effort::Raw];
 /// Backlog, in percent of the frame buffers, from which step 1 or 2 is taken at once.
 const PRESSED_PERCENT: [usize; 2] = [40, 75];
 /// Backlog, in percent, that counts as calm.

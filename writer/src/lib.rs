@@ -32,6 +32,7 @@ pub mod seconds;
 mod segment;
 mod settle;
 mod sink;
+pub mod sink_file;
 mod sinks;
 mod stage;
 mod sync;
