@@ -17,4 +17,4 @@ pub use build::{MemberFacts, PackBuilder, PackBytes, PackShape};
 pub use key::{HIGH_PORT, HIGH_PORTS_MAX, Key, KeyKind};
 pub use layout::{BLOCK_ROWS, MAGIC, MATRIX_BYTES_MAX, MEMBERS_MAX, PACK_VERSION};
 pub use name::{PACK_SUFFIX, PACKS_FOLDER, PackName};
-pub use read::{Member, MemberSet, Pack, PackError};
+pub use read::{Blocks, Member, MemberSet, Pack, PackError};

@@ -5,6 +5,7 @@
 
 use crate::disk;
 use crate::error::FileError;
+use crate::packs::{PacksReport, rebuild_packs};
 use crate::scan::{FrameFault, Scan, SegmentBytes};
 use crate::seal::hidden_index;
 use std::io;
@@ -20,6 +21,8 @@ pub struct ReindexReport {
     pub written: Vec<PathBuf>,
     /// Segments whose sidecar was right already.
     pub unchanged: u64,
+    /// What became of the packs: those that do not hold for the sidecars are made again.
+    pub packs: PacksReport,
     /// Segments that got none.
     pub errors: Vec<ReindexError>,
 }
@@ -61,7 +64,8 @@ pub enum ReindexError {
     },
 }
 
-/// Makes the sidecars of `segments` again, or of every sealed segment of the store if there are none.
+/// Makes the sidecars of `segments` again, or of every sealed segment of the store if there are none; then the
+/// packs over them.
 #[must_use]
 pub fn reindex(store: &Path, segments: &[PathBuf]) -> ReindexReport {
     let mut report = ReindexReport::default();
@@ -92,6 +96,16 @@ pub fn reindex(store: &Path, segments: &[PathBuf]) -> ReindexReport {
             Ok(None) => report.unchanged += 1,
             Err(error) => report.errors.push(error),
         }
+    }
+    let written = report
+        .written
+        .iter()
+        .filter_map(|index| SegmentName::parse_file(index.file_name()?.to_str()?).map(|(name, _)| name));
+    let written = written.collect();
+    match segments {
+        [] => report.packs = rebuild_packs(store, None),
+        _ if report.written.is_empty() => {}
+        _ => report.packs = rebuild_packs(store, Some(&written)),
     }
     report
 }

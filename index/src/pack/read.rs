@@ -310,6 +310,44 @@ impl Pack {
     pub fn check(&self) -> Result<(), PackError> {
         (0..self.header.blocks).try_for_each(|number| self.block(number).map(drop))
     }
+
+    /// All blocks, checked: for who asks for very many keys.
+    ///
+    /// # Errors
+    /// The first [`PackError`].
+    pub fn blocks(&self) -> Result<Blocks<'_>, PackError> {
+        let mut bytes = Vec::new();
+        (0..self.header.blocks).try_for_each(|number| {
+            bytes.append(&mut self.block(number)?);
+            Ok::<(), PackError>(())
+        })?;
+        Ok(Blocks { pack: self, bytes })
+    }
+}
+
+/// A pack with all its blocks in memory.
+#[derive(Debug)]
+pub struct Blocks<'a> {
+    pack: &'a Pack,
+    bytes: Vec<u8>,
+}
+
+impl Blocks<'_> {
+    /// Whether the member with this number may hold `key`, as [`Pack::with`] says.
+    #[must_use]
+    pub fn holds(&self, number: usize, key: &Key) -> bool {
+        let Some(member) = self.pack.members.get(number) else { return false };
+        if member.is_always() || (key.is_high_port() && member.flags & HIGH_PORTS != 0) {
+            return true;
+        }
+        let (header, probe) = (&self.pack.header, key.probe());
+        let block = index(probe.block(header.blocks)) * header.block_bytes();
+        let column = usize::from(member.first_column) + probe.column(member.columns);
+        probe.rows.iter().all(|row| {
+            let at = block + usize::from(*row) * header.row_bytes() + column / 8;
+            self.bytes.get(at).is_some_and(|byte| byte & (1 << (column % 8)) != 0)
+        })
+    }
 }
 
 /// Members and checksums of the front behind the header.

@@ -101,6 +101,7 @@ proptest! {
         prop_assert_eq!(pack.content(), bytes.name.content);
         prop_assert_eq!(PackName::parse(&bytes.name.to_string()), Some(bytes.name));
         pack.check().unwrap();
+        let blocks = pack.blocks().unwrap();
         for (number, (sidecar, member)) in sidecars.iter().zip(pack.members()).enumerate() {
             let summary = sidecar.summary();
             prop_assert_eq!(&member.name, &name(u32::try_from(number).unwrap()));
@@ -116,6 +117,7 @@ proptest! {
                 for key in keys_of(&row) {
                     prop_assert!(given.contains(&key), "{key:?}");
                     prop_assert!(pack.with(&key).unwrap().contains(number), "{key:?}");
+                    prop_assert!(blocks.holds(number, &key), "{key:?}");
                 }
             }
         }
