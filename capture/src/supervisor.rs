@@ -34,6 +34,7 @@ use crate::ladder::Intake;
 use crate::ledger::Ledger;
 use crate::ledger_rows::ClockRows;
 use crate::lock::InterfaceLock;
+use crate::packer::Packer;
 use crate::pins::Keeper;
 use crate::plan::RecordPlan;
 use crate::sessions::SessionCounts;
@@ -165,6 +166,8 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
     // Not under systemd this does nothing.
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
     signals.started();
+    // Ends before the books are printed, whatever they say.
+    let _packer = Packer::start(&plan.stores, Arc::clone(&run.clock));
     let mut session = Session {
         plan,
         run,

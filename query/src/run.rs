@@ -183,6 +183,12 @@ fn packets(
     for FileTrouble { path, what } in &witness.troubles {
         talk.warn(path, what);
     }
+    for (path, why) in &plan.packed.troubles {
+        talk.warn(
+            path,
+            &format_args!("{why}; its segments are asked themselves ('tapedeck reindex' mends that)"),
+        );
+    }
     if ask.deliver == Deliver::Explain {
         return print(&mut out, &format_args!("{plan}{witness}")).map(|()| EXIT_MATCHES);
     }
@@ -262,14 +268,14 @@ impl Display for Summary<'_> {
             1 => f.write_str("1 packet")?,
             n => write!(f, "{n} packets")?,
         }
-        match (self.verdict.is_complete(), self.plan.segments.len()) {
+        match (self.verdict.is_complete(), self.plan.segments_asked()) {
             (false, _) => f.write_str("; the answer is NOT WHOLE")?,
             (true, _) if *limited => f.write_str("; stopped at the limit, whole as far as it goes")?,
             (true, 0) => f.write_str("; the store holds nothing in this range")?,
             (true, 1) => f.write_str("; whole answer from 1 segment")?,
             (true, n) => write!(f, "; whole answer from {n} segments")?,
         }
-        if let Some(range) = self.verdict.range.filter(|_| !limited && !self.plan.segments.is_empty()) {
+        if let Some(range) = self.verdict.range.filter(|_| !limited && self.plan.segments_asked() > 0) {
             write!(f, ", {} to {}", range.from, range.to)?;
             if self.plan.edge.is_some_and(|edge| edge >= range.to) {
                 f.write_str(" (being recorded: what came later is not vouched for yet)")?;

@@ -52,7 +52,7 @@ pub use reindex::{ReindexReport, reindex};
 pub use scan::FrameFault;
 pub use seconds::{Delta, Second, SecondBooks, Shift};
 pub use sink::SinkKind;
-pub use sys::prefer_huge_pages;
+pub use sys::{prefer_huge_pages, yield_to_all};
 pub use table::{TableConfig, TableCounts, TableWriter};
 pub use verify::{VerifyReport, verify};
 #[cfg(test)]
