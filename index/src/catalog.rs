@@ -5,7 +5,7 @@
 //! sidecar without packets tells of lost ones, once a second listing has seen the same.
 
 use crate::name::{FileKind, PACKETS_FOLDER, SegmentName};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -157,8 +157,7 @@ fn list_once(stores: &[PathBuf], wanted: &impl Fn(UtcHour) -> bool) -> Result<Li
         }
     }
     // An open segment keeps its number when it is sealed, but not always its t0.
-    let there: HashSet<_> = found.keys().cloned().collect();
-    listing.missing = indexes.into_iter().filter(|index| !there.contains(&key(&index.name))).collect();
+    listing.missing = indexes.into_iter().filter(|index| !found.contains_key(&key(&index.name))).collect();
     listing.segments = found.into_values().collect();
     for list in [&mut listing.segments, &mut listing.missing] {
         list.sort_unstable_by(|x, y| order(&x.name).cmp(&order(&y.name)));

@@ -14,7 +14,7 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use tapedeck_index::catalog::Found;
-use tapedeck_index::name::SegmentName;
+use tapedeck_index::name::{INDEX_SUFFIX, SEALED_SUFFIX, SegmentName};
 use tapedeck_index::pack::{Key, KeyKind, MemberSet, PACKS_FOLDER, Pack, PackError, PackName};
 use tapedeck_packet::{CommunityId, FlowKey};
 
@@ -112,9 +112,12 @@ impl Packs {
     pub(crate) fn of(&self, found: &Found) -> Option<&Told> {
         let in_store = self.told.iter().filter(|(store, _)| found.folder.starts_with(store));
         let told = in_store.filter_map(|(_, told)| told.get(&found.name)).next()?;
-        let len = |path: PathBuf| fs::metadata(path).map(|metadata| metadata.len()).ok();
-        let same = len(found.packets_path()) == Some(told.segment_len)
-            && len(found.index_path()) == Some(told.sidecar_len);
+        // Done for every segment of a store: the name is spelt out once.
+        let stem = found.name.to_string();
+        let len =
+            |suffix| fs::metadata(found.folder.join(format!("{stem}{suffix}"))).map(|file| file.len()).ok();
+        let same =
+            len(SEALED_SUFFIX) == Some(told.segment_len) && len(INDEX_SUFFIX) == Some(told.sidecar_len);
         same.then_some(told)
     }
 

@@ -254,6 +254,12 @@ impl Pack {
         self.header.file_len()
     }
 
+    /// Bytes before the padding.
+    #[cfg(test)]
+    pub(super) fn front_len(&self) -> usize {
+        usize::try_from(self.header.front_len()).unwrap_or(usize::MAX)
+    }
+
     /// XXH3 of the front, which is in the name of the file.
     #[must_use]
     pub fn content(&self) -> u64 {

@@ -137,6 +137,37 @@ proptest! {
     }
 
     #[test]
+    fn damage_behind_right_checksums_gives_members_or_an_error(
+        segments in prop::collection::vec(frames(), 1..4),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let segments: Vec<_> = segments.into_iter().filter(|frames| !frames.is_empty()).collect();
+        prop_assume!(!segments.is_empty());
+        let (_, made) = pack(&segments);
+        let mut bytes = whole(&made);
+        let front = made.front.len();
+        for (at, value) in changes {
+            bytes[at.index(front)] = value;
+        }
+        let rest = Pack::from_bytes(whole(&made)).unwrap().front_len();
+        let sum = xxhash_rust::xxh3::xxh3_64(&bytes[80..rest]);
+        bytes[64..72].copy_from_slice(&sum.to_le_bytes());
+        let sum = xxhash_rust::xxh3::xxh3_64(&bytes[..72]);
+        bytes[72..80].copy_from_slice(&sum.to_le_bytes());
+        if let Ok(pack) = Pack::from_bytes(bytes) {
+            let count = pack.members().len();
+            for key in [Key::flow(1), Key { kind: KeyKind::Port, value: 40_000 }] {
+                if let Ok(set) = pack.with(&key) {
+                    prop_assert!(!(count..count + 64).any(|beyond| set.contains(beyond)));
+                }
+            }
+            if let Ok(blocks) = pack.blocks() {
+                prop_assert!(!blocks.holds(count, &Key::flow(1)));
+            }
+        }
+    }
+
+    #[test]
     fn any_bytes_are_an_error(bytes: Vec<u8>) {
         prop_assert!(Pack::from_bytes(bytes).is_err());
     }
