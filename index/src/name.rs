@@ -115,6 +115,12 @@ impl SegmentName {
         Some((Self::parse(stem)?, kind))
     }
 
+    /// Whether the segment is of the interface of this name, which may be too long for a file name.
+    #[must_use]
+    pub fn is_of(&self, interface: &str) -> bool {
+        self.interface == interface || escape(&self.interface) == escape(interface)
+    }
+
     /// The file name of `kind`, without folder.
     #[must_use]
     pub fn file(&self, kind: FileKind) -> String {

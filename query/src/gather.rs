@@ -6,7 +6,7 @@
 use crate::filter::{Expr, Filter};
 use crate::lost::{self, Told, possible, whole};
 use crate::packs::{self, Packs};
-use crate::plan::{Choice, Packed, Plan, PlannedSegment, Prologue};
+use crate::plan::{Choice, Excluded, Packed, Plan, PlannedSegment, Prologue};
 use crate::pool::ordered;
 use crate::prune::{Pruned, prune};
 use crate::range::{Span, TimeRange};
@@ -91,8 +91,8 @@ fn take(plan: &mut Plan, looks: Vec<Look>) -> bool {
     for look in looks {
         match look {
             Look::Planned(segment) => plan.segments.push(*segment),
-            Look::Excluded { span, frames, stored_bytes } => {
-                plan.packed.excluded.push(span);
+            Look::Excluded { segment, frames, stored_bytes } => {
+                plan.packed.excluded.push(segment);
                 plan.packed.frames += frames;
                 plan.packed.stored_bytes += stored_bytes;
             }
@@ -108,7 +108,7 @@ enum Look {
     Planned(Box<PlannedSegment>),
     /// A pack says that no packet of it can match.
     Excluded {
-        span: Span,
+        segment: Excluded,
         frames: u64,
         stored_bytes: u64,
     },
@@ -137,8 +137,8 @@ impl Question<'_> {
                 return Look::Outside;
             }
             if told.excluded {
-                let (span, frames, stored_bytes) = (told.span, told.frames, told.segment_len);
-                return Look::Excluded { span, frames, stored_bytes };
+                let segment = Excluded { name: found.name.clone(), span: told.span };
+                return Look::Excluded { segment, frames: told.frames, stored_bytes: told.segment_len };
             }
         }
         let mut fingerprint = None;
@@ -366,7 +366,7 @@ fn life_of(listing: &Listing, plan: &Plan, seen: bool) -> Option<Span> {
     let looks = looks.chain(missing.iter().map(|found| looked(lost::missing(found, &TimeRange::ALL))));
     let last_time = |look| match look {
         Look::Planned(segment) => Some(segment.span.to),
-        Look::Excluded { span, .. } => Some(span.to),
+        Look::Excluded { segment, .. } => Some(segment.span.to),
         Look::Outside | Look::Moved | Look::Disagrees { .. } => None,
     };
     let to = looks.filter_map(last_time).chain(latest).max().unwrap_or(from);

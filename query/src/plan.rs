@@ -69,13 +69,22 @@ pub struct PlannedSegment {
     pub until: Option<Timestamp>,
 }
 
+/// A segment that a pack has excluded.
+#[derive(Clone, Debug)]
+pub struct Excluded {
+    /// Its name.
+    pub name: SegmentName,
+    /// Times of its packets.
+    pub span: Span,
+}
+
 /// Segments that packs have excluded: their sidecars are not opened.
 #[derive(Clone, Debug, Default)]
 pub struct Packed {
     /// Packs that were asked.
     pub packs: usize,
-    /// Times of the packets of each excluded segment.
-    pub excluded: Vec<Span>,
+    /// The excluded segments.
+    pub excluded: Vec<Excluded>,
     /// Their frames with packets.
     pub frames: u64,
     /// Their stored bytes.
@@ -134,7 +143,10 @@ impl Plan {
 
     /// Times of the packets of each of them.
     pub fn spans(&self) -> impl Iterator<Item = Span> + '_ {
-        self.segments.iter().map(|segment| segment.span).chain(self.packed.excluded.iter().copied())
+        self.segments
+            .iter()
+            .map(|segment| segment.span)
+            .chain(self.packed.excluded.iter().map(|segment| segment.span))
     }
 }
 

@@ -31,6 +31,11 @@ fn pack(store: &Path, members: &[Found]) {
     fs::write(folder.join(bytes.name.to_string()), [bytes.front, bytes.blocks].concat()).unwrap();
 }
 
+/// A pack over all segments.
+pub(crate) fn pack_all(store: &Path) {
+    pack(store, &sealed(store));
+}
+
 fn sealed(store: &Path) -> Vec<Found> {
     let listing = catalog::all(&[store.to_owned()]).unwrap();
     listing.segments.into_iter().filter(|found| found.state == State::Sealed).collect()
