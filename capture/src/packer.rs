@@ -1,8 +1,8 @@
 //! Builds packs: beside a recording, and at the end of an import.
 //!
 //! One thread that runs only when nobody else wants the processor, and reads and writes only when nobody else wants
-//! the disk. Segments wait a while before they are packed, so that those of one time come together. It must
-//! never be waited for by a worker, and takes no lock that a recording takes.
+//! the disk. Segments are packed when their hour is over and late ones of it are sealed, so that those of one time
+//! come together. It must never be waited for by a worker, and touches no folder that a recording writes to.
 
 use crate::clock::Clock;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use tapedeck_writer::{PacksReport, build_packs};
 
 /// Time between two looks at least; the looking itself takes at most a hundredth.
 const PAUSE: Duration = Duration::from_mins(1);
-/// How old a segment is before it is packed: late ones of its time are sealed by then.
+/// How long an hour has been over before its segments are packed: late ones are sealed by then.
 const AGE_NANOS: u64 = 600 * NANOS_PER_SEC;
 
 /// The builder of a recording; it ends with it.

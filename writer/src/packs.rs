@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use tapedeck_index::catalog::{self, Found, State};
+use tapedeck_index::catalog::{self, Found, HOUR_SLACK_NANOS, State};
 use tapedeck_index::name::SegmentName;
 use tapedeck_index::pack::{
     Key, MEMBERS_MAX, MemberFacts, PACKS_FOLDER, Pack, PackBuilder, PackBytes, PackError, PackName, PackShape,
@@ -57,8 +57,9 @@ pub enum PacksError {
     File(#[from] FileError),
 }
 
-/// Builds the packs that are due in `store`, over sealed segments whose packets begin before `before` (`None` =
-/// all). Looks at `stop` between segments; what is whole by then stays.
+/// Builds the packs that are due in `store`, over sealed segments of hours that were over at `before` (`None` = of all
+/// hours). No folder of a later hour is touched: a thread that yields to all others must not hold one while a
+/// recorder wants to rename in it. Looks at `stop` between segments; what is whole by then stays.
 #[must_use]
 pub fn build_packs(store: &Path, before: Option<Timestamp>, stop: &AtomicBool) -> PacksReport {
     work(store, before, stop, Doubt::None)
@@ -104,7 +105,9 @@ fn try_work(
     doubt: Doubt<'_>,
     report: &mut PacksReport,
 ) -> Result<(), PacksError> {
-    let listing = catalog::all(&[store.to_owned()])?;
+    // Listing widens by the slack: the hour that was not over stays out.
+    let end = before.map_or(Timestamp::MAX, |now| now.hour().start().saturating_sub(HOUR_SLACK_NANOS));
+    let listing = catalog::list(&[store.to_owned()], Timestamp::ZERO, end)?;
     let folder = store.join(PACKS_FOLDER);
     if listing.segments.len() < SMALL_MEMBERS && !folder.exists() {
         return Ok(());
@@ -116,9 +119,9 @@ fn try_work(
     clean(&folder)?;
     let sealed = listing.segments.into_iter().filter(|found| found.state == State::Sealed);
     let sealed: Vec<Found> = sealed.collect();
-    let mut builder = Builder { store, folder, sealed, packs: Vec::new(), unfit: HashSet::new() };
+    let mut builder = Builder { store, folder, end, sealed, packs: Vec::new(), unfit: HashSet::new() };
     builder.take_stock(doubt, report)?;
-    while !stop.load(Ordering::Relaxed) && builder.next(before, stop, report)? {}
+    while !stop.load(Ordering::Relaxed) && builder.next(stop, report)? {}
     builder.drop_replaced(report)
 }
 
@@ -169,6 +172,7 @@ pub(crate) fn list(store: &Path) -> Result<Vec<(PathBuf, PackName)>, FileError> 
 /// A pack that is there.
 struct Standing {
     path: PathBuf,
+    name: PackName,
     full: bool,
     members: Vec<SegmentName>,
 }
@@ -177,7 +181,9 @@ struct Standing {
 struct Builder<'a> {
     store: &'a Path,
     folder: PathBuf,
-    /// All sealed segments, by time.
+    /// Segments from here on were not listed.
+    end: Timestamp,
+    /// All sealed segments before, by time.
     sealed: Vec<Found>,
     packs: Vec<Standing>,
     /// Segments whose sidecar is not there or not whole: they are asked themselves, as without packs.
@@ -199,13 +205,14 @@ impl Builder<'_> {
             };
             let stands = pack.filter(|pack| {
                 pack.content() == name.content
-                    && pack.members().iter().any(|member| there.contains_key(&member.name))
+                    && (name.last >= self.end
+                        || pack.members().iter().any(|member| there.contains_key(&member.name)))
                     && (!doubt.concerns(pack) || check_pack(pack, &name, &there).is_ok())
             });
             match stands {
                 Some(pack) => {
                     let members = pack.members().iter().map(|member| member.name.clone()).collect();
-                    self.packs.push(Standing { path, full: pack.is_full(), members });
+                    self.packs.push(Standing { path, name, full: pack.is_full(), members });
                 }
                 None => {
                     disk::remove(&path)?;
@@ -217,18 +224,12 @@ impl Builder<'_> {
     }
 
     /// Builds the next pack that is due. False if none is.
-    fn next(
-        &mut self,
-        before: Option<Timestamp>,
-        stop: &AtomicBool,
-        report: &mut PacksReport,
-    ) -> Result<bool, PacksError> {
+    fn next(&mut self, stop: &AtomicBool, report: &mut PacksReport) -> Result<bool, PacksError> {
         let due = [(true, MEMBERS_MAX), (false, SMALL_MEMBERS)];
         for (full, enough) in due {
             let packed: HashSet<&SegmentName> =
                 self.packs.iter().filter(|pack| pack.full || !full).flat_map(|pack| &pack.members).collect();
-            let ripe = |found: &&Found| before.is_none_or(|before| found.name.t0 < before);
-            let open = self.sealed.iter().filter(ripe).filter(|found| !packed.contains(&found.name));
+            let open = self.sealed.iter().filter(|found| !packed.contains(&found.name));
             let open = open.filter(|found| !self.unfit.contains(&found.name));
             let open: Vec<Found> = open.take(MEMBERS_MAX).cloned().collect();
             if open.len() < enough {
@@ -278,7 +279,7 @@ impl Builder<'_> {
         let Some(bytes) = builder.finish() else { return Ok(false) };
         let path = write(self.store, &self.folder, &bytes)?;
         report.written.push(path.clone());
-        self.packs.push(Standing { path, full, members });
+        self.packs.push(Standing { path, name: bytes.name, full, members });
         Ok(true)
     }
 
@@ -287,7 +288,7 @@ impl Builder<'_> {
         let in_full: HashSet<&SegmentName> =
             self.packs.iter().filter(|pack| pack.full).flat_map(|pack| &pack.members).collect();
         let there: HashSet<&SegmentName> = self.sealed.iter().map(|found| &found.name).collect();
-        for pack in self.packs.iter().filter(|pack| !pack.full) {
+        for pack in self.packs.iter().filter(|pack| !pack.full && pack.name.last < self.end) {
             if pack.members.iter().all(|name| in_full.contains(name) || !there.contains(name)) {
                 disk::remove(&pack.path)?;
                 report.removed.push(pack.path.clone());

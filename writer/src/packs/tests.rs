@@ -108,12 +108,18 @@ fn small_packs_become_full_ones() {
 
 #[test]
 fn young_segments_wait_and_a_stopped_builder_leaves_nothing() {
-    let dir = store(200);
-    let before = Some(name(150).t0);
+    let dir = store(150);
+    // In the next hour.
+    (4_000..4_140).for_each(|seq| segment(dir.path(), seq, seq));
+    let before = Some(name(4_500).t0);
     let stopped = build_packs(dir.path(), before, &AtomicBool::new(true));
     assert!(stopped.written.is_empty() && list(dir.path()).unwrap().is_empty());
     assert_eq!(build_packs(dir.path(), before, &AtomicBool::new(false)).written.len(), 1);
     assert_eq!(packs(dir.path())[0].members().len(), 150);
+    // A pack of segments that this builder does not look at stays.
+    assert_eq!(build(dir.path()).written.len(), 1);
+    let late = build_packs(dir.path(), Some(name(100).t0), &AtomicBool::new(false));
+    assert_eq!((late.written.len(), late.removed.len()), (0, 0), "{late:?}");
 }
 
 #[test]
