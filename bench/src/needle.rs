@@ -27,6 +27,8 @@ const START_NS: u64 = 1_795_284_000_000_000_000;
 const SEGMENT_NS: u64 = 15_000_000_000;
 /// Chains that write at once.
 const CHAINS: u32 = 8;
+/// Segments that a chain writes before another takes over.
+const SEGMENTS_A_CHAIN: usize = 25;
 /// Clients of the model, in 10.0.0.0/8.
 const CLIENTS: u64 = 200_000;
 /// One flow in so many goes to the port that is asked for as the rare one, one to the network.
@@ -173,8 +175,15 @@ fn make(store: &Path, options: &Options) -> Result<()> {
     })
 }
 
-/// Every segment that is the turn of chain `queue`.
+/// Every segment that is the turn of chain `queue`. What waits to be sealed keeps its files open, so a chain ends after
+/// some segments and another one goes on.
 fn write_chain(store: &Path, options: &Options, queue: u32, chains: u32, seq: Arc<AtomicU32>) -> Result<()> {
+    let mine: Vec<u32> = (queue..options.segments).step_by(usize::try_from(chains)?).collect();
+    mine.chunks(SEGMENTS_A_CHAIN)
+        .try_for_each(|some| write_some(store, options, queue, some, Arc::clone(&seq)))
+}
+
+fn write_some(store: &Path, options: &Options, queue: u32, some: &[u32], seq: Arc<AtomicU32>) -> Result<()> {
     let interface = InterfaceInfo::named("eth0", LinkType::ETHERNET);
     let config = ChainConfig {
         queue,
@@ -186,8 +195,7 @@ fn write_chain(store: &Path, options: &Options, queue: u32, chains: u32, seq: Ar
     };
     let mut chain = Chain::start(config)?;
     let mut walk = Walk::new();
-    let step = usize::try_from(chains)?;
-    for segment in (queue..options.segments).step_by(step) {
+    for segment in some.iter().copied() {
         // Each with a header of its own, so that the writer begins anew.
         chain.set_description(Some(format!("queue {queue}, {segment}")));
         let begin = START_NS + u64::from(segment) * SEGMENT_NS;
@@ -204,11 +212,11 @@ fn write_chain(store: &Path, options: &Options, queue: u32, chains: u32, seq: Ar
         }
     }
     let report = chain.finish()?;
-    if report.unsealed.is_empty() {
-        Ok(())
-    } else {
-        bail!("{} segments are not sealed", report.unsealed.len())
+    let (unsealed, failed) = (report.unsealed.len(), report.counters.write_error.packets);
+    if unsealed > 0 || failed > 0 {
+        bail!("{unsealed} segments are not sealed, {failed} packets could not be written");
     }
+    Ok(())
 }
 
 /// A kind of look-up: its name, and the filters of each round with what they must find, where that is known.
