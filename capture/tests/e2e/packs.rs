@@ -8,8 +8,8 @@ use std::path::Path;
 fn an_import_of_many_segments_can_be_searched_through_packs() {
     let _turn = together();
     let dir = tempfile::tempdir().unwrap();
-    // A packet an hour: each hour is a segment of its own.
-    let hour = 1_700_000_000 / 3600 * 3600;
+    // A packet in the middle of each hour: each hour is a segment of its own.
+    let hour = 1_700_000_000 / 3600 * 3600 + 1800;
     let packets: Vec<_> = (0..150u16).map(|i| (hour + 3600 * u32::from(i), 0, made::udp(i, 40))).collect();
     let file = dir.path().join("made.pcap");
     std::fs::write(&file, made::pcap(0xa1b2_c3d4, 1, &packets)).unwrap();
