@@ -27,8 +27,6 @@ const START_NS: u64 = 1_795_284_000_000_000_000;
 const SEGMENT_NS: u64 = 15_000_000_000;
 /// Chains that write at once.
 const CHAINS: u32 = 8;
-/// Segments that a chain writes before another takes over.
-const SEGMENTS_A_CHAIN: usize = 25;
 /// Clients of the model, in 10.0.0.0/8.
 const CLIENTS: u64 = 200_000;
 /// One flow in so many goes to the port that is asked for as the rare one, one to the network.
@@ -175,15 +173,8 @@ fn make(store: &Path, options: &Options) -> Result<()> {
     })
 }
 
-/// Every segment that is the turn of chain `queue`. What waits to be sealed keeps its files open, so a chain ends after
-/// some segments and another one goes on.
+/// Every segment that is the turn of chain `queue`.
 fn write_chain(store: &Path, options: &Options, queue: u32, chains: u32, seq: Arc<AtomicU32>) -> Result<()> {
-    let mine: Vec<u32> = (queue..options.segments).step_by(usize::try_from(chains)?).collect();
-    mine.chunks(SEGMENTS_A_CHAIN)
-        .try_for_each(|some| write_some(store, options, queue, some, Arc::clone(&seq)))
-}
-
-fn write_some(store: &Path, options: &Options, queue: u32, some: &[u32], seq: Arc<AtomicU32>) -> Result<()> {
     let interface = InterfaceInfo::named("eth0", LinkType::ETHERNET);
     let config = ChainConfig {
         queue,
@@ -195,7 +186,8 @@ fn write_some(store: &Path, options: &Options, queue: u32, some: &[u32], seq: Ar
     };
     let mut chain = Chain::start(config)?;
     let mut walk = Walk::new();
-    for segment in some.iter().copied() {
+    let step = usize::try_from(chains)?;
+    for segment in (queue..options.segments).step_by(step) {
         // Each with a header of its own, so that the writer begins anew.
         chain.set_description(Some(format!("queue {queue}, {segment}")));
         let begin = START_NS + u64::from(segment) * SEGMENT_NS;
