@@ -116,15 +116,15 @@ pub enum Fault {
     },
     /// It cannot be read.
     #[error("cannot be read: {0}")]
-    Read(#[source] io::Error),
+    Read(io::Error),
     /// No sidecar can be made from it.
-    #[error("{0}")]
+    #[error(transparent)]
     Build(#[from] tapedeck_index::sidecar::BuildError),
     /// A file of a table does not hold.
-    #[error("{0}")]
+    #[error(transparent)]
     Table(#[from] FileFault),
     /// A pack does not hold, or not for the sidecars as they are.
-    #[error("{0}")]
+    #[error(transparent)]
     Pack(#[from] PackFault),
 }
 

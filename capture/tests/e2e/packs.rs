@@ -34,7 +34,11 @@ fn an_import_of_many_segments_can_be_searched_through_packs() {
     bytes[last] ^= 1;
     bytes[85] ^= 1;
     std::fs::write(&packs()[0], bytes).unwrap();
-    assert_eq!(verify().status.code(), Some(3));
+    let damaged = verify();
+    assert_eq!(damaged.status.code(), Some(3));
+    let said = stderr(&damaged);
+    let line = said.lines().find(|line| line.starts_with("damaged: ")).unwrap();
+    assert_eq!(line.matches("are damaged").count(), 1, "{line}");
     let absent = run(bin("taperead"), &["packets", "host 192.0.2.250", "--store", &store]);
     assert_eq!(absent.status.code(), Some(1), "{}", stderr(&absent));
     assert!(stderr(&absent).contains(".pack: ") && stderr(&absent).contains("tapedeck reindex"));

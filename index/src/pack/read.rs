@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::xxh3_64;
 pub enum PackError {
     /// It cannot be read.
     #[error("it cannot be read: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// Too short for a header.
     #[error("{len} bytes are no pack")]
     Short {
@@ -58,6 +58,13 @@ pub enum PackError {
         /// Its offset in the file.
         offset: u64,
     },
+}
+
+// The cause stands in the message, so it is no source as well.
+impl From<io::Error> for PackError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
 }
 
 /// A segment of a pack.
