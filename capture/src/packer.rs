@@ -19,6 +19,11 @@ const PAUSE: Duration = Duration::from_mins(1);
 /// How long an hour has been over before its segments are packed: late ones are sealed by then.
 const AGE_NANOS: u64 = 600 * NANOS_PER_SEC;
 
+/// How long the end of a recording waits for the builder.
+const LEAVE: Duration = Duration::from_secs(1);
+/// Time between two looks whether it has ended.
+const LOOK: Duration = Duration::from_millis(2);
+
 /// The builder of a recording; it ends with it.
 #[derive(Debug)]
 pub(crate) struct Packer {
@@ -38,11 +43,15 @@ impl Packer {
 }
 
 impl Drop for Packer {
+    /// Waits for the thread, but not for long: on a busy machine it gets no processor, and what it leaves half written
+    /// the next one removes.
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            thread.thread().unpark();
-            let _ = thread.join();
+        let Some(thread) = self.thread.take() else { return };
+        thread.thread().unpark();
+        let until = Instant::now() + LEAVE;
+        while !thread.is_finished() && Instant::now() < until {
+            std::thread::sleep(LOOK);
         }
     }
 }
