@@ -115,9 +115,6 @@ pub fn reindex(
     for path in &report.packs.written {
         say(&format!("wrote {}", path.display()));
     }
-    if report.packs.busy {
-        say("the packs are being built by another process; left alone");
-    }
     say_errors(&report.packs.errors, say);
     say(&format!(
         "{} written, {} right already, {} failed",

@@ -5,17 +5,19 @@
 //! excluded; every other one is asked itself, and so are all where the pack does not hold.
 
 use crate::filter::{Atom, Expr, Prefix};
+use crate::plan::PackTrouble;
 use crate::pool::ordered;
 use crate::prune::rank;
 use crate::range::{Span, TimeRange};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use tapedeck_index::catalog::Found;
 use tapedeck_index::name::{INDEX_SUFFIX, SEALED_SUFFIX, SegmentName};
-use tapedeck_index::pack::{Key, KeyKind, MemberSet, PACKS_FOLDER, Pack, PackError, PackName};
+use tapedeck_index::pack::{Key, KeyKind, MemberSet, PACK_VERSION, PACKS_FOLDER, Pack, PackError, PackName};
 use tapedeck_packet::{CommunityId, FlowKey};
 
 #[cfg(test)]
@@ -43,8 +45,27 @@ pub(crate) struct Told {
     pub(crate) fingerprint: u64,
     /// No packet of it can match.
     pub(crate) excluded: bool,
+    /// Another pack was made from other files of this name: none of both excludes it.
+    disputed: bool,
     /// Number of the pack.
     pub(crate) pack: usize,
+}
+
+impl Told {
+    /// Whether both were made from the same files.
+    fn agrees(&self, other: &Self) -> bool {
+        let of = |told: &Self| (told.segment_len, told.sidecar_len, told.fingerprint);
+        of(self) == of(other)
+    }
+
+    /// What two packs say: either one's no counts, if they speak of the same files.
+    fn join(&mut self, other: Self) {
+        if !self.agrees(&other) {
+            (self.disputed, self.excluded) = (true, false);
+        } else if !self.excluded && !self.disputed {
+            *self = other;
+        }
+    }
 }
 
 /// The packs of all stores, asked.
@@ -57,7 +78,7 @@ pub(crate) struct Packs {
     /// Packs that were asked and hold.
     pub(crate) asked: usize,
     /// Packs that are not believed, and why.
-    pub(crate) troubles: Vec<(PathBuf, String)>,
+    pub(crate) troubles: Vec<PackTrouble>,
 }
 
 impl Packs {
@@ -82,7 +103,12 @@ impl Packs {
                         Ok(members) => this.take(path, members, &mut told),
                         // Replaced by a larger one since it was listed: its segments are asked themselves.
                         Err(PackError::Io(error)) if error.kind() == ErrorKind::NotFound => {}
-                        Err(error) => this.troubles.push((path.clone(), error.to_string())),
+                        Err(error) => {
+                            let mends =
+                                !matches!(error, PackError::Version { found } if found > PACK_VERSION);
+                            let (path, why) = (path.clone(), error.to_string());
+                            this.troubles.push(PackTrouble { path, why, mends });
+                        }
                     }
                 }
             });
@@ -101,9 +127,10 @@ impl Packs {
         let pack = self.paths.len();
         self.paths.push(path.to_owned());
         for (name, member) in members {
-            // In two packs: either one's no counts.
-            if !told.get(&name).is_some_and(|other: &Told| other.excluded) {
-                told.insert(name, Told { pack, ..member });
+            let member = Told { pack, ..member };
+            match told.entry(name) {
+                Entry::Vacant(entry) => drop(entry.insert(member)),
+                Entry::Occupied(mut entry) => entry.get_mut().join(member),
             }
         }
     }
@@ -124,10 +151,11 @@ impl Packs {
     /// A pack turned out to be made from another sidecar than the one that is there: nothing of it counts.
     pub(crate) fn distrust(&mut self, pack: usize, segment: &SegmentName) {
         let Some(path) = self.paths.get(pack) else { return };
-        if self.troubles.iter().any(|(other, _)| other == path) {
+        if self.troubles.iter().any(|trouble| trouble.path == *path) {
             return;
         }
-        self.troubles.push((path.clone(), format!("it was made from another index of {segment}")));
+        let why = format!("it was made from another index of {segment}");
+        self.troubles.push(PackTrouble { path: path.clone(), why, mends: true });
         self.asked -= 1;
         for (_, told) in &mut self.told {
             told.retain(|_, told| told.pack != pack);
@@ -135,12 +163,13 @@ impl Packs {
     }
 }
 
-/// The packs of a store with packets inside the range.
+/// The packs of a store with packets inside the range. A pipe of such a name is none: reading it might never end.
 fn list(store: &Path, range: &TimeRange) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(store.join(PACKS_FOLDER)) else { return Vec::new() };
     let named = entries.flatten().filter_map(|entry| {
         let name = PackName::parse(entry.file_name().to_str()?)?;
-        range.overlaps(name.from, name.last).then(|| (name, entry.path()))
+        let path = entry.path();
+        (range.overlaps(name.from, name.last) && path.is_file()).then_some((name, path))
     });
     let mut found: Vec<_> = named.collect();
     found.sort_unstable();
@@ -159,6 +188,7 @@ fn ask(path: &Path, expr: &Expr) -> Result<Vec<(SegmentName, Told)>, PackError> 
             sidecar_len: member.sidecar_len,
             fingerprint: member.fingerprint,
             excluded: candidates.as_ref().is_some_and(|set| !set.contains(number)),
+            disputed: false,
             pack: 0,
         };
         (member.name.clone(), told)

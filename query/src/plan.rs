@@ -78,6 +78,17 @@ pub struct Excluded {
     pub span: Span,
 }
 
+/// Why a pack is not believed.
+#[derive(Clone, Debug)]
+pub struct PackTrouble {
+    /// The pack.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub why: String,
+    /// Whether `tapedeck reindex` makes it anew; one of a newer program it leaves alone.
+    pub mends: bool,
+}
+
 /// Segments that packs have excluded: their sidecars are not opened.
 #[derive(Clone, Debug, Default)]
 pub struct Packed {
@@ -90,7 +101,7 @@ pub struct Packed {
     /// Their stored bytes.
     pub stored_bytes: u64,
     /// Packs that are not believed, and why.
-    pub troubles: Vec<(PathBuf, String)>,
+    pub troubles: Vec<PackTrouble>,
 }
 
 /// What will be read.

@@ -14,7 +14,7 @@ use crate::out::pcapng::Pcapng;
 use crate::out::target::HiddenFile;
 use crate::out::text::Text;
 use crate::out::{CountOnly, Output, OutputError, Sink, write_hint};
-use crate::plan::{Choice, Plan};
+use crate::plan::{Choice, PackTrouble, Plan};
 use crate::range::{Span, TimeRange};
 use crate::stats::StatsAsk;
 use crate::tables::FileTrouble;
@@ -183,11 +183,9 @@ fn packets(
     for FileTrouble { path, what } in &witness.troubles {
         talk.warn(path, what);
     }
-    for (path, why) in &plan.packed.troubles {
-        talk.warn(
-            path,
-            &format_args!("{why}; its segments are asked themselves ('tapedeck reindex' mends that)"),
-        );
+    for PackTrouble { path, why, mends } in &plan.packed.troubles {
+        let hint = if *mends { " ('tapedeck reindex' mends that)" } else { "" };
+        talk.warn(path, &format_args!("{why}; its segments are asked themselves{hint}"));
     }
     if ask.deliver == Deliver::Explain {
         return print(&mut out, &format_args!("{plan}{witness}")).map(|()| EXIT_MATCHES);

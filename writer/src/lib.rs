@@ -45,7 +45,7 @@ pub use config::{ChainConfig, SEGMENT_BYTES_MIN, SinkChoice, WhenFull};
 pub use counters::{ChainCounters, CounterSnapshot, Sum};
 pub use error::{FileError, WriteError};
 pub use level::Level;
-pub use packs::{PacksReport, build_packs, rebuild_packs};
+pub use packs::{PacksReport, build_packs};
 pub use prefix::SealedPrefix;
 pub use recover::{RecoverOptions, RecoverReport, recover};
 pub use reindex::{ReindexReport, reindex};

@@ -3,7 +3,8 @@
 //! A small pack is made as soon as [`SMALL_MEMBERS`] segments are in none; a full one as soon as 1,024 are in no
 //! full one, and the small ones that it replaces go. One builder at a time in a store, whoever it is: the lock of
 //! `packs/.lock` says so. A pack is written hidden, synced, renamed without replacing; its name is that of its
-//! content, so a builder that was killed is repeated without harm. Sidecars are read, not mapped: a disk that
+//! content, so a builder that was killed is repeated without harm. Whoever makes sidecars anew holds the lock, too
+//! (`held`). Sidecars are read, not mapped: a disk that
 //! fails must not take the recorder with it. Memory: one pack's blocks
 //! ([`MATRIX_BYTES_MAX`](tapedeck_index::pack::MATRIX_BYTES_MAX)) and one sidecar.
 //!
@@ -17,16 +18,20 @@ use std::fs::File;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use tapedeck_index::catalog::{self, Found, HOUR_SLACK_NANOS, State};
+use tapedeck_index::catalog::{self, Found, HOUR_SLACK_NANOS, Listing, State};
 use tapedeck_index::name::SegmentName;
 use tapedeck_index::pack::{
-    Key, MEMBERS_MAX, MemberFacts, PACKS_FOLDER, Pack, PackBuilder, PackBytes, PackError, PackName, PackShape,
+    Key, MEMBERS_MAX, MemberFacts, PACK_VERSION, PACKS_FOLDER, Pack, PackBuilder, PackBytes, PackError,
+    PackName, PackShape,
 };
 use tapedeck_index::sidecar::Sidecar;
 use tapedeck_packet::Timestamp;
 
+mod held;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use held::Held;
 
 /// Segments in no pack from which on a small one is made.
 pub const SMALL_MEMBERS: usize = 128;
@@ -62,14 +67,11 @@ pub enum PacksError {
 /// recorder wants to rename in it. Looks at `stop` between segments; what is whole by then stays.
 #[must_use]
 pub fn build_packs(store: &Path, before: Option<Timestamp>, stop: &AtomicBool) -> PacksReport {
-    work(store, before, stop, Doubt::None)
-}
-
-/// As [`build_packs`] of all segments, after removing the packs that do not hold for the sidecars as they are. Only
-/// those with one of `segments` are checked, or all.
-#[must_use]
-pub fn rebuild_packs(store: &Path, segments: Option<&HashSet<SegmentName>>) -> PacksReport {
-    work(store, None, &AtomicBool::new(false), segments.map_or(Doubt::All, Doubt::Of))
+    let mut report = PacksReport::default();
+    if let Err(error) = try_build(store, before, stop, &mut report) {
+        report.errors.push(error);
+    }
+    report
 }
 
 /// Packs that are checked in full before they are kept.
@@ -90,32 +92,40 @@ impl Doubt<'_> {
     }
 }
 
-fn work(store: &Path, before: Option<Timestamp>, stop: &AtomicBool, doubt: Doubt<'_>) -> PacksReport {
-    let mut report = PacksReport::default();
-    if let Err(error) = try_work(store, before, stop, doubt, &mut report) {
-        report.errors.push(error);
-    }
-    report
-}
-
-fn try_work(
+fn try_build(
     store: &Path,
     before: Option<Timestamp>,
     stop: &AtomicBool,
-    doubt: Doubt<'_>,
     report: &mut PacksReport,
 ) -> Result<(), PacksError> {
     // Listing widens by the slack: the hour that was not over stays out.
     let end = before.map_or(Timestamp::MAX, |now| now.hour().start().saturating_sub(HOUR_SLACK_NANOS));
     let listing = catalog::list(&[store.to_owned()], Timestamp::ZERO, end)?;
-    let folder = store.join(PACKS_FOLDER);
-    if listing.segments.len() < SMALL_MEMBERS && !folder.exists() {
+    if is_small(store, &listing) {
         return Ok(());
     }
-    let Some(_lock) = lock(&folder)? else {
+    let Some(_lock) = lock(&store.join(PACKS_FOLDER))? else {
         report.busy = true;
         return Ok(());
     };
+    work(store, listing, end, stop, Doubt::None, report)
+}
+
+/// Whether a store has no packs and not enough segments for one.
+fn is_small(store: &Path, listing: &Listing) -> bool {
+    listing.segments.len() < SMALL_MEMBERS && !store.join(PACKS_FOLDER).exists()
+}
+
+/// Builds what is due of what is listed; the caller holds the lock.
+fn work(
+    store: &Path,
+    listing: Listing,
+    end: Timestamp,
+    stop: &AtomicBool,
+    doubt: Doubt<'_>,
+    report: &mut PacksReport,
+) -> Result<(), PacksError> {
+    let folder = store.join(PACKS_FOLDER);
     clean(&folder)?;
     let sealed = listing.segments.into_iter().filter(|found| found.state == State::Sealed);
     let sealed: Vec<Found> = sealed.collect();
@@ -127,15 +137,21 @@ fn try_work(
 
 /// The lock of the packs' folder; `None` if another has it.
 fn lock(folder: &Path) -> Result<Option<File>, FileError> {
-    disk::make_folder(folder)?;
-    let path = folder.join(LOCK);
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(FileError::at("create", &path))?;
+    let (path, file) = lock_file(folder)?;
     match file.try_lock() {
         Ok(()) => Ok(Some(file)),
         Err(std::fs::TryLockError::WouldBlock) => Ok(None),
         Err(std::fs::TryLockError::Error(error)) => Err(FileError { act: "lock", path, source: error }),
     }
+}
+
+/// The file that is locked.
+fn lock_file(folder: &Path) -> Result<(PathBuf, File), FileError> {
+    disk::make_folder(folder)?;
+    let path = folder.join(LOCK);
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(FileError::at("create", &path))?;
+    Ok((path, file))
 }
 
 /// Removes what a builder that was killed has left half written; the caller holds the lock.
@@ -159,12 +175,12 @@ pub(crate) fn clear(store: &Path) -> Result<Vec<PathBuf>, FileError> {
     }
 }
 
-/// The packs of a store, by path.
+/// The packs of a store, by path. A folder or a pipe of such a name is none: reading might never end.
 pub(crate) fn list(store: &Path) -> Result<Vec<(PathBuf, PackName)>, FileError> {
     let paths = crate::recover::listing(&store.join(PACKS_FOLDER))?.into_iter();
     let named = |path: PathBuf| {
         let name = PackName::parse(path.file_name()?.to_str()?)?;
-        Some((path, name))
+        path.is_file().then_some((path, name))
     };
     Ok(paths.filter_map(named).collect())
 }
@@ -186,7 +202,7 @@ struct Builder<'a> {
     /// All sealed segments before, by time.
     sealed: Vec<Found>,
     packs: Vec<Standing>,
-    /// Segments whose sidecar is not there or not whole: they are asked themselves, as without packs.
+    /// Segments whose sidecar is not there, not whole or too large: they are asked themselves, as without packs.
     unfit: HashSet<SegmentName>,
 }
 
@@ -199,7 +215,7 @@ impl Builder<'_> {
             let pack = match Pack::open(&path) {
                 Ok(pack) => Some(pack),
                 // Of a newer program.
-                Err(PackError::Version { .. }) => continue,
+                Err(PackError::Version { found }) if found > PACK_VERSION => continue,
                 Err(PackError::Io(source)) => return Err(FileError { act: "read", path, source }),
                 Err(_) => None,
             };
@@ -262,7 +278,11 @@ impl Builder<'_> {
         report: &mut PacksReport,
     ) -> Result<bool, PacksError> {
         let keys: Vec<u64> = facts.iter().map(|facts| facts.keys).collect();
-        let Some(shape) = PackShape::of(&keys) else { return Ok(false) };
+        let Some(shape) = PackShape::of(&keys) else {
+            // Alone it is too much for a pack: it must not stand in the way of those behind it.
+            self.unfit.extend(facts.first().map(|first| first.name().clone()));
+            return Ok(!facts.is_empty());
+        };
         let found: HashMap<&SegmentName, &Found> = open.iter().map(|found| (&found.name, found)).collect();
         let mut builder = PackBuilder::new(&shape, full);
         let mut members = Vec::with_capacity(shape.members);

@@ -5,7 +5,7 @@
 
 use crate::disk;
 use crate::error::FileError;
-use crate::packs::{PacksReport, rebuild_packs};
+use crate::packs::{Held, PacksReport};
 use crate::scan::{FrameFault, Scan, SegmentBytes};
 use crate::seal::hidden_index;
 use std::io;
@@ -65,7 +65,7 @@ pub enum ReindexError {
 }
 
 /// Makes the sidecars of `segments` again, or of every sealed segment of the store if there are none; then the
-/// packs over them.
+/// packs over them. Waits for whoever builds packs in the store.
 #[must_use]
 pub fn reindex(store: &Path, segments: &[PathBuf]) -> ReindexReport {
     let mut report = ReindexReport::default();
@@ -90,8 +90,16 @@ pub fn reindex(store: &Path, segments: &[PathBuf]) -> ReindexReport {
             return report;
         }
     };
+    let mut packs = match Held::take(store) {
+        Ok(packs) => packs,
+        Err(error) => {
+            // Packs could contradict sidecars then.
+            report.packs.errors.push(error);
+            return report;
+        }
+    };
     for path in all {
-        match reindex_one(&mut scan, &path) {
+        match reindex_one(&mut scan, &path, &mut packs) {
             Ok(Some(index)) => report.written.push(index),
             Ok(None) => report.unchanged += 1,
             Err(error) => report.errors.push(error),
@@ -103,14 +111,14 @@ pub fn reindex(store: &Path, segments: &[PathBuf]) -> ReindexReport {
         .filter_map(|index| SegmentName::parse_file(index.file_name()?.to_str()?).map(|(name, _)| name));
     let written = written.collect();
     match segments {
-        [] => report.packs = rebuild_packs(store, None),
+        [] => report.packs = packs.rebuild(None),
         _ if report.written.is_empty() => {}
-        _ => report.packs = rebuild_packs(store, Some(&written)),
+        _ => report.packs = packs.rebuild(Some(&written)),
     }
     report
 }
 
-fn reindex_one(scan: &mut Scan, path: &Path) -> Result<Option<PathBuf>, ReindexError> {
+fn reindex_one(scan: &mut Scan, path: &Path, packs: &mut Held) -> Result<Option<PathBuf>, ReindexError> {
     let file = path.file_name().and_then(std::ffi::OsStr::to_str);
     let Some((name, FileKind::Sealed)) = file.and_then(SegmentName::parse_file) else {
         return Err(ReindexError::NotASegment(path.to_owned()));
@@ -141,6 +149,7 @@ fn reindex_one(scan: &mut Scan, path: &Path) -> Result<Option<PathBuf>, ReindexE
     let folder = path.parent().unwrap_or(path);
     let hidden = hidden_index(folder, &name);
     disk::write_synced(&hidden, &made)?;
+    packs.before(&name, &made)?;
     std::fs::rename(&hidden, &index).map_err(FileError::at("rename to", &index))?;
     disk::sync_folders(folder, folder)?;
     Ok(Some(index))

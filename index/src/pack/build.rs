@@ -35,7 +35,8 @@ pub struct PackShape {
 impl PackShape {
     /// The shape for segments with these numbers of keys: as many of them, from the first on, as pay. A
     /// flood among small segments takes more columns instead of making all of them as long as its own.
-    /// Of the capacities tried, the one with the least bytes over members squared; at least one member.
+    /// Of the capacities tried, the one with the least bytes over members squared. `None` where there is no
+    /// segment, or the first one has more keys than a pack takes.
     #[must_use]
     pub fn of(keys: &[u64]) -> Option<Self> {
         let mut sorted: Vec<u64> = keys.iter().take(MEMBERS_MAX).map(|n| (*n).max(1)).collect();
@@ -44,7 +45,8 @@ impl PackShape {
         let step = sorted.len().div_ceil(CAPACITIES / 2).max(1);
         let quantiles = sorted.iter().copied().rev().step_by(step);
         let parts = (0..=10).map(|halvings| (largest >> halvings).max(1));
-        quantiles.chain(parts).map(|capacity| Self::with_capacity(keys, capacity)).min_by_key(Self::cost)
+        let shapes = quantiles.chain(parts).map(|capacity| Self::with_capacity(keys, capacity));
+        shapes.filter(|shape| shape.members > 0).min_by_key(Self::cost)
     }
 
     fn with_capacity(keys: &[u64], capacity: u64) -> Self {

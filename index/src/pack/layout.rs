@@ -117,6 +117,7 @@ impl Header {
         let sizes = (1..=len32(MEMBERS_MAX)).contains(&header.members)
             && (header.members..=len32(MEMBERS_MAX)).contains(&header.columns)
             && header.blocks >= 1
+            && u64::from(header.blocks) * len64(header.block_bytes()) <= MATRIX_BYTES_MAX
             && header.front_len() <= FRONT_BYTES_MAX;
         let fits = sizes && u64_at(bytes, 48)? == file_len && header.file_len() == file_len;
         (known && fits).then_some((header, u64_at(bytes, 64)?))

@@ -194,6 +194,9 @@ fn equal_segments_fill_a_pack_and_a_flood_takes_columns() {
     let shape = PackShape::of(&keys).unwrap();
     assert!(shape.members >= 512 && shape.capacity <= 1_000, "{shape:?}");
     assert_eq!(PackShape::of(&[]), None);
+    // More keys than a pack takes: in no pack, and in nobody's way.
+    assert_eq!(PackShape::of(&[60_000_000, 10]), None);
+    assert_eq!(PackShape::of(&[10, 60_000_000]).unwrap().members, 1);
     let shape = PackShape::of(&[5_000_000]).unwrap();
     assert!(shape.members == 1 && shape.bytes() <= MATRIX_BYTES_MAX, "{shape:?}");
 }

@@ -5,6 +5,7 @@ use crate::testing::T18;
 use crate::verify::{Damage, Fault, verify};
 use crate::{RecoverOptions, recover, reindex};
 use std::net::Ipv4Addr;
+use std::process::Command;
 use tapedeck_index::frame::store_raw;
 use tapedeck_index::name::{FileKind, PACKETS_FOLDER, hour_folder};
 use tapedeck_index::pcapng::{
@@ -205,4 +206,62 @@ fn a_single_new_index_takes_its_pack_with_it() {
     assert_eq!((report.written.len(), report.packs.removed.len()), (1, 0), "the same index: {report:?}");
     assert_eq!(list(dir.path()).unwrap().len(), 1);
     assert!(written[0].exists());
+}
+
+#[test]
+fn a_pack_goes_before_the_sidecar_that_it_was_not_made_from_comes() {
+    let dir = store(130);
+    let written = build(dir.path()).written;
+    let old = std::fs::read(index(dir.path(), 5)).unwrap();
+    let other = store(6);
+    segment(other.path(), 5, 70_000);
+    let new = std::fs::read(index(other.path(), 5)).unwrap();
+    assert_ne!(old, new);
+    let mut held = Held::take(dir.path()).unwrap();
+    // While sidecars are made anew no builder looks at them.
+    assert!(build_packs(dir.path(), None, &AtomicBool::new(false)).busy);
+    held.before(&name(5), &old).unwrap();
+    held.before(&name(1_000), &new).unwrap();
+    assert!(written[0].exists());
+    held.before(&name(5), &new).unwrap();
+    assert!(!written[0].exists());
+    let report = held.rebuild(Some(&HashSet::new()));
+    assert_eq!((report.removed, report.written.len()), (written, 1));
+    assert!(!build(dir.path()).busy);
+}
+
+#[test]
+fn no_folder_is_made_for_packs_of_a_small_store() {
+    let dir = store(3);
+    std::fs::remove_file(index(dir.path(), 1)).unwrap();
+    let report = reindex(dir.path(), &[]);
+    assert_eq!((report.written.len(), report.unchanged, report.packs.errors.len()), (1, 2, 0));
+    assert!(!dir.path().join(PACKS_FOLDER).exists());
+}
+
+#[test]
+fn packs_of_other_versions_and_what_is_no_pack() {
+    let dir = store(130);
+    let written = build(dir.path()).written;
+    let whole = std::fs::read(&written[0]).unwrap();
+    let of_version = |version: u32| {
+        let mut bytes = whole.clone();
+        bytes[8..12].copy_from_slice(&version.to_le_bytes());
+        std::fs::write(&written[0], bytes).unwrap();
+    };
+    // An old one is made anew, a newer program's stays and excludes nothing.
+    of_version(PACK_VERSION - 1);
+    let report = build(dir.path());
+    assert_eq!((&report.removed, &report.written), (&written, &written));
+    of_version(PACK_VERSION + 1);
+    let report = build(dir.path());
+    assert_eq!((report.removed.len(), &report.written), (0, &written));
+    // Same name, so it is not replaced.
+    assert_ne!(std::fs::read(&written[0]).unwrap(), whole);
+    std::fs::remove_file(&written[0]).unwrap();
+    // A pipe of a pack's name: opening it would never end.
+    let pipe = Command::new("mkfifo").arg(&written[0]).status().unwrap();
+    assert!(pipe.success());
+    assert_eq!(verify(dir.path()).unwrap().packs, 0);
+    assert!(reindex(dir.path(), &[]).packs.errors.is_empty());
 }
