@@ -1,7 +1,7 @@
 //! Builds packs: beside a recording, and at the end of an import.
 //!
-//! One thread that runs only when nobody else wants the processor, and reads and writes only when nobody else wants
-//! the disk. Segments are packed when their hour is over and late ones of it are sealed, so that those of one time
+//! Beside a recording, one thread that runs only when nobody else wants the processor, and reads and writes only when
+//! nobody else wants the disk. Segments are packed when their hour is over and late ones of it are sealed, so that those of one time
 //! come together. It must never be waited for by a worker, and touches no folder that a recording writes to.
 
 use crate::clock::Clock;
@@ -56,12 +56,10 @@ impl Drop for Packer {
     }
 }
 
-/// Builds what is due after an import, all of it.
-pub(crate) fn at_end(store: &Path, stop: &Arc<AtomicBool>) {
-    let (store, stop) = (store.to_owned(), Arc::clone(stop));
-    if let Some(thread) = spawn(move || tell(&build_packs(&store, None, &stop), &mut None)) {
-        let _ = thread.join();
-    }
+/// Builds what is due after an import, all of it, with the import's own priority: somebody waits for its end, and it
+/// lists folders that a recording may write to, whose locks nobody may hold who waits for a processor.
+pub(crate) fn at_end(store: &Path, stop: &AtomicBool) {
+    tell(&build_packs(store, None, stop), &mut None);
 }
 
 fn spawn(work: impl FnOnce() + Send + 'static) -> Option<JoinHandle<()>> {
