@@ -12,6 +12,7 @@ pub mod check;
 pub mod latency;
 pub mod link;
 pub mod machine;
+pub mod needle;
 pub mod plan;
 pub mod probe;
 pub mod progress;

@@ -10,6 +10,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tapedeck_bench::capacity::{Load as Capacity, Run, ours};
 use tapedeck_bench::latency::{AtRate, measure};
+use tapedeck_bench::needle;
 use tapedeck_bench::plan;
 use tapedeck_bench::recorder::check_balance;
 use tapedeck_bench::report;
@@ -74,6 +75,37 @@ enum Command {
     ///
     /// The page needs nothing beside itself, loads nothing and runs nothing. With --json all results in one object.
     Report(report::Args),
+    /// Look-ups over very many segments: one flow, host, port or network, without a time.
+    ///
+    /// Makes a store of small segments through the writer, asks `taperead` with cold and warm caches, without and with
+    /// packs, and removes the store. Fails if a look-up finds another number of packets than there are. Needs about
+    /// 20 KB of disk a segment; caches are dropped for the whole machine where that is allowed.
+    Needle(Needle),
+}
+
+#[derive(Debug, clap::Args)]
+struct Needle {
+    /// Segments, several numbers separated by commas.
+    #[arg(long, value_delimiter = ',', default_value = "1000,10000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    segments: Vec<u32>,
+    /// Flows of a segment, of two packets each.
+    #[arg(long, default_value_t = 24, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    flows: u32,
+    /// Look-ups of each kind, with cold and with warm caches.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rounds: u32,
+    /// Look-ups of each kind without packs, which may take minutes.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    rounds_without: u32,
+    /// Seed of the flows.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Folder for the store; a temporary one by default. The store is removed afterwards.
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// Print the result as JSON on stdout.
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -167,7 +199,72 @@ fn run(cli: Cli) -> Result<()> {
         Command::Time(time) => run_time(&time),
         Command::Plan(args) => plan::run(&args),
         Command::Report(args) => report::run(&args),
+        Command::Needle(needle) => run_needle(&needle),
     }
+}
+
+fn run_needle(args: &Needle) -> Result<()> {
+    let mut out = std::io::stdout();
+    if !args.json {
+        writeln!(
+            out,
+            "{:>8}  {:5}  {:6}  {:27} {:>9} {:>9} {:>8} {:>12} {:>9}",
+            "segments", "packs", "caches", "look-up", "p50, ms", "p99, ms", "reads", "disk bytes", "packets"
+        )?;
+    }
+    let mut runs = Vec::new();
+    for segments in &args.segments {
+        let options = needle::Options {
+            segments: *segments,
+            flows: args.flows,
+            rounds: args.rounds,
+            rounds_without: args.rounds_without,
+            seed: args.seed,
+        };
+        let folder = match &args.folder {
+            Some(folder) => tempfile::tempdir_in(folder),
+            None => tempfile::tempdir(),
+        };
+        let folder = folder.context("making a temporary folder")?;
+        let run = needle::measure(folder.path(), &options, |f| {
+            if !args.json && f.rounds > 0 {
+                let (packs, caches) =
+                    (if f.packs { "with" } else { "none" }, if f.cold { "cold" } else { "warm" });
+                let _ = writeln!(
+                    std::io::stdout(),
+                    "{:>8}  {packs:5}  {caches:6}  {:27} {:>9.1} {:>9.1} {:>8} {:>12} {:>9}",
+                    f.segments,
+                    f.what,
+                    f.p50_ms,
+                    f.p99_ms,
+                    f.read_calls,
+                    f.disk_bytes,
+                    f.matched
+                );
+            }
+        })?;
+        if !args.json {
+            writeln!(
+                out,
+                "{:>8}  segments {} bytes in {:.0} s, sidecars {} bytes; {} packs {} bytes in {:.1} s\n",
+                run.segments,
+                run.segment_bytes,
+                run.write_s,
+                run.sidecar_bytes,
+                run.packs,
+                run.pack_bytes,
+                run.build_s
+            )?;
+            if let Some(why) = &run.not_cold {
+                writeln!(out, "caches could not be dropped, so nothing was cold ({why})\n")?;
+            }
+        }
+        runs.push(run);
+    }
+    if args.json {
+        writeln!(out, "{}", serde_json::json!({ "version": 1, "runs": runs }))?;
+    }
+    Ok(())
 }
 
 fn run_time(args: &Time) -> Result<()> {

@@ -255,6 +255,11 @@ pub struct RecordArgs {
     /// other means that one or an error [default: auto]
     #[arg(long, value_name = "MODE", value_parser = mode)]
     pub mode: Option<ModeWish>,
+    /// Memory in which packets of each queue wait for their worker, 2MiB to 4GiB: what it holds is how long a
+    /// worker may be kept from its CPU. AF_XDP takes the next lower power of two, and 16MiB for the card beside it
+    /// (twice that where packets are longer than some 1,730 bytes) [default: 64MiB]
+    #[arg(long, value_name = "SIZE", value_parser = units::packet_memory)]
+    pub packet_memory: Option<u64>,
     /// Most stored bytes of a segment, at least 1MiB [default: 1GiB]
     #[arg(long, value_name = "SIZE", value_parser = units::segment_bytes)]
     pub segment_size: Option<u64>,

@@ -72,6 +72,7 @@ struct RecordFile {
     interface: Option<OneOrMany>,
     store: Option<OneOrMany>,
     mode: Option<Scalar>,
+    packet_memory: Option<Scalar>,
     segment_size: Option<Scalar>,
     segment_age: Option<Scalar>,
     level: Option<Scalar>,
@@ -228,6 +229,7 @@ fn changed(old: &RecordArgs, new: &RecordArgs) -> Vec<&'static str> {
         store,
         config: _,
         mode,
+        packet_memory,
         segment_size,
         segment_age,
         level,
@@ -251,6 +253,7 @@ fn changed(old: &RecordArgs, new: &RecordArgs) -> Vec<&'static str> {
         ("interface", *interface != new.interface),
         ("store", *store != new.store),
         ("mode", *mode != new.mode),
+        ("packet-memory", *packet_memory != new.packet_memory),
         ("segment-size", *segment_size != new.segment_size),
         ("segment-age", *segment_age != new.segment_age),
         ("level", *level != new.level),
@@ -312,6 +315,12 @@ fn merge(typed: RecordArgs, path: &Path, text: &str) -> Result<RecordArgs, Confi
         store,
         config: typed.config,
         mode: typed.mode.or(value(path, "mode", file.mode, cli::mode)?),
+        packet_memory: typed.packet_memory.or(value(
+            path,
+            "packet-memory",
+            file.packet_memory,
+            units::packet_memory,
+        )?),
         segment_size: typed.segment_size.or(value(
             path,
             "segment-size",
@@ -368,12 +377,13 @@ mod tests {
                     segment-age = 30\nlevel = -3\nduration = '1h'\npackets = 9\ncpus = '2-3'\nrss = true\n\
                     force = true\nmax-sessions = 5000\nsnaplen = 128\ntimeout = ['fragment=2s', 'dns-session=3s']\n\
                     separate-vlans = true\npin-dir = '/sys/fs/bpf/x'\nshed-payload = 'off'\nflow-keep = '128KiB'\n\
-                     strict = true\n";
+                     strict = true\npacket-memory = '128MiB'\n";
         let args = merged(RecordArgs::default(), text).unwrap();
         assert_eq!(args.interface, ["eth1", "eth2"]);
         assert_eq!(args.store, [PathBuf::from("/data")]);
         assert_eq!(args.mode, Some(ModeWish::Only(Mode::Skb)));
         assert_eq!((args.segment_size, args.segment_age), (Some(2 << 20), Some(Duration::from_secs(30))));
+        assert_eq!(args.packet_memory, Some(128 << 20));
         assert_eq!((args.level, args.packets), (Some(Level::Fixed(-3)), Some(9)));
         assert_eq!((args.duration, args.cpus), (Some(Duration::from_secs(3600)), Some(CpuList(vec![2, 3]))));
         assert_eq!((args.shed_payload, args.flow_keep, args.strict), (Some(false), Some(128 << 10), true));

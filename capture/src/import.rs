@@ -462,6 +462,7 @@ pub fn command(args: ImportArgs, say: &mut dyn FnMut(&str)) -> Result<(String, u
     let stop = stop_flag()?;
     let mut progress = |packets: u64| tracing::info!(packets, "importing");
     let imported = import(&options, &stop, &mut progress, now)?;
+    crate::packer::at_end(&options.store, &stop);
     report(&imported, options.files.len(), say)
 }
 

@@ -15,19 +15,23 @@ use std::fmt;
 use std::os::fd::{AsFd as _, OwnedFd};
 use tapedeck_ebpf::{Mode as AttachMode, Program, ProgramError, QUEUES_MAX};
 
-/// RX ring entries per queue: 33 ms of 1 Mpps, for which a worker may be kept from its CPU.
-const RX_ENTRIES: u32 = 32_768;
-/// Largest receive ring of a card that the chunks of a queue fill, beside its RX ring.
+/// Largest receive ring of a card that the chunks of a queue fill, beside its RX ring: so many that a full RX ring never
+/// starves the card's own.
 pub(crate) const CARD_RING_MAX: u32 = 8_192;
-/// Chunks per queue: so many that a full RX ring never starves the card's own.
-const CHUNKS: u32 = RX_ENTRIES + CARD_RING_MAX;
 
-/// Memory that packets of a queue arrive in, bytes, at this MTU.
+/// Entries of an RX ring whose packets take no more memory than so many bytes; a power of two.
+fn rx_entries(chunk: ChunkSize, packet_bytes: u64) -> u32 {
+    let most = u32::try_from(packet_bytes / u64::from(chunk.bytes())).unwrap_or(u32::MAX);
+    1 << most.max(1).ilog2()
+}
+
+/// Memory that packets of a queue arrive in, bytes, at this MTU, if so much was wished for.
 #[must_use]
-pub(crate) fn packet_memory_bytes(mode: Mode, mtu: u32) -> u64 {
+pub(crate) fn packet_memory_bytes(mode: Mode, mtu: u32, packet_bytes: u64) -> u64 {
+    let (chunk, _) = ChunkSize::for_mtu(mtu);
     match mode {
-        Mode::Packet => crate::packet_mmap::RING_BYTES,
-        _ => u64::from(CHUNKS) * u64::from(ChunkSize::for_mtu(mtu).0.bytes()),
+        Mode::Packet => crate::packet_mmap::ring_bytes(packet_bytes),
+        _ => u64::from(rx_entries(chunk, packet_bytes) + CARD_RING_MAX) * u64::from(chunk.bytes()),
     }
 }
 
@@ -85,6 +89,8 @@ pub struct Rung {
     pub utc_offset_ns: u64,
     /// The program asks the card for stamps.
     pub asks_card: bool,
+    /// Memory in which packets of a queue wait for their worker, bytes.
+    pub packet_bytes: u64,
 }
 
 /// Why a mode cannot be had.
@@ -258,7 +264,7 @@ impl Rung {
     }
 
     fn prepare_packet(&self) -> Result<Prepared, RungError> {
-        let source = PacketSource::open(self.ifindex)?;
+        let source = PacketSource::open(self.ifindex, self.packet_bytes)?;
         let intake = Intake::Packet(PacketIntake::of(&source, self.ifindex)?);
         Ok(Prepared { sources: Sources::Packet(source), intake, gauges: Vec::new(), pages: None })
     }
@@ -279,8 +285,8 @@ impl Rung {
             queue,
             chunk,
             fragments,
-            rx_entries: RX_ENTRIES,
-            chunks: CHUNKS,
+            rx_entries: rx_entries(chunk, self.packet_bytes),
+            chunks: rx_entries(chunk, self.packet_bytes) + CARD_RING_MAX,
         })
     }
 }

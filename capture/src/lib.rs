@@ -23,6 +23,7 @@ pub mod lock;
 pub mod maintain;
 pub mod nic;
 mod originals;
+mod packer;
 #[expect(unsafe_code, reason = "reads the blocks of a ring shared with the kernel")]
 pub mod packet_mmap;
 mod pins;

@@ -109,13 +109,21 @@ pub fn reindex(
         say(&format!("wrote {}", path.display()));
     }
     say_errors(&report.errors, say);
+    for path in &report.packs.removed {
+        say(&format!("removed {}", path.display()));
+    }
+    for path in &report.packs.written {
+        say(&format!("wrote {}", path.display()));
+    }
+    say_errors(&report.packs.errors, say);
     say(&format!(
         "{} written, {} right already, {} failed",
         report.written.len(),
         report.unchanged,
         report.errors.len()
     ));
-    Ok((String::new(), if report.errors.is_empty() { 0 } else { 3 }))
+    let clean = report.errors.is_empty() && report.packs.errors.is_empty();
+    Ok((String::new(), if clean { 0 } else { 3 }))
 }
 
 /// Checks every frame, index and checksum.
@@ -138,8 +146,8 @@ pub fn verify(store: &Path, say: &mut dyn FnMut(&str)) -> Result<(String, u8), F
         if report.damage.is_empty() { "all hold".into() } else { format!("{} damaged", report.damage.len()) };
     let counts = (report.segments, report.frames, report.packets, report.stored_bytes);
     say(&format!(
-        "{} segments, {} frames, {} packets, {} stored bytes; {} table files, {} rows: {verdict}",
-        counts.0, counts.1, counts.2, counts.3, report.tables, report.rows
+        "{} segments, {} frames, {} packets, {} stored bytes; {} packs; {} table files, {} rows: {verdict}",
+        counts.0, counts.1, counts.2, counts.3, report.packs, report.tables, report.rows
     ));
     Ok((String::new(), if report.damage.is_empty() { 0 } else { 3 }))
 }

@@ -20,11 +20,18 @@ use tapedeck_packet::time::NANOS_PER_SEC;
 
 /// Bytes of a block: holds the longest packet GRO can make with room to spare.
 const BLOCK_BYTES: usize = 1 << 20;
-/// Blocks: 64 MiB to ride out a stall.
-const BLOCKS: usize = 64;
-/// Bytes of the whole ring.
-pub(crate) const RING_BYTES: u64 = 64 << 20;
-const _: () = assert!(RING_BYTES == (BLOCKS * BLOCK_BYTES) as u64);
+/// What the kernel takes at most: the memory of a ring is counted in 32 bits.
+const BLOCKS_MAX: u64 = 4095;
+/// Bytes of the whole ring, if so many were wished for.
+#[must_use]
+pub(crate) fn ring_bytes(wished: u64) -> u64 {
+    blocks(wished) as u64 * BLOCK_BYTES as u64
+}
+
+fn blocks(wished: u64) -> usize {
+    usize::try_from((wished / BLOCK_BYTES as u64).clamp(2, BLOCKS_MAX)).unwrap_or(2)
+}
+
 /// A block that is not full is handed over after this time.
 const RETIRE_MS: u32 = 20;
 /// `frame_size` means nothing in V3 beyond these limits.
@@ -111,8 +118,10 @@ pub struct PacketSource {
 #[derive(Debug)]
 struct Ring {
     memory: Mapping,
-    /// Block that is read, or waited for; always below [`BLOCKS`].
+    /// Block that is read, or waited for; always below `blocks`.
     block: usize,
+    /// Blocks of the mapping.
+    blocks: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -122,11 +131,12 @@ struct Place {
 }
 
 impl PacketSource {
-    /// Opens the socket with its ring. Nothing arrives before [`PacketIntake::open`].
+    /// Opens the socket with a ring of so many bytes. Nothing arrives before [`PacketIntake::open`].
     ///
     /// # Errors
     /// The step the kernel refused: EPERM without CAP_NET_RAW.
-    pub fn open(ifindex: u32) -> Result<Self, PacketError> {
+    pub fn open(ifindex: u32, packet_bytes: u64) -> Result<Self, PacketError> {
+        let blocks = blocks(packet_bytes);
         let fail = |act| move |source| PacketError { ifindex, act, source };
         let fd = packet::open().map_err(fail("open the socket"))?;
         let set = |name, value: libc::c_int| sockopt::set(fd.as_fd(), libc::SOL_PACKET, name, &value);
@@ -135,17 +145,17 @@ impl PacketSource {
         let words = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let request = Request {
             block_size: words(BLOCK_BYTES),
-            block_nr: words(BLOCKS),
+            block_nr: words(blocks),
             frame_size: FRAME_BYTES,
-            frame_nr: words(BLOCK_BYTES * BLOCKS) / FRAME_BYTES,
+            frame_nr: words(BLOCK_BYTES * blocks) / FRAME_BYTES,
             retire_blk_tov: RETIRE_MS,
             sizeof_priv: 0,
             feature_req_word: 0,
         };
         sockopt::set(fd.as_fd(), libc::SOL_PACKET, libc::PACKET_RX_RING, &request)
             .map_err(fail("make the ring"))?;
-        let memory = Mapping::ring(fd.as_fd(), BLOCK_BYTES * BLOCKS, 0).map_err(fail("map the ring"))?;
-        let ring = Ring { memory, block: 0 };
+        let memory = Mapping::ring(fd.as_fd(), BLOCK_BYTES * blocks, 0).map_err(fail("map the ring"))?;
+        let ring = Ring { memory, block: 0, blocks };
         Ok(Self {
             fd,
             ring,
@@ -196,7 +206,7 @@ impl PacketIntake {
 impl Ring {
     /// The status word of the current block.
     fn status(&self) -> &AtomicU32 {
-        // SAFETY: `block` stays below BLOCKS, so the word lies in the mapping, which lives as long as
+        // SAFETY: `block` stays below `blocks`, so the word lies in the mapping, which lives as long as
         // `self`; blocks are page-aligned and the offset is a multiple of four; the kernel writes the
         // word with a single store (prb_close_block, prb_open_block in net/packet/af_packet.c).
         unsafe {
@@ -210,7 +220,7 @@ impl Ring {
     /// The block must be ours, as long as the slice lives: its status was TP_STATUS_USER, and it has not been
     /// given back.
     unsafe fn bytes<'b>(&self) -> &'b [u8] {
-        // SAFETY: `block` stays below BLOCKS, so the block lies in the mapping, which is there as long as
+        // SAFETY: `block` stays below `blocks`, so the block lies in the mapping, which is there as long as
         // the block is ours and is initialised (the kernel's pages are); the kernel does not write to a block of
         // ours, by the caller's promise. The status word is among the bytes, but only we write it now.
         unsafe {
@@ -225,7 +235,7 @@ impl PacketSource {
         // Release: partner is the kernel's look at the status in prb_dispatch_next_block
         // (net/packet/af_packet.c): our reads are done before it writes to the block.
         self.ring.status().store(TP_STATUS_KERNEL, Ordering::Release);
-        self.ring.block = (self.ring.block + 1) % BLOCKS;
+        self.ring.block = (self.ring.block + 1) % self.ring.blocks;
         self.place = None;
     }
 

@@ -12,6 +12,8 @@ use tapedeck_ebpf::Filter;
 use tapedeck_ebpf::filter::FilterError;
 use tapedeck_writer::Level;
 
+/// Memory in which packets of a queue wait, bytes: 33 ms of a million packets a second.
+pub(crate) const PACKET_BYTES: u64 = 64 << 20;
 /// Stored bytes of a segment.
 pub(crate) const SEGMENT_BYTES: u64 = 1 << 30;
 /// Age of a segment.
@@ -105,6 +107,8 @@ pub struct RecordPlan {
     pub force: bool,
     /// Jumps of the clock are believed.
     pub accept_clock: bool,
+    /// Memory in which packets of a queue wait, bytes.
+    pub packet_bytes: u64,
     /// Whose clock stamps packets.
     pub stamps: StampWish,
     /// Where the program is pinned.
@@ -139,6 +143,7 @@ impl RecordPlan {
             interfaces: args.interface.clone(),
             stores: expand(&args.store)?,
             mode: args.mode.unwrap_or_default(),
+            packet_bytes: args.packet_memory.unwrap_or(PACKET_BYTES),
             segment_bytes: args.segment_size.unwrap_or(SEGMENT_BYTES),
             segment_age: args.segment_age.unwrap_or(SEGMENT_AGE),
             level: args.level.unwrap_or_default(),

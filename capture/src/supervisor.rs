@@ -34,6 +34,7 @@ use crate::ladder::Intake;
 use crate::ledger::Ledger;
 use crate::ledger_rows::ClockRows;
 use crate::lock::InterfaceLock;
+use crate::packer::Packer;
 use crate::pins::Keeper;
 use crate::plan::RecordPlan;
 use crate::sessions::SessionCounts;
@@ -160,11 +161,10 @@ pub fn record(plan: &RecordPlan, say: &mut dyn FnMut(&str)) -> Result<Outcome, F
     }
     report::tell_programs(&run, &mut active);
     rows.book_inherited(active.iter_mut().map(|one| &mut one.books));
-    let ready: Vec<String> = active.iter().map(ready_text).collect();
-    say(&format!("ready: {}", ready.join("; ")));
-    // Not under systemd this does nothing.
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+    say_ready(&active, say);
     signals.started();
+    // Ends before the books are printed, whatever they say.
+    let _packer = Packer::start(&plan.stores, Arc::clone(&run.clock));
     let mut session = Session {
         plan,
         run,
@@ -213,6 +213,14 @@ fn first_of(
         return first;
     }
     first.or(second)
+}
+
+/// All interfaces are in.
+fn say_ready(active: &[Active], say: &mut dyn FnMut(&str)) {
+    let ready: Vec<String> = active.iter().map(ready_text).collect();
+    say(&format!("ready: {}", ready.join("; ")));
+    // Not under systemd this does nothing.
+    let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
 }
 
 fn ready_text(active: &Active) -> String {

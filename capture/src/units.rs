@@ -34,6 +34,15 @@ pub fn size_bytes(text: &str) -> Result<u64, UnitError> {
     number.checked_mul(scale).filter(|bytes| *bytes > 0).ok_or_else(error)
 }
 
+/// Memory in which packets of a queue wait, bytes, 2 MiB to 4 GiB.
+///
+/// # Errors
+/// [`UnitError`].
+pub fn packet_memory(text: &str) -> Result<u64, UnitError> {
+    let error = || UnitError { text: text.to_owned(), wanted: "a size from 2MiB to 4GiB" };
+    size_bytes(text).ok().filter(|bytes| (2 << 20..=4 << 30).contains(bytes)).ok_or_else(error)
+}
+
 /// Size of a segment: as [`size_bytes`], at least [`SEGMENT_BYTES_MIN`].
 ///
 /// # Errors

@@ -15,8 +15,9 @@ use tapedeck_index::journal;
 use tapedeck_index::name::SegmentName;
 use tapedeck_index::pcapng::{InterfaceInfo, SectionInfo};
 use tapedeck_index::rows::{FrameRows, RowTable};
-use tapedeck_index::sidecar::{FrameMeta, Head, SidecarBuilder};
-use tapedeck_packet::{LinkType, Timestamp, Walk};
+use tapedeck_index::pack::{MemberFacts, PackBuilder, PackShape};
+use tapedeck_index::sidecar::{FrameMeta, Head, Sidecar, SidecarBuilder};
+use tapedeck_packet::{LinkType, Timestamp, UtcHour, Walk};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 
 /// Bytes of a sidecar's header, its checksum included.
@@ -66,6 +67,54 @@ pub fn mend_sidecar(file: &mut [u8]) {
     if let (Some(sum), Some(place)) = (sum, file.get_mut(body..SIDECAR_HEADER)) {
         place.copy_from_slice(&sum.to_le_bytes());
     }
+}
+
+/// Bytes of a pack's header, its checksum included; bytes of a member's entry; where its blocks' offsets are rounded to.
+const PACK_HEADER: usize = 80;
+const PACK_MEMBER: usize = 80;
+const PACK_ALIGNMENT: usize = 4096;
+
+/// Makes the checksums of a damaged pack right, as far as its counts allow.
+pub fn mend_pack(file: &mut [u8]) {
+    let word = |file: &[u8], at: usize| {
+        let bytes = file.get(at..)?.first_chunk::<4>()?;
+        usize::try_from(u32::from_le_bytes(*bytes)).ok()
+    };
+    let counts = [16, 20, 24, 28].map(|at| word(file, at));
+    let [Some(members), Some(columns), Some(blocks), Some(texts)] = counts else { return };
+    let (members, columns) = (members.min(1 << 16), columns.min(1 << 16));
+    let (blocks, texts) = (blocks.min(1 << 16), texts.min(1 << 16));
+    let sums = PACK_HEADER + members * PACK_MEMBER + texts;
+    let end = sums + blocks * 8;
+    let (first, len) = (end.next_multiple_of(PACK_ALIGNMENT), 512 * columns.div_ceil(64) * 8);
+    for block in 0..blocks {
+        let start = first + block * len;
+        let sum = file.get(start..start + len).map(xxh3_64);
+        if let (Some(sum), Some(place)) = (sum, file.get_mut(sums + block * 8..sums + block * 8 + 8)) {
+            place.copy_from_slice(&sum.to_le_bytes());
+        }
+    }
+    for (from, to, place) in [(PACK_HEADER, end, 64), (0, 72, 72)] {
+        let sum = file.get(from..to).map(xxh3_64);
+        if let (Some(sum), Some(place)) = (sum, file.get_mut(place..place + 8)) {
+            place.copy_from_slice(&sum.to_le_bytes());
+        }
+    }
+}
+
+/// A whole pack over two segments.
+#[must_use]
+pub fn pack() -> Vec<u8> {
+    let sidecar = Sidecar::from_bytes(sidecar()).expect("a sidecar of ours");
+    let facts = MemberFacts::of(&name(), UtcHour::from_hours(0), &sidecar).expect("a whole sidecar");
+    let facts = facts.expect("a segment with packets");
+    let shape = PackShape::of(&[facts.keys, facts.keys]).expect("two segments");
+    let mut builder = PackBuilder::new(&shape, true);
+    for _ in 0..2 {
+        builder.add(facts.clone(), &sidecar).expect("a whole sidecar");
+    }
+    let bytes = builder.finish().expect("two segments have a pack");
+    [bytes.front, bytes.blocks].concat()
 }
 
 /// Makes the checksums of a damaged journal right, record by record as the lengths say.

@@ -5,7 +5,8 @@
 //! sidecar without packets tells of lost ones, once a second listing has seen the same.
 
 use crate::name::{FileKind, PACKETS_FOLDER, SegmentName};
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
@@ -134,7 +135,9 @@ fn list_once(stores: &[PathBuf], wanted: &impl Fn(UtcHour) -> bool) -> Result<Li
     let mut indexes = Vec::new();
     for state in [State::Open, State::Sealed] {
         for (hour, folder) in &hours {
-            for Entry { path, name: file, is_file } in entries(folder)? {
+            // Only hidden names are open segments; there may be very many others.
+            let hidden_only = state == State::Open;
+            for Entry { path, name: file, is_file } in entries_of(folder, hidden_only)? {
                 // A folder, a pipe or a dead link of such a name is no segment; reading a pipe might never end.
                 let file = file.filter(|_| is_file);
                 let parsed = file.as_deref().and_then(SegmentName::parse_file);
@@ -154,8 +157,7 @@ fn list_once(stores: &[PathBuf], wanted: &impl Fn(UtcHour) -> bool) -> Result<Li
         }
     }
     // An open segment keeps its number when it is sealed, but not always its t0.
-    let there: HashSet<_> = found.keys().cloned().collect();
-    listing.missing = indexes.into_iter().filter(|index| !there.contains(&key(&index.name))).collect();
+    listing.missing = indexes.into_iter().filter(|index| !found.contains_key(&key(&index.name))).collect();
     listing.segments = found.into_values().collect();
     for list in [&mut listing.segments, &mut listing.missing] {
         list.sort_unstable_by(|x, y| order(&x.name).cmp(&order(&y.name)));
@@ -226,6 +228,11 @@ pub(crate) struct Entry {
 /// Entries of a folder. None where there is no such folder: retention
 /// removes them while we look, and a file is nothing to list.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>, CatalogError> {
+    entries_of(folder, false)
+}
+
+/// As [`entries`], or only those whose names begin with a dot.
+fn entries_of(folder: &Path, hidden_only: bool) -> Result<Vec<Entry>, CatalogError> {
     let error = |source| CatalogError::List { path: folder.to_path_buf(), source };
     let listing = match fs::read_dir(folder) {
         Err(source) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
@@ -233,12 +240,18 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>, CatalogError> {
         }
         listing => listing.map_err(error)?,
     };
-    let entry = |entry: io::Result<fs::DirEntry>| {
+    let wanted = |name: &OsStr| !hidden_only || name.as_encoded_bytes().starts_with(b".");
+    let mut found = Vec::new();
+    for entry in listing {
         let entry = entry.map_err(error)?;
-        let path = entry.path();
+        let name = entry.file_name();
+        if !wanted(&name) {
+            continue;
+        }
+        let path = folder.join(&name);
         let leads = |kind: fs::FileType| kind.is_file() || (kind.is_symlink() && path.is_file());
         let is_file = entry.file_type().map_or(true, leads);
-        Ok(Entry { path, name: entry.file_name().into_string().ok(), is_file })
-    };
-    listing.map(entry).collect()
+        found.push(Entry { path, name: name.into_string().ok(), is_file });
+    }
+    Ok(found)
 }

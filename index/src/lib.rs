@@ -14,6 +14,7 @@ pub mod journal;
 pub mod live;
 pub mod mapped;
 pub mod name;
+pub mod pack;
 pub mod pcapng;
 pub mod rows;
 pub mod sidecar;

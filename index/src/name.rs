@@ -76,8 +76,26 @@ impl SegmentName {
             run: u32::from_str_radix(run?, 16).ok()?,
             seq: seq?.parse().ok()?,
         };
-        // One spelling only: no second name may mean the same segment.
-        (parts.next().is_none() && name.to_string() == stem).then_some(name)
+        // One spelling only: no second name may mean the same segment. Most names need no escape, and very many
+        // are read: those are not spelt out again.
+        let plain = |text: Option<&str>| text.is_some_and(is_plain);
+        let spelt = if plain(sensor) && plain(interface) {
+            let digits = |text: Option<&str>, len: Option<usize>| {
+                text.is_some_and(|text| {
+                    let ascii = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+                    ascii && len.map_or(text == "0" || !text.starts_with('0'), |len| text.len() == len)
+                })
+            };
+            let hex =
+                |text: &str| text.len() == 8 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+            digits(t0, Some(20))
+                && digits(queue.and_then(|queue| queue.strip_prefix('q')), None)
+                && run.is_some_and(hex)
+                && digits(seq, None)
+        } else {
+            name.to_string() == stem
+        };
+        (parts.next().is_none() && spelt).then_some(name)
     }
 
     /// Reads a file name of any of the four kinds; `None` for a foreign file.
@@ -95,6 +113,12 @@ impl SegmentName {
             (file.strip_suffix(INDEX_SUFFIX)?, FileKind::Index)
         };
         Some((Self::parse(stem)?, kind))
+    }
+
+    /// Whether the segment is of the interface of this name, which may be too long for a file name.
+    #[must_use]
+    pub fn is_of(&self, interface: &str) -> bool {
+        self.interface == interface || escape(&self.interface) == escape(interface)
     }
 
     /// The file name of `kind`, without folder.
@@ -162,6 +186,12 @@ pub(crate) fn escape(name: &str) -> String {
 
 fn hex_digit(nibble: u8) -> char {
     char::from_digit(u32::from(nibble), 16).unwrap_or('0').to_ascii_uppercase()
+}
+
+/// Whether a name stands in a file name as it is.
+fn is_plain(name: &str) -> bool {
+    name.len() <= ESCAPED_MAX
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'_')
 }
 
 /// The name that `text` escapes; `None` where an escape is broken or the result is not UTF-8.

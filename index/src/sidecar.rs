@@ -9,6 +9,7 @@ use tapedeck_packet::Timestamp;
 mod build;
 mod entry;
 mod head;
+mod keys;
 mod layout;
 mod lists;
 mod query;
@@ -19,6 +20,7 @@ mod tests;
 
 pub use build::{BuildError, SidecarBuilder};
 pub use head::{HEAD_BYTES_MAX, Head};
+pub use keys::KeyNotes;
 pub use layout::{FORMAT_VERSION, MAGIC, Section};
 pub use query::Property;
 pub use read::{Sidecar, SidecarError, Summary};

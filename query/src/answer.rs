@@ -91,7 +91,7 @@ pub struct Answer {
 /// [`AnswerError`]: the output is worthless then. Damaged or missing data is no error but part of the answer.
 pub fn answer(plan: &Plan, question: &Question<'_>, output: &mut dyn Output) -> Result<Answer, AnswerError> {
     let mut run = Run { plan, question, answer: Answer::default(), lost: BTreeSet::new() };
-    run.answer.verdict.asked = plan.segments.iter().map(|s| s.span).collect();
+    run.answer.verdict.asked = plan.spans().collect();
     run.answer.verdict.gaps.extend(plan.filling.iter().map(|span| Gap {
         span: *span,
         cause: Cause::Importing,

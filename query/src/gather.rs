@@ -1,11 +1,13 @@
-//! From stores to a plan: lists the segments of the asked hours, reads their sidecars and the journals of
-//! open ones, and leaves out what time and index exclude. Reads no frame.
+//! From stores to a plan: lists the segments of the asked hours, asks packs where there are many, reads the sidecars
+//! of what is left and the journals of open ones, and leaves out what time and index exclude. Reads no frame.
 //!
 //! A segment may be sealed or removed while we look: then everything is listed again.
 
 use crate::filter::{Expr, Filter};
 use crate::lost::{self, Told, possible, whole};
-use crate::plan::{Choice, Plan, PlannedSegment, Prologue};
+use crate::packs::{self, Packs};
+use crate::plan::{Choice, Excluded, Packed, Plan, PlannedSegment, Prologue};
+use crate::pool::ordered;
 use crate::prune::{Pruned, prune};
 use crate::range::{Span, TimeRange};
 use crate::scan::{Piece, Task};
@@ -15,13 +17,15 @@ use std::fs;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::Arc;
-use tapedeck_index::catalog::{self, CatalogError, Found, State};
+use tapedeck_index::catalog::{self, CatalogError, Found, Listing, State};
 use tapedeck_index::mapped;
 use tapedeck_index::sidecar::{FrameMeta, Sidecar, SidecarError};
 use tapedeck_packet::Timestamp;
 
 /// How often the store is listed again because a segment moved.
 const LISTINGS_MAX: u32 = 5;
+/// Segments that a reader looks at in one go.
+const SHARE: usize = 16;
 
 /// A plan for the packets of `stores` that match `filter` inside `range`.
 ///
@@ -43,58 +47,146 @@ pub(crate) fn gather_some(
     wanted: &dyn Fn(&Found) -> bool,
 ) -> Result<Plan, CatalogError> {
     let mut plan = Plan { filter: filter.to_string(), range, ..Plan::default() };
+    let mut packs: Option<Packs> = None;
+    let mut listing = Listing::default();
     for left in (0..LISTINGS_MAX).rev() {
         let mut edges = Edges::read(stores);
-        let listing = catalog::list(stores, range.from, range.to.unwrap_or(Timestamp::MAX))?;
+        listing = catalog::list(stores, range.from, range.to.unwrap_or(Timestamp::MAX))?;
         plan.segments.clear();
-        plan.outside = 0;
-        let mut moved = false;
-        let there = listing.segments.iter().map(|found| (found, false));
-        let missing = listing.missing.iter().map(|found| (found, true));
-        for (found, missing) in there.chain(missing).filter(|(found, _)| wanted(found)) {
-            let look = if missing {
-                looked(lost::missing(found, &range))
-            } else {
-                look(found, filter.expr(), &range, left == 0, &mut edges)
-            };
-            match look {
-                Look::Planned(segment) => plan.segments.push(*segment),
-                Look::Outside => plan.outside += 1,
-                Look::Moved => moved = true,
-            }
+        let question = Question { expr: filter.expr(), range: &range, last: left == 0 };
+        let there: Vec<&Found> = listing.segments.iter().filter(|found| wanted(found)).collect();
+        let (sealed, open): (Vec<&Found>, Vec<&Found>) =
+            there.into_iter().partition(|found| found.state == State::Sealed);
+        if packs.is_none() {
+            packs = Some(Packs::ask(stores, filter.expr(), &range, sealed.len()));
         }
+        let mut looks = look_sealed(&sealed, &question, packs.get_or_insert_default());
+        looks.extend(open.into_iter().map(|found| question.look_open(found, &mut edges)));
+        let missing = listing.missing.iter().filter(|found| wanted(found));
+        looks.extend(missing.map(|found| looked(lost::missing(found, &range))));
+        let moved = take(&mut plan, looks);
         edges.apply(&mut plan);
         if !moved {
             break;
         }
     }
+    let Packs { asked, troubles, .. } = packs.unwrap_or_default();
+    plan.packed.packs = asked;
+    plan.packed.troubles = troubles;
     plan.segments.sort_by(|x, y| {
         let key = |s: &PlannedSegment| (s.name.t0, s.name.queue, s.name.run, s.name.seq);
         (key(x), &x.name.interface).cmp(&(key(y), &y.name.interface))
     });
-    plan.life = life(stores, &plan)?;
+    // What was listed and looked at already need not be again.
+    let all = range == TimeRange::ALL && listing.segments.iter().chain(&listing.missing).all(wanted);
+    plan.life = if all { life_of(&listing, &plan, true) } else { life(stores, &plan)? };
     Ok(plan)
+}
+
+/// Puts what was seen into the plan; whether some of it has moved.
+fn take(plan: &mut Plan, looks: Vec<Look>) -> bool {
+    let mut moved = false;
+    plan.outside = 0;
+    plan.packed = Packed::default();
+    for look in looks {
+        match look {
+            Look::Planned(segment) => plan.segments.push(*segment),
+            Look::Excluded { segment, frames, stored_bytes } => {
+                plan.packed.excluded.push(segment);
+                plan.packed.frames += frames;
+                plan.packed.stored_bytes += stored_bytes;
+            }
+            Look::Outside => plan.outside += 1,
+            Look::Moved | Look::Disagrees { .. } => moved = true,
+        }
+    }
+    moved
 }
 
 /// What became of a listed segment.
 enum Look {
     Planned(Box<PlannedSegment>),
+    /// A pack says that no packet of it can match.
+    Excluded {
+        segment: Excluded,
+        frames: u64,
+        stored_bytes: u64,
+    },
     /// No packet of it is inside the range.
     Outside,
     /// It is not there any more, under this name.
     Moved,
+    /// Its sidecar is not the one that this pack was made from.
+    Disagrees {
+        pack: usize,
+    },
 }
 
-/// Looks at one segment; the `last` time around nothing is `Moved`.
-fn look(found: &Found, expr: &Expr, range: &TimeRange, last: bool, edges: &mut Edges) -> Look {
-    let planned = match found.state {
-        State::Sealed => sealed(found, expr, range),
-        State::Open => unsealed::look(found, expr, range, edges),
-    };
-    match planned {
-        // The answer will find that it is gone, and say so.
-        Err(Moved) if last => looked(Ok(unindexed(found, "it has no index", Told::default(), range))),
-        planned => looked(planned),
+/// What is asked of each segment; the `last` time around nothing is `Moved`.
+struct Question<'a> {
+    expr: &'a Expr,
+    range: &'a TimeRange,
+    last: bool,
+}
+
+impl Question<'_> {
+    fn look_sealed(&self, found: &Found, packs: &Packs) -> Look {
+        let told = packs.of(found);
+        if let Some(told) = told {
+            if told.span.within(self.range).is_none() {
+                return Look::Outside;
+            }
+            if told.excluded {
+                let segment = Excluded { name: found.name.clone(), span: told.span };
+                return Look::Excluded { segment, frames: told.frames, stored_bytes: told.segment_len };
+            }
+        }
+        let mut fingerprint = None;
+        let planned = sealed(found, self.expr, self.range, &mut fingerprint);
+        match (told, fingerprint) {
+            (Some(told), Some(seen)) if told.fingerprint != seen => Look::Disagrees { pack: told.pack },
+            _ => self.end(found, planned),
+        }
+    }
+
+    fn look_open(&self, found: &Found, edges: &mut Edges) -> Look {
+        self.end(found, unsealed::look(found, self.expr, self.range, edges))
+    }
+
+    fn end(&self, found: &Found, planned: Result<Option<PlannedSegment>, Moved>) -> Look {
+        match planned {
+            // The answer will find that it is gone, and say so.
+            Err(Moved) if self.last => {
+                looked(Ok(unindexed(found, "it has no index", Told::default(), self.range)))
+            }
+            planned => looked(planned),
+        }
+    }
+}
+
+/// Looks at sealed segments, many at a time where there are many. A pack that disagrees with a sidecar excludes
+/// nothing.
+fn look_sealed(sealed: &[&Found], question: &Question<'_>, packs: &mut Packs) -> Vec<Look> {
+    loop {
+        let known: &Packs = packs;
+        let shares: Vec<&[&Found]> = sealed.chunks(SHARE).collect();
+        let look = |(): &mut (), share: &&[&Found]| -> Vec<Look> {
+            share.iter().map(|found| question.look_sealed(found, known)).collect()
+        };
+        let looks: Vec<Look> = std::thread::scope(|scope| {
+            let readers = packs::READERS.min(shares.len());
+            let looks = ordered(scope, readers, &shares, || (), look);
+            looks.take(shares.len()).flatten().collect()
+        });
+        let disagreeing = looks.iter().zip(sealed).filter_map(|(look, found)| match look {
+            Look::Disagrees { pack } => Some((*pack, &found.name)),
+            _ => None,
+        });
+        let disagreeing: Vec<_> = disagreeing.collect();
+        if disagreeing.is_empty() {
+            return looks;
+        }
+        disagreeing.into_iter().for_each(|(pack, name)| packs.distrust(pack, name));
     }
 }
 
@@ -109,7 +201,13 @@ fn looked(planned: Result<Option<PlannedSegment>, Moved>) -> Look {
 /// The segment is not where the listing saw it.
 pub(crate) struct Moved;
 
-fn sealed(found: &Found, expr: &Expr, range: &TimeRange) -> Result<Option<PlannedSegment>, Moved> {
+/// Plans a sealed segment; `fingerprint` is that of its sidecar, if that can be read.
+fn sealed(
+    found: &Found,
+    expr: &Expr,
+    range: &TimeRange,
+    fingerprint: &mut Option<u64>,
+) -> Result<Option<PlannedSegment>, Moved> {
     let path = found.packets_path();
     let sidecar = match mapped::open(&found.index_path()) {
         Ok(sidecar) => sidecar,
@@ -130,6 +228,7 @@ fn sealed(found: &Found, expr: &Expr, range: &TimeRange) -> Result<Option<Planne
     if !lost::belongs(&sidecar, found) {
         return Ok(unindexed(found, "its index belongs to another segment", Told::default(), range));
     }
+    *fingerprint = Some(sidecar.fingerprint());
     let summary = sidecar.summary();
     let Some((t_min, t_max)) = summary.times.filter(|(min, max)| range.overlaps(*min, *max)) else {
         return Ok(None);
@@ -236,27 +335,40 @@ pub(crate) fn unindexed(found: &Found, why: &str, told: Told, range: &TimeRange)
 
 /// First and last time of everything in the stores. What the plan looked at is asked first.
 pub(crate) fn life(stores: &[PathBuf], plan: &Plan) -> Result<Option<Span>, CatalogError> {
-    let spans = || plan.segments.iter().map(|s| s.span);
-    let seen_before = spans().any(|s| s.from <= plan.range.from);
-    let seen_behind = plan.range.to.is_some_and(|to| spans().any(|s| s.to >= to));
+    let seen_before = plan.spans().any(|s| s.from <= plan.range.from);
+    let seen_behind = plan.range.to.is_some_and(|to| plan.spans().any(|s| s.to >= to));
     if let (true, true, Some(to)) = (seen_before, seen_behind, plan.range.to) {
         // The store reaches beyond the range on both sides; how far makes no difference.
         return Ok(Some(Span { from: plan.range.from, to }));
     }
-    let listing = catalog::all(stores)?;
-    let all: Vec<&Found> = listing.segments.iter().chain(&listing.missing).collect();
-    let Some(last_hour) = all.iter().map(|f| f.hour).max() else { return Ok(None) };
-    let from = all.iter().map(|f| f.name.t0).chain(spans().map(|s| s.from)).min().unwrap_or_default();
+    Ok(life_of(&catalog::all(stores)?, plan, false))
+}
+
+/// First and last time of everything listed. If the plan has `seen` all of it, nothing is looked at again.
+fn life_of(listing: &Listing, plan: &Plan, seen: bool) -> Option<Span> {
+    let all = || listing.segments.iter().chain(&listing.missing);
+    let last_hour = all().map(|f| f.hour).max()?;
+    let spans = || plan.spans();
+    let from = all().map(|f| f.name.t0).chain(spans().map(|s| s.from)).min().unwrap_or_default();
+    let latest = spans().map(|s| s.to).max();
     // Packets up to two seconds into the next hour may lie in the hour before.
     let late = |f: &&Found| f.hour.hours().saturating_add(1) >= last_hour.hours();
-    let there = listing.segments.iter().filter(late);
-    let looks = there.map(|found| look(found, &Expr::All, &TimeRange::ALL, false, &mut Edges::default()));
-    let missing = listing.missing.iter().filter(late);
-    let looks = looks.chain(missing.map(|found| looked(lost::missing(found, &TimeRange::ALL))));
+    let late_ones = |list: &[Found]| -> Vec<Found> {
+        if seen { Vec::new() } else { list.iter().filter(late).cloned().collect() }
+    };
+    let (there, missing) = (late_ones(&listing.segments), late_ones(&listing.missing));
+    let question = Question { expr: &Expr::All, range: &TimeRange::ALL, last: false };
+    let packs = Packs::default();
+    let looks = there.iter().map(|found| match found.state {
+        State::Sealed => question.look_sealed(found, &packs),
+        State::Open => question.look_open(found, &mut Edges::default()),
+    });
+    let looks = looks.chain(missing.iter().map(|found| looked(lost::missing(found, &TimeRange::ALL))));
     let last_time = |look| match look {
         Look::Planned(segment) => Some(segment.span.to),
-        Look::Outside | Look::Moved => None,
+        Look::Excluded { segment, .. } => Some(segment.span.to),
+        Look::Outside | Look::Moved | Look::Disagrees { .. } => None,
     };
-    let to = looks.filter_map(last_time).chain(spans().map(|s| s.to)).max().unwrap_or(from);
-    Ok(Some(Span { from, to: to.max(from) }))
+    let to = looks.filter_map(last_time).chain(latest).max().unwrap_or(from);
+    Some(Span { from, to: to.max(from) })
 }

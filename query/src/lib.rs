@@ -1,6 +1,6 @@
 //! taperead: retrieval by time and filter, with a verdict on how whole each answer is.
 //!
-//! The way of an answer: [`cli`] (typed) -> [`ask`] (meant) -> [`gather`] (stores, sidecars, journals) with
+//! The way of an answer: [`cli`] (typed) -> [`ask`] (meant) -> [`gather`] (stores, packs, sidecars, journals) with
 //! [`prune`] (rows that can match) -> [`plan`] (what to read, printable) -> [`answer`] with [`scan`] (frames
 //! to packets) and [`merge`] (one order, bounded memory) -> [`out`] (pcapng, pcap, text, JSON) ->
 //! [`verdict`] (how whole it is).
@@ -22,6 +22,7 @@ mod ledger;
 mod lost;
 pub mod merge;
 pub mod out;
+mod packs;
 pub mod plan;
 mod pool;
 pub mod prune;

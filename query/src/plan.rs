@@ -69,6 +69,41 @@ pub struct PlannedSegment {
     pub until: Option<Timestamp>,
 }
 
+/// A segment that a pack has excluded.
+#[derive(Clone, Debug)]
+pub struct Excluded {
+    /// Its name.
+    pub name: SegmentName,
+    /// Times of its packets.
+    pub span: Span,
+}
+
+/// Why a pack is not believed.
+#[derive(Clone, Debug)]
+pub struct PackTrouble {
+    /// The pack.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub why: String,
+    /// Whether `tapedeck reindex` makes it anew; one of a newer program it leaves alone.
+    pub mends: bool,
+}
+
+/// Segments that packs have excluded: their sidecars are not opened.
+#[derive(Clone, Debug, Default)]
+pub struct Packed {
+    /// Packs that were asked.
+    pub packs: usize,
+    /// The excluded segments.
+    pub excluded: Vec<Excluded>,
+    /// Their frames with packets.
+    pub frames: u64,
+    /// Their stored bytes.
+    pub stored_bytes: u64,
+    /// Packs that are not believed, and why.
+    pub troubles: Vec<PackTrouble>,
+}
+
 /// What will be read.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
@@ -80,6 +115,8 @@ pub struct Plan {
     pub life: Option<Span>,
     /// Segments in the hours looked at that lie outside the range.
     pub outside: u64,
+    /// Segments without a match by the packs.
+    pub packed: Packed,
     /// The others, in order of name.
     pub segments: Vec<PlannedSegment>,
     /// The store is being recorded into, and vouches for what lies before this time.
@@ -98,7 +135,7 @@ impl Plan {
     pub fn frames(&self) -> (u64, u64) {
         (
             self.segments.iter().map(PlannedSegment::frames_to_read).sum(),
-            self.segments.iter().map(|s| s.frames).sum(),
+            self.segments.iter().map(|s| s.frames).sum::<u64>() + self.packed.frames,
         )
     }
 
@@ -106,7 +143,21 @@ impl Plan {
     #[must_use]
     pub fn bytes(&self) -> (u64, u64) {
         let to_read = self.segments.iter().map(PlannedSegment::bytes_to_read).sum();
-        (to_read, self.segments.iter().map(|s| s.stored_bytes).sum())
+        (to_read, self.segments.iter().map(|s| s.stored_bytes).sum::<u64>() + self.packed.stored_bytes)
+    }
+
+    /// Segments inside the range, those that packs exclude among them.
+    #[must_use]
+    pub fn segments_asked(&self) -> usize {
+        self.segments.len() + self.packed.excluded.len()
+    }
+
+    /// Times of the packets of each of them.
+    pub fn spans(&self) -> impl Iterator<Item = Span> + '_ {
+        self.segments
+            .iter()
+            .map(|segment| segment.span)
+            .chain(self.packed.excluded.iter().map(|segment| segment.span))
     }
 }
 
@@ -157,13 +208,13 @@ impl fmt::Display for Plan {
         }
         let missing = self.segments.iter().filter(|s| s.choice == Choice::Missing).count();
         let to_read = self.segments.iter().filter(|s| s.is_read()).count() - missing;
-        let considered = crate::segment::len64(self.segments.len()) + self.outside;
+        let considered = crate::segment::len64(self.segments_asked()) + self.outside;
         let excluded = self.segments.len() - to_read - missing;
-        write!(
-            f,
-            "segments  {considered} considered: {} outside the range, {excluded} without a match by the index, {to_read} to read",
-            self.outside
-        )?;
+        write!(f, "segments  {considered} considered: {} outside the range, ", self.outside)?;
+        if self.packed.packs > 0 {
+            write!(f, "{} without a match by {} packs, ", self.packed.excluded.len(), self.packed.packs)?;
+        }
+        write!(f, "{excluded} without a match by the index, {to_read} to read")?;
         match missing {
             0 => writeln!(f)?,
             missing => writeln!(f, ", {missing} MISSING")?,

@@ -185,7 +185,7 @@ fn lookup(sidecar: &Sidecar, expr: &Expr) -> Result<Option<Found>, SidecarError>
 }
 
 /// How well a lookup of `expr` excludes rows, 0 best; `None` if there is none.
-fn rank(expr: &Expr) -> Option<u8> {
+pub(crate) fn rank(expr: &Expr) -> Option<u8> {
     match expr {
         Expr::Atom(atom) => match atom {
             Atom::CommunityId(_) | Atom::Flow { .. } => Some(0),

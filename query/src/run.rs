@@ -14,7 +14,7 @@ use crate::out::pcapng::Pcapng;
 use crate::out::target::HiddenFile;
 use crate::out::text::Text;
 use crate::out::{CountOnly, Output, OutputError, Sink, write_hint};
-use crate::plan::{Choice, Plan};
+use crate::plan::{Choice, PackTrouble, Plan};
 use crate::range::{Span, TimeRange};
 use crate::stats::StatsAsk;
 use crate::tables::FileTrouble;
@@ -183,6 +183,10 @@ fn packets(
     for FileTrouble { path, what } in &witness.troubles {
         talk.warn(path, what);
     }
+    for PackTrouble { path, why, mends } in &plan.packed.troubles {
+        let hint = if *mends { " ('tapedeck reindex' mends that)" } else { "" };
+        talk.warn(path, &format_args!("{why}; its segments are asked themselves{hint}"));
+    }
     if ask.deliver == Deliver::Explain {
         return print(&mut out, &format_args!("{plan}{witness}")).map(|()| EXIT_MATCHES);
     }
@@ -262,14 +266,14 @@ impl Display for Summary<'_> {
             1 => f.write_str("1 packet")?,
             n => write!(f, "{n} packets")?,
         }
-        match (self.verdict.is_complete(), self.plan.segments.len()) {
+        match (self.verdict.is_complete(), self.plan.segments_asked()) {
             (false, _) => f.write_str("; the answer is NOT WHOLE")?,
             (true, _) if *limited => f.write_str("; stopped at the limit, whole as far as it goes")?,
             (true, 0) => f.write_str("; the store holds nothing in this range")?,
             (true, 1) => f.write_str("; whole answer from 1 segment")?,
             (true, n) => write!(f, "; whole answer from {n} segments")?,
         }
-        if let Some(range) = self.verdict.range.filter(|_| !limited && !self.plan.segments.is_empty()) {
+        if let Some(range) = self.verdict.range.filter(|_| !limited && self.plan.segments_asked() > 0) {
             write!(f, ", {} to {}", range.from, range.to)?;
             if self.plan.edge.is_some_and(|edge| edge >= range.to) {
                 f.write_str(" (being recorded: what came later is not vouched for yet)")?;

@@ -38,6 +38,14 @@ struct Chain {
     taken: Vec<Span>,
 }
 
+/// The rows that a segment's packets may stand in: whole seconds.
+fn in_seconds(span: Span) -> Span {
+    let second = |ns: u64| Timestamp::from_nanos_saturating(ns * NANOS_PER_SEC);
+    let from = span.from.saturating_sub(SLACK_NANOS).nanos() / NANOS_PER_SEC;
+    let to = span.to.saturating_add(SLACK_NANOS).nanos().div_ceil(NANOS_PER_SEC);
+    Span { from: second(from), to: second(to) }
+}
+
 /// Those of all queues and runs.
 #[derive(Debug, Default)]
 pub(crate) struct Stored {
@@ -107,11 +115,13 @@ impl Stored {
                     Prologue::FirstFrame => true,
                 };
                 if named && (segment.name.run, segment.name.queue) == (chain.run, chain.queue) {
-                    // In whole seconds, as rows are.
-                    let second = |ns: u64| Timestamp::from_nanos_saturating(ns * NANOS_PER_SEC);
-                    let from = segment.span.from.saturating_sub(SLACK_NANOS).nanos() / NANOS_PER_SEC;
-                    let to = segment.span.to.saturating_add(SLACK_NANOS).nanos().div_ceil(NANOS_PER_SEC);
-                    there.push(Span { from: second(from), to: second(to) });
+                    there.push(in_seconds(segment.span));
+                }
+            }
+            for segment in &plan.packed.excluded {
+                let of_chain = (segment.name.run, segment.name.queue) == (chain.run, chain.queue);
+                if of_chain && segment.name.is_of(&chain.interface) {
+                    there.push(in_seconds(segment.span));
                 }
             }
             chain.stored = subtract(&union(std::mem::take(&mut chain.stored)), &there);

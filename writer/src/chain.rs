@@ -49,6 +49,8 @@ const BACK_OFF: Duration = Duration::from_millis(100);
 const BACK_OFF_MAX: Duration = Duration::from_secs(5);
 /// Jobs of the sync thread that may wait; more and the stage waits.
 const SYNC_JOBS: usize = 1024;
+/// The same for a source that waits: each segment that is to be sealed holds files open.
+const SYNC_JOBS_WAITING: usize = 16;
 
 /// What became of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,8 +162,9 @@ impl Chain {
         // Per frame buffer: a segment may begin with it, be covered, be full, and the segment end.
         // With this bound a send never waits: buffers run out first.
         let (jobs, job_queue) = bounded(4 * config.frame_buffers + COPIES + 2 * config.open_segments + 8);
-        let (sync, sync_queue) = bounded(SYNC_JOBS);
-        let policy = LevelPolicy::new(config.level, config.when_full == WhenFull::Shed);
+        let waits = config.when_full == WhenFull::Wait;
+        let (sync, sync_queue) = bounded(if waits { SYNC_JOBS_WAITING } else { SYNC_JOBS });
+        let policy = LevelPolicy::new(config.level, !waits);
         let press = Press::new(policy, config.frame_buffers, config.open_segments, sinks.block())?;
         let marks = Slot::default();
         let parts = StageParts {
@@ -171,6 +174,7 @@ impl Chain {
             home: Home::of(&config.store)?,
             section: config.section.clone(),
             segment_bytes: config.segment_bytes,
+            waits,
             sinks,
             jobs: job_queue,
             sync,

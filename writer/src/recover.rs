@@ -191,6 +191,10 @@ pub fn recover(store: &Path, options: &RecoverOptions) -> RecoverReport {
     if let Err(error) = clean(store, &mut report) {
         report.errors.push(error.into());
     }
+    match crate::packs::clear(store) {
+        Ok(mut removed) => report.removed.append(&mut removed),
+        Err(error) => report.errors.push(error.into()),
+    }
     report
 }
 

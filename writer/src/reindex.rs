@@ -5,6 +5,7 @@
 
 use crate::disk;
 use crate::error::FileError;
+use crate::packs::{Held, PacksReport};
 use crate::scan::{FrameFault, Scan, SegmentBytes};
 use crate::seal::hidden_index;
 use std::io;
@@ -20,6 +21,8 @@ pub struct ReindexReport {
     pub written: Vec<PathBuf>,
     /// Segments whose sidecar was right already.
     pub unchanged: u64,
+    /// What became of the packs: those that do not hold for the sidecars are made again.
+    pub packs: PacksReport,
     /// Segments that got none.
     pub errors: Vec<ReindexError>,
 }
@@ -61,7 +64,8 @@ pub enum ReindexError {
     },
 }
 
-/// Makes the sidecars of `segments` again, or of every sealed segment of the store if there are none.
+/// Makes the sidecars of `segments` again, or of every sealed segment of the store if there are none; then the
+/// packs over them. Waits for whoever builds packs in the store.
 #[must_use]
 pub fn reindex(store: &Path, segments: &[PathBuf]) -> ReindexReport {
     let mut report = ReindexReport::default();
@@ -86,17 +90,35 @@ pub fn reindex(store: &Path, segments: &[PathBuf]) -> ReindexReport {
             return report;
         }
     };
+    let mut packs = match Held::take(store) {
+        Ok(packs) => packs,
+        Err(error) => {
+            // Packs could contradict sidecars then.
+            report.packs.errors.push(error);
+            return report;
+        }
+    };
     for path in all {
-        match reindex_one(&mut scan, &path) {
+        match reindex_one(&mut scan, &path, &mut packs) {
             Ok(Some(index)) => report.written.push(index),
             Ok(None) => report.unchanged += 1,
             Err(error) => report.errors.push(error),
         }
     }
+    let written = report
+        .written
+        .iter()
+        .filter_map(|index| SegmentName::parse_file(index.file_name()?.to_str()?).map(|(name, _)| name));
+    let written = written.collect();
+    match segments {
+        [] => report.packs = packs.rebuild(None),
+        _ if report.written.is_empty() => {}
+        _ => report.packs = packs.rebuild(Some(&written)),
+    }
     report
 }
 
-fn reindex_one(scan: &mut Scan, path: &Path) -> Result<Option<PathBuf>, ReindexError> {
+fn reindex_one(scan: &mut Scan, path: &Path, packs: &mut Held) -> Result<Option<PathBuf>, ReindexError> {
     let file = path.file_name().and_then(std::ffi::OsStr::to_str);
     let Some((name, FileKind::Sealed)) = file.and_then(SegmentName::parse_file) else {
         return Err(ReindexError::NotASegment(path.to_owned()));
@@ -127,6 +149,7 @@ fn reindex_one(scan: &mut Scan, path: &Path) -> Result<Option<PathBuf>, ReindexE
     let folder = path.parent().unwrap_or(path);
     let hidden = hidden_index(folder, &name);
     disk::write_synced(&hidden, &made)?;
+    packs.before(&name, &made)?;
     std::fs::rename(&hidden, &index).map_err(FileError::at("rename to", &index))?;
     disk::sync_folders(folder, folder)?;
     Ok(Some(index))

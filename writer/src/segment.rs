@@ -464,6 +464,16 @@ impl Segment {
         self.parts.sink.in_flight() == 0
     }
 
+    /// Gives back what the disk keeps free for this segment: it may wait long for its seal, which does the same.
+    pub(crate) fn trim(&self) {
+        if !self.failed
+            && self.parts.sink.failure().is_none()
+            && let Err(error) = self.parts.sink.durable().truncate(self.output.end())
+        {
+            tracing::debug!(%error, "cannot cut {} yet", self.parts.paths.open.display());
+        }
+    }
+
     /// Takes the segment apart. Everything has been written or has failed.
     pub(crate) fn end(mut self, counters: &ChainCounters, done: &mut dyn FnMut(FrameRows)) -> Ended {
         self.look(counters, done);

@@ -41,6 +41,8 @@ use tapedeck_packet::{Timestamp, UtcHour};
 pub(crate) const TICK: Duration = Duration::from_millis(80);
 /// Time between two looks at segments that wait for their last writes.
 const DRAIN_POLL: Duration = Duration::from_millis(5);
+/// As many such segments of a source that waits; each holds files open, and 64 MiB of the disk.
+const ENDING_WAITING: usize = 2;
 
 /// What the worker sends.
 #[expect(clippy::large_enum_variant, reason = "sent by value, so that the worker allocates nothing")]
@@ -105,6 +107,8 @@ pub(crate) struct StageParts {
     pub(crate) live: Option<LiveFile>,
     pub(crate) marks: Marks,
     pub(crate) segment_bytes: u64,
+    /// The source waits when there is too much to do.
+    pub(crate) waits: bool,
     pub(crate) sinks: Box<dyn SinkMaker>,
     pub(crate) jobs: Receiver<Job>,
     pub(crate) sync: Sender<SyncJob>,
@@ -152,10 +156,7 @@ impl Stage {
             self.end_segment(segment);
         }
         while !self.ending.is_empty() {
-            for segment in &mut self.ending {
-                segment.wait(DRAIN_POLL);
-            }
-            self.poll_ending();
+            self.wait_ending();
         }
         self.parts.live.take()
     }
@@ -245,6 +246,17 @@ impl Stage {
     fn end_segment(&mut self, mut segment: Segment) {
         segment.finish();
         self.ending.push(segment);
+        while self.parts.waits && self.ending.len() > ENDING_WAITING {
+            self.wait_ending();
+        }
+    }
+
+    /// Waits a little for last writes.
+    fn wait_ending(&mut self) {
+        for segment in &mut self.ending {
+            segment.wait(DRAIN_POLL);
+        }
+        self.poll_ending();
     }
 
     /// Hands over the segments whose last write has returned.
@@ -256,6 +268,9 @@ impl Stage {
                 continue;
             }
             let segment = self.ending.remove(at);
+            if self.parts.waits {
+                segment.trim();
+            }
             let seq = segment.seq();
             let returns = &self.parts.returns;
             let job = match segment.end(&self.parts.counters, &mut |rows| returns.rows(rows)) {

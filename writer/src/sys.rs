@@ -1,7 +1,10 @@
 //! The system calls that neither std nor nix wraps safely: statx with STATX_DIOALIGN, madvise of memory that
-//! others own.
+//! others own, the scheduling of a thread.
 
-#![expect(unsafe_code, reason = "statx(2) has no safe wrapper for STATX_DIOALIGN, madvise(2) none at all")]
+#![expect(
+    unsafe_code,
+    reason = "statx(2) has no safe wrapper for STATX_DIOALIGN, madvise(2) and sched_setscheduler(2) none at all"
+)]
 
 use std::fs::File;
 use std::io;
@@ -74,6 +77,19 @@ fn neighbours(memory: &[Range<usize>]) -> Vec<Range<usize>> {
         }
     }
     joined
+}
+
+/// Lets every other thread of the machine go first, at the processor (SCHED_IDLE) and at the disk (idle class). For the
+/// calling thread, for good. Where the kernel refuses, nothing changes.
+pub fn yield_to_all() {
+    const WHO_PROCESS: libc::c_int = 1;
+    const CLASS_IDLE: libc::c_int = 3 << 13;
+    // SAFETY: `sched_param` is plain integers; all zeros is a value of it.
+    let param: libc::sched_param = unsafe { std::mem::zeroed() };
+    // SAFETY: 0 is the calling thread; the kernel reads `param`, which lives until the call returns.
+    unsafe { libc::sched_setscheduler(0, libc::SCHED_IDLE, &raw const param) };
+    // SAFETY: ioprio_set(2) takes three integers and no memory; 0 is the calling thread.
+    unsafe { libc::syscall(libc::SYS_ioprio_set, WHO_PROCESS, 0, CLASS_IDLE) };
 }
 
 #[cfg(test)]

@@ -2,15 +2,18 @@
 //!
 //! Each frame's checksum and blocks, the name against the packets, the hour of the folder, and the
 //! sidecar against one made afresh, byte for byte; every sidecar must have its packets; of a table each file's
-//! checksum and rows. Must never: change anything.
+//! checksum and rows; each pack against the sidecars it stands for. Must never: change anything.
 
 use crate::error::FileError;
+use crate::packs::{self, PackFault};
 use crate::scan::{FrameFault, Scan, SegmentBytes};
+use std::collections::HashMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use tapedeck_index::catalog::{self, Found, HOUR_SLACK_NANOS, Listing, State};
 use tapedeck_index::mapped;
 use tapedeck_index::name::SegmentName;
+use tapedeck_index::pack::{Pack, PackError};
 use tapedeck_index::sidecar::Sidecar;
 use tapedeck_index::table::encode::FileFault;
 use tapedeck_index::table::{self, KINDS, Kind};
@@ -31,6 +34,8 @@ pub struct VerifyReport {
     pub tables: u64,
     /// Rows in them.
     pub rows: u64,
+    /// Packs looked at.
+    pub packs: u64,
     /// What does not hold.
     pub damage: Vec<Damage>,
     /// Open segments: being written, or waiting for recovery. They are not looked at.
@@ -111,13 +116,16 @@ pub enum Fault {
     },
     /// It cannot be read.
     #[error("cannot be read: {0}")]
-    Read(#[source] io::Error),
+    Read(io::Error),
     /// No sidecar can be made from it.
-    #[error("{0}")]
+    #[error(transparent)]
     Build(#[from] tapedeck_index::sidecar::BuildError),
     /// A file of a table does not hold.
-    #[error("{0}")]
+    #[error(transparent)]
     Table(#[from] FileFault),
+    /// A pack does not hold, or not for the sidecars as they are.
+    #[error(transparent)]
+    Pack(#[from] PackFault),
 }
 
 /// What a missing segment held, in words.
@@ -156,10 +164,29 @@ pub fn verify(store: &Path) -> Result<VerifyReport, FileError> {
         let what = Fault::Missing { packets, times };
         report.damage.push(Damage { path: found.index_path(), what });
     }
+    verify_packs(store, &listing.segments, &mut report)?;
     for kind in KINDS {
         verify_table(kind, store, &mut report)?;
     }
     Ok(report)
+}
+
+/// Each pack against the sidecars that are there. A sidecar that is damaged is told of with its segment.
+fn verify_packs(store: &Path, segments: &[Found], report: &mut VerifyReport) -> Result<(), FileError> {
+    let there = segments.iter().filter(|found| found.state == State::Sealed);
+    let there: HashMap<&SegmentName, &Found> = there.map(|found| (&found.name, found)).collect();
+    for (path, name) in packs::list(store)? {
+        let held = match Pack::open(&path) {
+            // A builder has replaced it.
+            Err(PackError::Io(error)) if error.kind() == io::ErrorKind::NotFound => continue,
+            opened => opened.map_err(Into::into).and_then(|pack| packs::check_pack(&pack, &name, &there)),
+        };
+        report.packs += 1;
+        if let Err(fault) = held {
+            report.damage.push(Damage { path, what: fault.into() });
+        }
+    }
+    Ok(())
 }
 
 fn verify_table(kind: &Kind, store: &Path, report: &mut VerifyReport) -> Result<(), FileError> {

@@ -15,6 +15,7 @@ use crate::ladder::{self, Mode};
 use crate::lock;
 use crate::nic;
 use crate::pins::estate;
+use crate::plan::PACKET_BYTES;
 use crate::preflight::{self, Target};
 use crate::sessions::SessionOptions;
 use crate::sys::ethtool::{Channels, Ethtool};
@@ -222,7 +223,7 @@ fn memory() -> MemoryFacts {
 fn size(facts: &mut Facts, sessions: &SessionOptions) {
     let mode = facts.ladder.mode.and_then(Mode::named).unwrap_or(Mode::Copy);
     let queues = if mode == Mode::Packet { 1 } else { u64::from(facts.card.queues) };
-    let packets = ladder::packet_memory_bytes(mode, facts.link.mtu);
+    let packets = ladder::packet_memory_bytes(mode, facts.link.mtu, PACKET_BYTES);
     let tables = if queues > 1 { queues + 1 } else { queues };
     facts.memory.packets_bytes = queues * packets;
     facts.memory.most_bytes = queues * (packets + QUEUE_BYTES);

@@ -177,6 +177,7 @@ fn down_the_ladder(
         queues: target.queues(),
         utc_offset_ns: place.run.clock.conversion().offset_ns(),
         asks_card: false,
+        packet_bytes: place.plan.packet_bytes,
     };
     let mut card = card_of(target, place.plan.stamps, &mut claim, running.map(|(_, asks_card)| asks_card))?;
     let steps = steps(modes, card.is_some(), place.plan.stamps);

@@ -16,6 +16,7 @@ mod bad_input;
 mod ledger;
 mod live;
 mod made;
+mod packs;
 mod reference;
 mod restart;
 mod roundtrip;

@@ -18,6 +18,7 @@ mod ledger;
 mod nic;
 mod operator;
 mod overload;
+mod packs;
 mod record;
 #[path = "../support/mod.rs"]
 mod support;

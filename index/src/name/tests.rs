@@ -50,6 +50,7 @@ fn long_names_are_cut_and_stay_distinct() {
     assert!(a.file(FileKind::Sealed).len() <= 245, "{a}");
     let parsed = SegmentName::parse(&a.to_string()).unwrap();
     assert_eq!(parsed.to_string(), a.to_string());
+    assert!(parsed.is_of(&a.interface) && !parsed.is_of(&b.interface) && a.is_of(&a.interface));
 }
 
 proptest! {

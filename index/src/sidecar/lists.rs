@@ -41,6 +41,20 @@ impl KeyKind {
         };
         (kind << 32) | u64::from(value)
     }
+
+    /// What a key means; `None` for one of no kind.
+    pub(super) fn of_key(key: u64) -> Option<Self> {
+        Some(match key >> 32 {
+            0 => Self::Address,
+            1 => Self::Port,
+            2 => Self::Vlan,
+            3 => Self::Label,
+            4 => Self::TunnelId,
+            5 => Self::Pppoe,
+            6 => Self::Always,
+            _ => return None,
+        })
+    }
 }
 
 /// Appends a strictly ascending list: the first number, then each gap minus one.
@@ -129,6 +143,17 @@ impl<'a> Lists<'a> {
                 for row in Gaps::new(rows, self.rows) {
                     out.push(row.ok()?);
                 }
+            }
+        }
+        Some(())
+    }
+
+    /// Every key from `low` on, ascending; `None` where the section is no list of keys.
+    pub(super) fn each_key(&self, low: u64, mut see: impl FnMut(u64)) -> Option<()> {
+        let mut cursor = self.seek(low)?;
+        while let Some((key, _)) = cursor.next_key()? {
+            if key >= low {
+                see(key);
             }
         }
         Some(())

@@ -171,6 +171,11 @@ impl Sidecar {
         self.list_rows(0, u64::MAX).map(drop)
     }
 
+    /// All bytes, unchecked.
+    pub(super) fn bytes(&self) -> &[u8] {
+        self.bytes.as_slice()
+    }
+
     /// Bytes of a section, checked.
     pub(super) fn section(&self, section: Section) -> Result<&[u8], SidecarError> {
         let (range, checksum) =

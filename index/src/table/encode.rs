@@ -160,10 +160,10 @@ impl<W: Write> Write for Hashed<W> {
 #[derive(Debug, thiserror::Error)]
 pub enum FileFault {
     /// It is no Parquet file, or a page of it cannot be decoded.
-    #[error("{0}")]
+    #[error(transparent)]
     Parquet(#[from] ParquetError),
     /// Rows cannot be decoded.
-    #[error("{0}")]
+    #[error(transparent)]
     Rows(#[from] ArrowError),
     /// Bytes of its rows are not those that were written.
     #[error("the checksum of its first {len} bytes does not hold")]

@@ -18,7 +18,7 @@ use tapedeck_query::range::TimeRange;
 pub(crate) type Line = (u64, String, Vec<u8>);
 
 #[derive(Default)]
-struct Collect(Vec<Line>);
+pub(crate) struct Collect(pub(crate) Vec<Line>);
 
 impl Output for Collect {
     fn packet(&mut self, source: &Source, packet: &PacketRecord<'_>) -> Result<(), OutputError> {
@@ -32,7 +32,7 @@ impl Output for Collect {
 }
 
 #[derive(Clone, Debug)]
-struct Chain {
+pub(crate) struct Chain {
     interface: &'static str,
     queue: u32,
     per_frame: usize,
@@ -52,7 +52,7 @@ fn packet() -> impl Strategy<Value = Packet> {
     })
 }
 
-fn chain() -> impl Strategy<Value = Chain> {
+pub(crate) fn chain() -> impl Strategy<Value = Chain> {
     let left = prop_oneof![2 => Just(Left::Sealed), 1 => (0usize..6).prop_map(Left::live), 1 => (0usize..6, 0usize..4).prop_map(|(recorded, more)| {
         Left::Open { recorded, writer: Writer::Dead { whole: recorded + more } }
     })];
@@ -125,7 +125,7 @@ fn community(kind: u8, src: u8, dst: u8) -> String {
     }
 }
 
-fn expression() -> impl Strategy<Value = String> {
+pub(crate) fn expression() -> impl Strategy<Value = String> {
     let plain = term().prop_recursive(3, 10, 3, |inside| {
         prop_oneof![
             (inside.clone(), inside.clone()).prop_map(|(a, b)| format!("({a} and {b})")),
@@ -143,7 +143,7 @@ fn expression() -> impl Strategy<Value = String> {
     })
 }
 
-fn range() -> impl Strategy<Value = TimeRange> {
+pub(crate) fn range() -> impl Strategy<Value = TimeRange> {
     let time = |n: u64| Timestamp::from_nanos(T + n * 50_000_000).unwrap();
     prop_oneof![
         1 => Just(TimeRange::ALL),
@@ -167,7 +167,7 @@ fn plainly(chains: &[Chain], filter: &Filter, range: &TimeRange) -> Vec<Line> {
     found.into_iter().map(|((ts, name, ..), bytes)| (ts, name.to_owned(), bytes.clone())).collect()
 }
 
-fn build(chains: &[Chain]) -> Store {
+pub(crate) fn build(chains: &[Chain]) -> Store {
     let mut store = Store::new();
     for Chain { interface, queue, per_frame, left, packets } in chains {
         let spec = Spec {

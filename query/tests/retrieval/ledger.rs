@@ -281,6 +281,26 @@ fn a_segment_that_was_stored_and_is_gone_is_a_gap() {
 }
 
 #[test]
+fn a_segment_that_a_pack_excludes_is_there_until_it_is_deleted() {
+    let (store, table, [one, _]) = three_segments();
+    table.finish();
+    crate::packs::pack_all(store.path());
+    let absent = || store.taperead(&["packets", "host 192.0.2.9", "--json"]);
+    let explained = store.taperead(&["packets", "host 192.0.2.9", "--explain"]);
+    assert!(explained.text().contains("6 without a match by 1 packs"), "{}", explained.text());
+    let answer = absent();
+    assert_eq!(
+        (answer.code, answer.verdict()["gaps"].as_array().unwrap().len()),
+        (1, 0),
+        "{}",
+        answer.stderr
+    );
+    delete(&one[1]);
+    let answer = absent();
+    assert_eq!((answer.code, &answer.verdict()["gaps"][0]["cause"]), (3, &"vanished".into()));
+}
+
+#[test]
 fn what_is_older_than_every_segment_is_not_retained_and_not_watched() {
     let begin = |store: &Store, from: &str| {
         let answer = store.taperead(&["packets", "--json", "--count", "--from", from]);

@@ -14,6 +14,7 @@ mod engines;
 mod exports;
 mod ledger;
 mod loss;
+mod packs;
 mod sessions;
 mod sql;
 mod support;

@@ -14,6 +14,7 @@ use tapedeck_index::journal::Replay;
 mod filter;
 mod gone;
 mod property;
+mod rotation;
 mod settled;
 mod trouble;
 

@@ -5,8 +5,8 @@ use crate::sinks::SinkMaker;
 use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
 /// What goes wrong; shared by all sinks of a chain.
@@ -26,9 +26,35 @@ pub(crate) struct Trouble {
     pub(crate) stuck: AtomicBool,
     /// Files that cannot be set up while this is set.
     pub(crate) refuse: AtomicBool,
+    /// Microseconds that a sync takes.
+    pub(crate) sync_us: AtomicU64,
+    /// Every file that was set up, and whether it has been cut since.
+    files: Mutex<Vec<(Weak<File>, bool)>>,
+    /// As many as were held at once when another one was set up, and of them not cut.
+    most: Mutex<(usize, usize)>,
 }
 
 impl Trouble {
+    /// As many files as were held at once when another one was set up; as many of them with room kept for more.
+    pub(crate) fn most_open(&self) -> (usize, usize) {
+        *self.most.lock().unwrap()
+    }
+
+    fn note_open(&self, file: &Arc<File>) {
+        let mut files = self.files.lock().unwrap();
+        files.retain(|(file, _)| file.strong_count() > 0);
+        files.push((Arc::downgrade(file), false));
+        let uncut = files.iter().filter(|(_, cut)| !cut).count();
+        let mut most = self.most.lock().unwrap();
+        *most = (most.0.max(files.len()), most.1.max(uncut));
+    }
+
+    fn note_cut(&self, file: &Arc<File>) {
+        let mut files = self.files.lock().unwrap();
+        let cut = files.iter_mut().filter(|(other, _)| other.as_ptr() == Arc::as_ptr(file));
+        cut.for_each(|(_, cut)| *cut = true);
+    }
+
     /// Whether the next write of `len` bytes fails, and how.
     fn next(&self, len: u64) -> Result<(), io::ErrorKind> {
         let number = self.writes.fetch_add(1, Ordering::SeqCst) + 1;
@@ -61,6 +87,7 @@ impl SinkMaker for Doubles {
         if self.0.refuse.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }
+        self.0.note_open(&file);
         Ok(Box::new(Double { file, trouble: Arc::clone(&self.0), prefix: Prefix::default(), failure: None }))
     }
 }
@@ -123,6 +150,24 @@ impl Sink for Double {
     }
 
     fn durable(&self) -> Arc<dyn Durable> {
-        Arc::clone(&self.file) as Arc<dyn Durable>
+        Arc::new(SlowFile { file: Arc::clone(&self.file), trouble: Arc::clone(&self.trouble) })
+    }
+}
+
+/// A file whose sync takes its time.
+struct SlowFile {
+    file: Arc<File>,
+    trouble: Arc<Trouble>,
+}
+
+impl Durable for SlowFile {
+    fn sync(&self) -> io::Result<()> {
+        std::thread::sleep(Duration::from_micros(self.trouble.sync_us.load(Ordering::SeqCst)));
+        Durable::sync(&*self.file)
+    }
+
+    fn truncate(&self, len: u64) -> io::Result<()> {
+        self.trouble.note_cut(&self.file);
+        self.file.truncate(len)
     }
 }

@@ -46,12 +46,13 @@ fn view(store: &Path) -> Option<(u64, Vec<u64>)> {
     let gone = |e: std::io::Error| assert_eq!(e.kind(), ErrorKind::NotFound);
     let (mut open, mut ids) = (Vec::new(), Vec::new());
     for found in catalog::all(&[store.to_owned()]).unwrap().segments {
-        let file = std::fs::read(found.packets_path()).map_err(gone).ok()?;
+        let read = |path: PathBuf| std::fs::read(path).map_err(gone).ok();
         match found.state {
-            State::Sealed => ids_of_frames(&file, u64::MAX, &mut ids),
+            State::Sealed => ids_of_frames(&read(found.packets_path())?, u64::MAX, &mut ids),
             State::Open => {
-                let journal = std::fs::read(found.index_path()).map_err(gone).ok()?;
-                open.push((file, Replay::read(&journal).ok()?));
+                // The journal first: it speaks of bytes that are in the file already.
+                let replay = Replay::read(&read(found.index_path())?).ok()?;
+                open.push((read(found.packets_path())?, replay));
             }
         }
     }
