@@ -16,6 +16,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use tapedeck_packet::Timestamp;
 
+/// Share of the rate found at which questions are asked while it is recorded.
+const QUESTIONS_LOAD: f64 = 0.8;
+
 /// What is sent, over which link, for how long: the same for `line` and `compare`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Load {
@@ -170,7 +173,7 @@ impl Run<'_> {
         if !json {
             tail(&document)?;
         }
-        let found = document.outcomes.first().map(|outcome| outcome.median_pps / 2.0);
+        let found = document.outcomes.first().map(|outcome| outcome.median_pps * QUESTIONS_LOAD);
         if let (true, Some(tool), Some(pps)) = (latency, self.tools.first(), found.filter(|pps| *pps > 0.0)) {
             let late = under_load::measure(ground, tool, pps, &mut Progress::new())?;
             if !json {

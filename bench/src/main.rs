@@ -33,7 +33,7 @@ enum Command {
     /// Searches by halving (RFC 2544). In each trial `tapedeck record` runs with everything on, numbered packets are
     /// sent, and afterwards they are counted on disk; the recorder's ledger must agree to the packet, or the command
     /// fails. The first trial is as fast as the generator goes. Trials take at least 20 s and twice the bytes that the
-    /// page cache takes, so a run takes many minutes and gigabytes. In the end half the rate is sent, and it is measured
+    /// page cache takes, so a run takes many minutes and gigabytes. In the end 80 % of the rate is sent, and it is measured
     /// how long packets take from the wire until `taperead` finds them, and until they are durable.
     ///
     /// With --latency or --rates: how late packets are, at low rates. Numbered, stamped packets are sent while
@@ -137,7 +137,7 @@ struct Line {
     /// The search ends when the highest rate without loss and the lowest with differ by no more than this share.
     #[arg(long, default_value_t = 0.02)]
     resolution: f64,
-    /// Do not measure afterwards how late packets are at half the rate that was found.
+    /// Do not measure afterwards how late packets are at 80 % of the rate that was found.
     #[arg(long)]
     no_latency: bool,
     /// Measure how late packets are at low rates, and search nothing.

@@ -203,10 +203,15 @@ impl Run<'_> {
         let mut merge = Merge::new(self.question.merge_bytes);
         let unordered = self.question.count_only && self.question.limit.is_none();
         let mut upcoming: VecDeque<Cow<'_, Task>> = tasks.iter().map(Cow::Borrowed).collect();
+        let mut source = None;
+        // Place of the first packet of the next task, once it is known to lie behind others.
+        let mut first: Option<Key> = None;
         loop {
-            while let Some(task) = upcoming.front() {
+            let next = merge.peek().map_err(AnswerError::Merge)?;
+            let waits = next.is_some_and(|next| first.is_some_and(|first| next < first));
+            while !waits && let Some(task) = upcoming.front() {
                 let next = merge.peek().map_err(AnswerError::Merge)?;
-                let first = sources.context(task.segment).map(|context| earliest(task, context));
+                first = sources.context(task.segment).map(|context| earliest(task, context));
                 if next.is_some_and(|next| first.is_some_and(|first| next < first)) {
                     break;
                 }
@@ -226,7 +231,11 @@ impl Run<'_> {
                 }
             }
             let Some((found, bytes)) = merge.pop().map_err(AnswerError::Merge)? else { return Ok(()) };
-            let Some(source) = sources.source(found.key.segment) else { continue };
+            let rank = found.key.segment;
+            if source.is_none_or(|(known, _): (u32, _)| known != rank) {
+                source = sources.source(rank).map(|source| (rank, source));
+            }
+            let Some((_, source)) = source else { continue };
             let (ts, orig_len, flags) = (found.key.ts, found.orig_len, found.flags);
             self.answer.verdict.until = Some(ts);
             output.packet(source, &PacketRecord { ts, bytes, orig_len, dropped: 0, flags })?;

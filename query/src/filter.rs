@@ -143,6 +143,12 @@ impl Filter {
         self.expr.eval(&facts) == Tri::Yes
     }
 
+    /// The empty filter, which matches every packet.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        matches!(self.expr, Expr::All)
+    }
+
     /// The filter as a tree.
     #[must_use]
     pub fn expr(&self) -> &Expr {

@@ -8,6 +8,7 @@
 use crate::spill::{Run, Spill};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 use std::io;
 use tapedeck_packet::Timestamp;
 
@@ -106,7 +107,7 @@ pub struct Merge {
     heap: BinaryHeap<Reverse<(Key, usize)>>,
     slots: Vec<Option<Cursor>>,
     free: Vec<usize>,
-    /// The slot whose entry was given out last and has not moved on yet.
+    /// The slot whose entry was given out last and has not moved on yet; on top of the heap.
     given: Option<usize>,
     held: usize,
     budget: usize,
@@ -133,10 +134,10 @@ impl Merge {
     /// # Errors
     /// When the budget is used up and the temporary file cannot be written.
     pub fn add(&mut self, mut batch: Batch) -> io::Result<()> {
+        self.settle()?;
         batch.sort();
         self.insert(Cursor::Memory { batch, at: 0 });
         if self.held > self.budget {
-            self.settle()?;
             self.spill_all()?;
         }
         Ok(())
@@ -157,7 +158,8 @@ impl Merge {
     /// When the temporary file cannot be read.
     pub fn pop(&mut self) -> io::Result<Option<(Found, &[u8])>> {
         self.settle()?;
-        let Some(Reverse((_, slot))) = self.heap.pop() else { return Ok(None) };
+        // It stays on top until it moves on, which is to its place in the heap at once: most often the top again.
+        let Some(Reverse((_, slot))) = self.heap.peek().copied() else { return Ok(None) };
         self.given = Some(slot);
         Ok(self.slots.get(slot).and_then(Option::as_ref).and_then(Cursor::entry))
     }
@@ -174,9 +176,14 @@ impl Merge {
                 }
             }
         }
-        match cursor.key() {
-            Some(key) => self.heap.push(Reverse((key, slot))),
-            None => drop(self.remove(slot)),
+        let next = cursor.key();
+        let Some(mut top) = self.heap.peek_mut() else { return Ok(()) };
+        match next {
+            Some(key) => *top = Reverse((key, slot)),
+            None => {
+                PeekMut::pop(top);
+                self.remove(slot);
+            }
         }
         Ok(())
     }

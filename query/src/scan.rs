@@ -239,15 +239,20 @@ impl FrameReader {
     /// [`ScanError`] of the file or the frame.
     pub fn read(&mut self, handle: &Handle, offset: u64, stored_len: u32) -> Result<&[u8], ScanError> {
         let len = usize::try_from(stored_len).map_err(|e| ScanError::Read(io::Error::other(e)))?;
-        self.stored.resize(len, 0);
+        if self.stored.len() < len {
+            self.stored.resize(len, 0);
+        }
         if self.files.first().is_none_or(|(path, _)| path != handle.path()) {
             self.bring_forward(handle)?;
         }
         if let Some((_, opened)) = self.files.first() {
-            opened.read_at(&mut self.stored, offset).map_err(ScanError::Read)?;
+            opened
+                .read_at(self.stored.get_mut(..len).unwrap_or_default(), offset)
+                .map_err(ScanError::Read)?;
         }
         let decoder = self.decoder.as_mut().map_err(|e| e.clone())?;
-        decoder.decompress(&self.stored, &mut self.raw, RAW_BYTES_MAX)?;
+        let stored = self.stored.get(..len).unwrap_or_default();
+        decoder.decompress(stored, &mut self.raw, RAW_BYTES_MAX)?;
         Ok(&self.raw)
     }
 
@@ -334,9 +339,11 @@ impl<'a> Scanner<'a> {
             if packet.ts > until || !self.range.contains(packet.ts) {
                 continue;
             }
-            self.walk.run(context.link, packet.bytes);
-            if !self.filter.matches(&self.walk, packet.orig_len) {
-                continue;
+            if !self.filter.is_everything() {
+                self.walk.run(context.link, packet.bytes);
+                if !self.filter.matches(&self.walk, packet.orig_len) {
+                    continue;
+                }
             }
             let Context { interface, segment, .. } = context;
             items.push(Found {

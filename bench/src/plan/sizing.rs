@@ -14,8 +14,10 @@ pub const DAY: f64 = 86_400.0;
 const MIB: f64 = 1024.0 * 1024.0;
 /// What a queue takes beside its packet memory, bytes (docs/operations.md, "Memory").
 pub const QUEUE_BYTES: f64 = 143.0 * MIB;
-/// Chunks of packet memory of a queue (there).
-pub const CHUNKS: f64 = 16_384.0;
+/// Packet memory of a queue, `--packet-memory` of `tapedeck record` where nothing else is said (there).
+pub const PACKET_BYTES: f64 = 64.0 * MIB;
+/// Chunks beside it, for the card (there).
+pub const CARD_CHUNKS: f64 = 8_192.0;
 /// What a session takes in a table, bytes (there).
 pub const SESSION_BYTES: f64 = 1_024.0;
 /// Rows that wait while the disk refuses, all of them, bytes (there).
@@ -161,7 +163,7 @@ impl Memory {
     #[must_use]
     pub fn of(queues: f64, recorders: f64, mtu: f64, open: Option<f64>) -> Self {
         let chunk = if mtu <= CHUNK_MTU { 2_048.0 } else { 4_096.0 };
-        let packets = queues * CHUNKS * chunk;
+        let packets = queues * (PACKET_BYTES + CARD_CHUNKS * chunk);
         let others = queues * QUEUE_BYTES;
         // Sessions spread over queues by hash; a quarter more for those that hash unluckily.
         let wanted = open.map_or(0.0, |open| f64::exp2((1.25 * open / queues).max(1.0).log2().ceil()));

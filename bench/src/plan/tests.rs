@@ -181,8 +181,8 @@ fn a_plan_is_what_one_reckons_by_hand() {
     assert_eq!(plan.disks.by_write.unwrap().likely, 3.0);
     assert_eq!(plan.disks.count, 61.0);
     assert!(near(plan.disks.holds_days.likely, 61.0 * 14.4e12 / (pps * 540.0 * 86_400.0)));
-    // One queue: 32 MiB of packets, 143 MiB beside, 256 MiB of sessions, 800 MiB of rows.
-    assert!(near(plan.memory.all, 1_231.0 * 1024.0 * 1024.0));
+    // One queue: 80 MiB of packets, 143 MiB beside, 256 MiB of sessions, 800 MiB of rows.
+    assert!(near(plan.memory.all, 1_279.0 * 1024.0 * 1024.0));
     // 2 x 1,000 + 2 x 1,032 + 2 x 594 + 640 + 32 = 5,924 bytes a packet: 3.69 GB/s.
     assert!(near(plan.paper.memory, pps * 5_924.0));
     assert_eq!((plan.paper.channels, plan.paper.card_lanes, plan.paper.disk_lanes), (1.0, 1.0, 1.0));
@@ -362,15 +362,13 @@ fn a_ratio_of_ones_own_and_many_sessions_are_taken() {
 #[test]
 fn the_memory_formula_is_that_of_the_docs() {
     let docs = include_str!("../../../docs/operations.md");
-    assert!(docs.contains("memory <= queues x (chunks x chunk size + 143 MiB)"));
-    assert!(
-        docs.contains("16,384 chunks x 2 KiB = 32 MiB") && docs.contains("MTU of about 1,730; else x 4 KiB")
-    );
+    assert!(docs.contains("memory <= queues x (--packet-memory + 8,192 x chunk + 143 MiB)"));
+    assert!(docs.contains("64 MiB, --packet-memory") && docs.contains("MTU of about 1,730; else x 4 KiB"));
     assert!(docs.contains("--max-sessions x 1 KiB") && docs.contains("default of 262,144"));
     assert!(docs.contains("some 800 MiB"));
-    // Four queues of jumbo packets: 4 x 64 MiB, 4 x 143 MiB, five tables of 256 MiB, 800 MiB.
+    // Four queues of jumbo packets: 4 x 96 MiB, 4 x 143 MiB, five tables of 256 MiB, 800 MiB.
     let memory = Memory::of(4.0, 1.0, 9_000.0, None);
-    assert_eq!(memory.all / 1024.0 / 1024.0, 256.0 + 572.0 + 1_280.0 + 800.0);
+    assert_eq!(memory.all / 1024.0 / 1024.0, 384.0 + 572.0 + 1_280.0 + 800.0);
 }
 
 #[test]

@@ -145,7 +145,7 @@ fn on_disk(store: &Path) -> BTreeSet<u64> {
 fn ring_full() {
     live!();
     for mode in ["copy", "skb"] {
-        let mut scene = Scene::begin(mode, 1500, &[]);
+        let mut scene = Scene::begin(mode, 1500, &["--packet-memory", "16MiB"]);
         let held = Held::threads(scene.recorder.pid(), "q0-");
         let numbers = scene.send(RING + 2_000, |_| 60);
         scene.wait_seen();

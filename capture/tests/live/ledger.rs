@@ -206,7 +206,7 @@ fn lost_packets_stand_in_the_seconds_in_which_they_were_sent() {
     for mode in ["copy", "skb"] {
         let net = Net::new(1, 1500);
         let dir = tempfile::tempdir().unwrap();
-        let recorder = Recorder::start(&net, dir.path(), &["--mode", mode]);
+        let recorder = Recorder::start(&net, dir.path(), &["--mode", mode, "--packet-memory", "16MiB"]);
         recorder.signal(Signal::SIGSTOP);
         let mut sent = send(&net, 0, 16_000, Duration::from_millis(12));
         recorder.signal(Signal::SIGCONT);

@@ -141,7 +141,7 @@ fn books_balance(ended: &Ended, store: &Path, tags: usize) {
 fn a_stopped_recorder_loses_by_the_book(mode: &str, count: u64, len: usize) {
     let net = Net::new(1, 1500);
     let dir = tempfile::tempdir().unwrap();
-    let recorder = Recorder::start(&net, dir.path(), &["--mode", mode]);
+    let recorder = Recorder::start(&net, dir.path(), &["--mode", mode, "--packet-memory", "16MiB"]);
     recorder.signal(Signal::SIGSTOP);
     let sender = net.sender();
     for number in 0..count {

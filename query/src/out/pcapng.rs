@@ -13,8 +13,12 @@ use tapedeck_packet::LinkType;
 pub struct Pcapng<'a> {
     out: Sink<'a>,
     interfaces: Vec<InterfaceInfo>,
-    block: Vec<u8>,
+    /// Blocks that are not written yet.
+    blocks: Vec<u8>,
 }
+
+/// Bytes that are written at once, about.
+const AT_ONCE: usize = 64 << 10;
 
 impl<'a> Pcapng<'a> {
     /// Begins a file: writes the section header.
@@ -22,11 +26,18 @@ impl<'a> Pcapng<'a> {
     /// # Errors
     /// When `out` cannot be written.
     pub fn new(mut out: Sink<'a>) -> Result<Self, OutputError> {
-        let mut block = Vec::new();
+        let mut blocks = Vec::new();
         let application = Some(concat!("taperead ", env!("CARGO_PKG_VERSION")).to_owned());
-        encode_section(&mut block, &SectionInfo { hardware: None, os: None, application });
-        out.write_all(&block)?;
-        Ok(Self { out, interfaces: Vec::new(), block })
+        encode_section(&mut blocks, &SectionInfo { hardware: None, os: None, application });
+        out.write_all(&blocks)?;
+        blocks.clear();
+        Ok(Self { out, interfaces: Vec::new(), blocks })
+    }
+
+    fn write(&mut self) -> Result<(), OutputError> {
+        self.out.write_all(&self.blocks)?;
+        self.blocks.clear();
+        Ok(())
     }
 
     /// Number of the packet's interface in this file; describes it first if it is new.
@@ -39,7 +50,7 @@ impl<'a> Pcapng<'a> {
         }
         // The description names one queue; here several come together.
         let interface = InterfaceInfo { description: None, ..from.clone() };
-        encode_interface(&mut self.block, &interface);
+        encode_interface(&mut self.blocks, &interface);
         self.interfaces.push(interface);
         self.interfaces.len() - 1
     }
@@ -47,21 +58,19 @@ impl<'a> Pcapng<'a> {
 
 impl Output for Pcapng<'_> {
     fn packet(&mut self, source: &Source, packet: &PacketRecord<'_>) -> Result<(), OutputError> {
-        self.block.clear();
         let id = self.interface(&source.interface);
         let id = u32::try_from(id).map_err(std::io::Error::other)?;
-        encode_packet_on(&mut self.block, id, &PacketRecord { dropped: 0, ..*packet });
-        Ok(self.out.write_all(&self.block)?)
+        encode_packet_on(&mut self.blocks, id, &PacketRecord { dropped: 0, ..*packet });
+        if self.blocks.len() >= AT_ONCE { self.write() } else { Ok(()) }
     }
 
     fn finish(&mut self) -> Result<(), OutputError> {
         if self.interfaces.is_empty() {
             // Without an interface libpcap refuses the file; an empty answer is to open, too.
-            self.block.clear();
             let none = InterfaceInfo::named("", LinkType::ETHERNET);
-            encode_interface(&mut self.block, &none);
-            self.out.write_all(&self.block)?;
+            encode_interface(&mut self.blocks, &none);
         }
+        self.write()?;
         Ok(self.out.flush()?)
     }
 
