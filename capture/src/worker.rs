@@ -33,13 +33,23 @@ use tapedeck_writer::{Appended, Chain, ChainReport, WriteError};
 const BATCH: u32 = 256;
 /// Packets since the last sleep from which on another short one is worth it: to be woken costs as much as some packets.
 const NAP_WORTH: u64 = 4;
-/// A short sleep: longer while few packets gather meanwhile, shorter while many do. In the longest the smallest packets
-/// at 10 Gbit/s fill half of the ring.
+/// A short sleep: longer while few packets gather meanwhile, shorter while many do.
 const NAP_MIN: Duration = Duration::from_micros(200);
-const NAP_MAX: Duration = Duration::from_millis(1);
+const NAP_MAX: Duration = Duration::from_millis(4);
 /// Few and many.
-const NAP_FEW: u64 = 256;
-const NAP_MANY: u64 = 1024;
+const NAP_FEW: u64 = 2048;
+const NAP_MANY: u64 = 8192;
+/// The smallest packets at 10 Gbit/s, in a millisecond.
+const PACKETS_PER_MS: u64 = 14_881;
+/// What a packet takes of packet memory, bytes.
+const PACKET_ROOM: u64 = 2048;
+
+/// The longest sleep while packets come: the smallest ones at 10 Gbit/s fill half of the packet memory meanwhile.
+#[must_use]
+pub fn nap_max(packet_bytes: u64) -> Duration {
+    let half = packet_bytes / PACKET_ROOM / 2;
+    Duration::from_micros(1_000 * half / PACKETS_PER_MS).clamp(NAP_MIN, NAP_MAX)
+}
 /// Longest sleep, and the least time between two ticks. The chain wants one every 50 ms.
 const TICK: Duration = Duration::from_millis(25);
 /// A packet can be seen in the ring this long after its stamp at the latest: above the time for which
@@ -156,6 +166,8 @@ pub struct Post {
     pub snaplen: usize,
     /// Stamps of its packets may go back by so much, nanoseconds: less than [`SETTLE_NS`].
     pub overtake_ns: u64,
+    /// Longest sleep while packets come; [`nap_max`].
+    pub nap_max: Duration,
     /// What is kept of it under pressure.
     pub shed: ShedPayload,
     /// UTC.
@@ -360,7 +372,7 @@ impl<S: Source> Worker<S> {
         if gathered >= NAP_WORTH {
             // Who sleeps in poll() is woken by the first packet, at the cost of whoever delivers it, too.
             self.nap = match gathered {
-                ..NAP_FEW => (self.nap * 2).min(NAP_MAX),
+                ..NAP_FEW => (self.nap * 2).min(self.post.nap_max),
                 NAP_MANY.. => (self.nap / 2).max(NAP_MIN),
                 _ => self.nap,
             };

@@ -482,6 +482,7 @@ impl Gang<'_> {
             cpu,
             snaplen,
             overtake_ns: if self.clock.is_some() { worker::CARD_OVERTAKE_NS } else { worker::OVERTAKE_NS },
+            nap_max: worker::nap_max(place.plan.packet_bytes),
             shed: place.plan.shed,
             clock: Arc::clone(&place.run.clock),
             judge: Judge::new(self.mode == Mode::Packet, self.generation, Arc::clone(&place.run.filter)),
