@@ -306,7 +306,8 @@ fn a_killed_zero_copy_recorder_is_taken_over() {
 fn zero_copy_loses_by_the_book() {
     let (tx, rx) = cards!();
     let dir = tempfile::tempdir().unwrap();
-    let recorder = Recorder::spawn(&mut record_on(&rx, dir.path(), &["--mode", "zerocopy"]));
+    let recorder =
+        Recorder::spawn(&mut record_on(&rx, dir.path(), &["--mode", "zerocopy", "--packet-memory", "16MiB"]));
     recorder.signal(Signal::SIGSTOP);
     let sender = Sender::on(&tx);
     send(&sender, 64, 0..160, 60, &[]);
