@@ -91,6 +91,16 @@ pub fn ratio(a: u64, b: u64) -> f64 {
     if b == 0 { 0.0 } else { a as f64 / b as f64 }
 }
 
+/// Counts of /proc/PID/io, by name; 0 where the process is gone.
+#[must_use]
+pub fn io_counts<const N: usize>(pid: u32, names: [&str; N]) -> [u64; N] {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    names.map(|name| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+        line.and_then(|count| count.parse().ok()).unwrap_or(0)
+    })
+}
+
 /// CPU time and writes of a process so far.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
@@ -113,9 +123,8 @@ impl Usage {
                 self.threads.insert(id, (name.trim().to_owned(), ns));
             }
         }
-        let io = std::fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
-        let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
-        self.written = written.and_then(|bytes| bytes.parse().ok()).unwrap_or(0).max(self.written);
+        let [written] = io_counts(pid, ["write_bytes"]);
+        self.written = written.max(self.written);
     }
 
     /// By name: how many threads, and their ns since `before`. All that read a queue are `worker`.

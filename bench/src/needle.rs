@@ -4,7 +4,9 @@
 //! process, without a time, with cold and with warm caches, before and after packs are built. What a look-up must
 //! find is known from the model: a wrong count is an error, not a figure.
 
+use crate::machine::io_counts;
 use crate::recorder::binary;
+use crate::traffic::random::Random;
 use anyhow::{Context as _, Result, bail};
 use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use nix::unistd::Pid;
@@ -17,6 +19,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::Instant;
 use tapedeck_index::catalog::StoreFile;
+use tapedeck_index::name::{INDEX_SUFFIX, SEALED_SUFFIX};
+use tapedeck_index::pack::{PACK_SUFFIX, PACKS_FOLDER};
 use tapedeck_index::pcapng::{InterfaceInfo, PacketRecord};
 use tapedeck_packet::{LinkType, Timestamp, Walk};
 use tapedeck_writer::{Appended, Chain, ChainConfig, build_packs};
@@ -108,12 +112,9 @@ struct Flow {
     server_port: u16,
 }
 
-/// A number that looks random and follows from its two parts (SplitMix64).
+/// A number that looks random and follows from its two parts.
 fn mixed(seed: u64, number: u64) -> u64 {
-    let mut z = seed.wrapping_add(number.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    z ^ (z >> 31)
+    Random::nth(seed, number)
 }
 
 /// Flow `number` of a segment. Half of them go to a hundred servers, the others to any of a million in networks of
@@ -289,7 +290,7 @@ struct Took {
 /// Asks `taperead` for the number of packets that match.
 fn look_up(store: &Path, filter: &str) -> Result<Took> {
     let began = Instant::now();
-    let mut child = Command::new(binary("taperead"))
+    let child = Command::new(binary("taperead"))
         .args(["packets", filter, "--count", "--store"])
         .arg(store)
         .stdin(Stdio::null())
@@ -302,13 +303,7 @@ fn look_up(store: &Path, filter: &str) -> Result<Took> {
     waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).context("waiting for taperead")?;
     let ms = began.elapsed().as_secs_f64() * 1e3;
     // Of a process that has ended and is not reaped yet the kernel still tells.
-    let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
-    let number = |key: &str| {
-        let line = io.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(": "));
-        line.and_then(|value| value.parse().ok()).unwrap_or_default()
-    };
-    let (read_calls, disk_bytes) = (number("syscr"), number("read_bytes"));
-    child.stdin.take();
+    let [read_calls, disk_bytes] = io_counts(child.id(), ["syscr", "read_bytes"]);
     let output = child.wait_with_output()?;
     let matched = String::from_utf8_lossy(&output.stdout).trim().parse().ok();
     match (output.status.code(), matched) {
@@ -391,12 +386,12 @@ pub fn measure(folder: &Path, options: &Options, mut tell: impl FnMut(&Figures))
     let began = Instant::now();
     make(&store, options)?;
     run.write_s = began.elapsed().as_secs_f64();
-    let (segment_bytes, segments) = size(&store, ".pcapng.zst")?;
+    let (segment_bytes, segments) = size(&store, SEALED_SUFFIX)?;
     if segments != usize::try_from(options.segments)? {
         bail!("{segments} segments were written, {} were wanted", options.segments);
     }
     run.segment_bytes = segment_bytes;
-    run.sidecar_bytes = size(&store, ".idx")?.0;
+    run.sidecar_bytes = size(&store, INDEX_SUFFIX)?.0;
     let mut kinds = kinds(options);
     expected(options, &mut kinds);
     for packs in [false, true] {
@@ -407,7 +402,7 @@ pub fn measure(folder: &Path, options: &Options, mut tell: impl FnMut(&Figures))
                 return Err(error).context("building packs");
             }
             run.build_s = began.elapsed().as_secs_f64();
-            if let Ok((bytes, count)) = size(&store.join("packs"), ".pack") {
+            if let Ok((bytes, count)) = size(&store.join(PACKS_FOLDER), PACK_SUFFIX) {
                 (run.pack_bytes, run.packs) = (bytes, count);
             }
         }

@@ -247,12 +247,13 @@ fn due(elapsed: Duration, gap_ns: f64, sent: u64, late: &mut Lateness) -> u64 {
     if gap_ns <= 0.0 {
         return most;
     }
-    let behind = elapsed.as_nanos() as f64 - late.stalled_ns as f64 - sent as f64 * gap_ns;
+    let elapsed_ns = elapsed.as_nanos() as f64;
+    let behind = elapsed_ns - late.stalled_ns as f64 - sent as f64 * gap_ns;
     if behind > CATCH_UP_NS as f64 {
         late.stalled_ns += behind as u64 - CATCH_UP_NS;
         late.max_ns = late.max_ns.max(behind as u64);
     }
-    let now_ns = elapsed.as_nanos() as f64 - late.stalled_ns as f64;
+    let now_ns = elapsed_ns - late.stalled_ns as f64;
     let until = (now_ns / gap_ns) as u64 + 1;
     let ready = until.saturating_sub(sent).min(most);
     for number in sent..sent + ready {

@@ -229,6 +229,12 @@ fn level_name(level: Level) -> String {
     }
 }
 
+/// A folder of our own in `folder`; gone with its value.
+fn own_folder(folder: &Path) -> Result<tempfile::TempDir> {
+    let own = tempfile::Builder::new().prefix(".tapebench-").tempdir_in(folder);
+    own.with_context(|| format!("making a folder in {}", folder.display()))
+}
+
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     let mut values: Vec<f64> = values.collect();
     values.sort_by(f64::total_cmp);

@@ -27,7 +27,7 @@ fn rx_entries(chunk: ChunkSize, packet_bytes: u64) -> u32 {
 
 /// Memory that packets of a queue arrive in, bytes, at this MTU, if so much was wished for.
 #[must_use]
-pub(crate) fn packet_memory_bytes(mode: Mode, mtu: u32, packet_bytes: u64) -> u64 {
+pub fn packet_memory_bytes(mode: Mode, mtu: u32, packet_bytes: u64) -> u64 {
     let (chunk, _) = ChunkSize::for_mtu(mtu);
     match mode {
         Mode::Packet => crate::packet_mmap::ring_bytes(packet_bytes),
@@ -280,13 +280,14 @@ impl Rung {
         }
         let fragments = fragments && pieces;
         let ifindex = self.ifindex;
+        let rx_entries = rx_entries(chunk, self.packet_bytes);
         XskSocket::open(XskConfig {
             ifindex,
             queue,
             chunk,
             fragments,
-            rx_entries: rx_entries(chunk, self.packet_bytes),
-            chunks: rx_entries(chunk, self.packet_bytes) + CARD_RING_MAX,
+            rx_entries,
+            chunks: rx_entries + CARD_RING_MAX,
         })
     }
 }

@@ -13,7 +13,11 @@ use tapedeck_ebpf::filter::FilterError;
 use tapedeck_writer::Level;
 
 /// Memory in which packets of a queue wait, bytes: 33 ms of a million packets a second.
-pub(crate) const PACKET_BYTES: u64 = 64 << 20;
+pub const PACKET_BYTES: u64 = 64 << 20;
+/// What a queue takes beside its packet memory, bytes (docs/operations.md, "Memory").
+pub const QUEUE_BYTES: u64 = 143 << 20;
+/// What a session takes in a table, bytes (there).
+pub const SESSION_BYTES: u64 = 1 << 10;
 /// Stored bytes of a segment.
 pub(crate) const SEGMENT_BYTES: u64 = 1 << 30;
 /// Age of a segment.

@@ -14,6 +14,7 @@ use crate::filtering::{Handover, Judge};
 use crate::sessions::Tracker;
 use crate::shed::{ShedPayload, Shedder};
 use crate::source::{PacketBatch, RawPacket, Source, Stamp};
+use crate::xsk::ChunkSize;
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::time::{ClockId, clock_gettime};
 use nix::unistd::Pid;
@@ -41,13 +42,11 @@ const NAP_FEW: u64 = 2048;
 const NAP_MANY: u64 = 8192;
 /// The smallest packets at 10 Gbit/s, in a millisecond.
 const PACKETS_PER_MS: u64 = 14_881;
-/// What a packet takes of packet memory, bytes.
-const PACKET_ROOM: u64 = 2048;
 
 /// The longest sleep while packets come: the smallest ones at 10 Gbit/s fill half of the packet memory meanwhile.
 #[must_use]
 pub fn nap_max(packet_bytes: u64) -> Duration {
-    let half = packet_bytes / PACKET_ROOM / 2;
+    let half = packet_bytes / u64::from(ChunkSize::Small.bytes()) / 2;
     Duration::from_micros(1_000 * half / PACKETS_PER_MS).clamp(NAP_MIN, NAP_MAX)
 }
 /// Longest sleep, and the least time between two ticks. The chain wants one every 50 ms.

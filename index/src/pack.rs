@@ -16,5 +16,5 @@ mod tests;
 pub use build::{MemberFacts, PackBuilder, PackBytes, PackShape};
 pub use key::{HIGH_PORT, HIGH_PORTS_MAX, Key, KeyKind};
 pub use layout::{BLOCK_ROWS, MAGIC, MATRIX_BYTES_MAX, MEMBERS_MAX, PACK_VERSION};
-pub use name::{PACK_SUFFIX, PACKS_FOLDER, PackName};
+pub use name::{PACK_SUFFIX, PACKS_FOLDER, PackName, list};
 pub use read::{Blocks, Member, MemberSet, Pack, PackError};

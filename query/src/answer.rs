@@ -204,17 +204,18 @@ impl Run<'_> {
         let unordered = self.question.count_only && self.question.limit.is_none();
         let mut upcoming: VecDeque<Cow<'_, Task>> = tasks.iter().map(Cow::Borrowed).collect();
         let mut source = None;
-        // Place of the first packet of the next task, once it is known to lie behind others.
-        let mut first: Option<Key> = None;
+        // Where the next task begins, looked up once a task and not for every packet before it.
+        let mut begins: Option<Option<Key>> = None;
         loop {
-            let next = merge.peek().map_err(AnswerError::Merge)?;
-            let waits = next.is_some_and(|next| first.is_some_and(|first| next < first));
-            while !waits && let Some(task) = upcoming.front() {
+            while let Some(task) = upcoming.front() {
                 let next = merge.peek().map_err(AnswerError::Merge)?;
-                first = sources.context(task.segment).map(|context| earliest(task, context));
+                let first = *begins.get_or_insert_with(|| {
+                    sources.context(task.segment).map(|context| earliest(task, context))
+                });
                 if next.is_some_and(|next| first.is_some_and(|first| next < first)) {
                     break;
                 }
+                begins = None;
                 let Some(task) = upcoming.pop_front() else { break };
                 if matches!(task.piece, Piece::Walk) {
                     let found = self.walked(task.into_owned());

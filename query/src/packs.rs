@@ -17,7 +17,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use tapedeck_index::catalog::Found;
 use tapedeck_index::name::{INDEX_SUFFIX, SEALED_SUFFIX, SegmentName};
-use tapedeck_index::pack::{Key, KeyKind, MemberSet, PACK_VERSION, PACKS_FOLDER, Pack, PackError, PackName};
+use tapedeck_index::pack::{self, Key, KeyKind, MemberSet, PACK_VERSION, Pack, PackError};
 use tapedeck_packet::{CommunityId, FlowKey};
 
 #[cfg(test)]
@@ -163,17 +163,10 @@ impl Packs {
     }
 }
 
-/// The packs of a store with packets inside the range. A pipe of such a name is none: reading it might never end.
+/// The packs of a store with packets inside the range; none where they cannot be listed: segments are asked themselves.
 fn list(store: &Path, range: &TimeRange) -> Vec<PathBuf> {
-    let Ok(entries) = fs::read_dir(store.join(PACKS_FOLDER)) else { return Vec::new() };
-    let named = entries.flatten().filter_map(|entry| {
-        let name = PackName::parse(entry.file_name().to_str()?)?;
-        let path = entry.path();
-        (range.overlaps(name.from, name.last) && path.is_file()).then_some((name, path))
-    });
-    let mut found: Vec<_> = named.collect();
-    found.sort_unstable();
-    found.into_iter().map(|(_, path)| path).collect()
+    let found = pack::list(store).unwrap_or_default().into_iter();
+    found.filter(|(_, name)| range.overlaps(name.from, name.last)).map(|(path, _)| path).collect()
 }
 
 /// What one pack says of each of its segments.

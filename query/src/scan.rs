@@ -245,13 +245,11 @@ impl FrameReader {
         if self.files.first().is_none_or(|(path, _)| path != handle.path()) {
             self.bring_forward(handle)?;
         }
+        let stored = self.stored.get_mut(..len).unwrap_or_default();
         if let Some((_, opened)) = self.files.first() {
-            opened
-                .read_at(self.stored.get_mut(..len).unwrap_or_default(), offset)
-                .map_err(ScanError::Read)?;
+            opened.read_at(stored, offset).map_err(ScanError::Read)?;
         }
         let decoder = self.decoder.as_mut().map_err(|e| e.clone())?;
-        let stored = self.stored.get(..len).unwrap_or_default();
         decoder.decompress(stored, &mut self.raw, RAW_BYTES_MAX)?;
         Ok(&self.raw)
     }

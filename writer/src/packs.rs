@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tapedeck_index::catalog::{self, Found, HOUR_SLACK_NANOS, Listing, State};
 use tapedeck_index::name::SegmentName;
 use tapedeck_index::pack::{
-    Key, MEMBERS_MAX, MemberFacts, PACK_VERSION, PACKS_FOLDER, Pack, PackBuilder, PackBytes, PackError,
+    self, Key, MEMBERS_MAX, MemberFacts, PACK_VERSION, PACKS_FOLDER, Pack, PackBuilder, PackBytes, PackError,
     PackName, PackShape,
 };
 use tapedeck_index::sidecar::Sidecar;
@@ -175,14 +175,9 @@ pub(crate) fn clear(store: &Path) -> Result<Vec<PathBuf>, FileError> {
     }
 }
 
-/// The packs of a store, by path. A folder or a pipe of such a name is none: reading might never end.
+/// The packs of a store, by path.
 pub(crate) fn list(store: &Path) -> Result<Vec<(PathBuf, PackName)>, FileError> {
-    let paths = crate::recover::listing(&store.join(PACKS_FOLDER))?.into_iter();
-    let named = |path: PathBuf| {
-        let name = PackName::parse(path.file_name()?.to_str()?)?;
-        path.is_file().then_some((path, name))
-    };
-    Ok(paths.filter_map(named).collect())
+    pack::list(store).map_err(FileError::at("list", &store.join(PACKS_FOLDER)))
 }
 
 /// A pack that is there.

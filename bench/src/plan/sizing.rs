@@ -2,7 +2,11 @@
 //! no file, asks no clock and knows no machine.
 
 use super::fit::Range;
+use crate::machine::ratio;
 use serde::{Deserialize, Serialize};
+use tapedeck_capture::ladder::{Mode, packet_memory_bytes};
+use tapedeck_capture::plan::{PACKET_BYTES, QUEUE_BYTES, SESSION_BYTES};
+use tapedeck_capture::xsk::ChunkSize;
 
 /// Checksum behind a frame, which interface counters count and captures do not hold, bytes.
 pub const FCS: f64 = 4.0;
@@ -12,20 +16,10 @@ pub const GAP: f64 = 20.0;
 pub const DAY: f64 = 86_400.0;
 
 const MIB: f64 = 1024.0 * 1024.0;
-/// What a queue takes beside its packet memory, bytes (docs/operations.md, "Memory").
-pub const QUEUE_BYTES: f64 = 143.0 * MIB;
-/// Packet memory of a queue, `--packet-memory` of `tapedeck record` where nothing else is said (there).
-pub const PACKET_BYTES: f64 = 64.0 * MIB;
-/// Chunks beside it, for the card (there).
-pub const CARD_CHUNKS: f64 = 8_192.0;
-/// What a session takes in a table, bytes (there).
-pub const SESSION_BYTES: f64 = 1_024.0;
-/// Rows that wait while the disk refuses, all of them, bytes (there).
+/// Rows that wait while the disk refuses, all of them, bytes (docs/operations.md, "Memory").
 pub const ROWS_BYTES: f64 = 800.0 * MIB;
 /// Default of `tapedeck record --max-sessions`, of each queue.
 pub const SESSIONS_DEFAULT: f64 = 262_144.0;
-/// Packets above this MTU need chunks of 4 KiB (there).
-const CHUNK_MTU: f64 = 1_730.0;
 
 /// A lane of PCIe 4.0, bytes a second: 16 GT/s, 128 of 130 bits.
 pub const LANE: f64 = 16e9 * 128.0 / 130.0 / 8.0;
@@ -162,14 +156,17 @@ impl Memory {
     /// For so many queues, packets up to an MTU, and open sessions if their number is known.
     #[must_use]
     pub fn of(queues: f64, recorders: f64, mtu: f64, open: Option<f64>) -> Self {
-        let chunk = if mtu <= CHUNK_MTU { 2_048.0 } else { 4_096.0 };
-        let packets = queues * (PACKET_BYTES + CARD_CHUNKS * chunk);
-        let others = queues * QUEUE_BYTES;
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast saturates")]
+        let mtu = mtu.ceil() as u32;
+        let bytes = |bytes| ratio(bytes, 1);
+        let chunk = f64::from(ChunkSize::for_mtu(mtu).0.bytes());
+        let packets = queues * bytes(packet_memory_bytes(Mode::Copy, mtu, PACKET_BYTES));
+        let others = queues * bytes(QUEUE_BYTES);
         // Sessions spread over queues by hash; a quarter more for those that hash unluckily.
         let wanted = open.map_or(0.0, |open| f64::exp2((1.25 * open / queues).max(1.0).log2().ceil()));
         let max_sessions = wanted.max(SESSIONS_DEFAULT);
         let tables = if queues > recorders { queues + recorders } else { queues };
-        let sessions = tables * max_sessions * SESSION_BYTES;
+        let sessions = tables * max_sessions * bytes(SESSION_BYTES);
         let rows = recorders * ROWS_BYTES;
         let all = packets + others + sessions + rows;
         Self { chunk, packets, queues: others, max_sessions, sessions, rows, all }

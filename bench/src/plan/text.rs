@@ -26,12 +26,12 @@ pub(super) fn text(plan: &Plan) -> String {
     out
 }
 
-/// Two digits behind the point while they say something.
 /// Of a result, which anyone may have written, for a terminal.
 fn plain(text: &str) -> String {
     Foreign::new(text, true).to_string()
 }
 
+/// Two digits behind the point while they say something.
 fn number(value: f64) -> String {
     let digits = if value >= 100.0 {
         0

@@ -96,12 +96,8 @@ pub fn weight(stages: &[Stage]) -> f64 {
 /// # Errors
 /// None is.
 pub fn version() -> Result<String> {
-    let output = Command::new("valgrind")
-        .arg("--version")
-        .output()
-        .context("--callgrind counts with valgrind, which is not installed (Debian: apt install valgrind)")?;
-    ensure!(output.status.success(), "valgrind --version ended with {}", output.status);
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    let none = "--callgrind counts with valgrind, which is not installed (Debian: apt install valgrind)";
+    crate::recorder::version("valgrind").context(none)
 }
 
 /// Counts these stages. `words` are the arguments of `tapebench stages` that say what packets are like, as `options` do.

@@ -23,14 +23,6 @@ pub struct Written {
     pub cpu_seconds: f64,
 }
 
-/// The version that is installed.
-#[must_use]
-pub fn version() -> Option<String> {
-    let output = Command::new("fio").arg("--version").stderr(Stdio::null()).output().ok()?;
-    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
-    (output.status.success() && !text.is_empty()).then_some(text)
-}
-
 /// Its arguments: `bytes` into a new file of `folder` in writes of `block` bytes, `depth` in flight, with O_DIRECT.
 #[must_use]
 pub fn arguments(folder: &Path, bytes: u64, block: usize, depth: u32) -> Vec<String> {

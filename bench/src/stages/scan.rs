@@ -8,7 +8,7 @@ use super::steps::Steps;
 use super::{START_NS, cpu_time, median};
 use crate::alone::Content;
 use crate::machine::ratio;
-use crate::recorder::binary;
+use crate::recorder::{binary, version};
 use anyhow::{Context as _, Result, bail, ensure};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::time::TimeValLike as _;
@@ -103,9 +103,7 @@ pub fn weight(bytes: u64, rounds: u32) -> f64 {
 /// Why it cannot be measured here, if it cannot.
 #[must_use]
 pub fn missing() -> Option<String> {
-    let path = binary("taperead");
-    let found = Command::new(&path).arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    let there = found.is_ok_and(|status| status.success());
+    let there = version(binary("taperead")).is_some();
     (!there).then(|| "taperead lies neither beside tapebench nor in PATH, so no query is measured".to_owned())
 }
 
@@ -122,8 +120,7 @@ pub fn measure(
     steps: &mut Steps,
 ) -> Result<Figures> {
     super::sink::room(folder, bytes.saturating_add(bytes / 32))?;
-    let own = tempfile::Builder::new().prefix(".tapebench-").tempdir_in(folder);
-    let own = own.with_context(|| format!("making a folder in {}", folder.display()))?;
+    let own = super::own_folder(folder)?;
     let path = own.path().join("store");
     let each = ratio(bytes, 1) / ABOUT_PER_S;
     steps.step("writing a store", each);
@@ -265,8 +262,7 @@ fn ways(store: &Path, filter: &str) -> Result<(Vec<Way>, Vec<String>)> {
     let files = segments(store)?;
     let mut ways = vec![Way::Inflate(files.clone())];
     let mut notes = Vec::new();
-    let zstd = Command::new("zstd").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if zstd.is_ok_and(|status| status.success()) {
+    if version("zstd").is_some() {
         ways.push(Way::Zstd(files));
     } else {
         notes.push("zstd is not installed: no row of `zstd -dc` (Debian: apt install zstd)".to_owned());

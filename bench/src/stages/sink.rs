@@ -9,6 +9,7 @@ use super::steps::Steps;
 use super::{cpu_time, median};
 use crate::alone::Content;
 use crate::machine::{free_bytes, ratio};
+use crate::recorder::version;
 use anyhow::{Context as _, Result, ensure};
 use nix::time::ClockId;
 use serde::Serialize;
@@ -83,7 +84,7 @@ pub fn measure(
     room(folder, bytes)?;
     let (kind, mut notes) = real_sink(folder)?;
     let mut ways = vec![Way::Sink(SinkChoice::Plain), Way::Sink(SinkChoice::Null)];
-    let version = fio::version();
+    let version = version("fio");
     match (&version, kind) {
         (Some(_), SinkKind::Uring) => ways.insert(0, Way::Fio),
         (None, SinkKind::Uring) => notes.push(fio::REMEDY.to_owned()),
@@ -93,8 +94,7 @@ pub fn measure(
         ways.insert(0, Way::Sink(SinkChoice::Uring));
     }
     // fio names its file; with its folder it is gone, also after a failure.
-    let own = tempfile::Builder::new().prefix(".tapebench-").tempdir_in(folder);
-    let own = own.with_context(|| format!("making a folder in {}", folder.display()))?;
+    let own = super::own_folder(folder)?;
     let arguments = fio::arguments(own.path(), bytes, BLOCK_BYTES, WRITES_IN_FLIGHT);
     let mut rates: Vec<Vec<Written>> = vec![Vec::new(); ways.len()];
     for round in 0..rounds {

@@ -8,7 +8,7 @@ mod file;
 mod frame;
 mod internet;
 mod models;
-mod random;
+pub(crate) mod random;
 
 use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};

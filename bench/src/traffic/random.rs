@@ -2,15 +2,23 @@
 
 /// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
 #[derive(Clone, Debug)]
-pub(super) struct Random(u64);
+pub(crate) struct Random(u64);
+
+/// Between two states.
+const GAMMA: u64 = 0x9e37_79b9_7f4a_7c15;
 
 impl Random {
     pub(super) const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
+    /// What follows from a seed in place `number`, from 0 on, without those before it.
+    pub(crate) const fn nth(seed: u64, number: u64) -> u64 {
+        Self(seed.wrapping_add(number.wrapping_mul(GAMMA))).next()
+    }
+
     pub(super) const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.0 = self.0.wrapping_add(GAMMA);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

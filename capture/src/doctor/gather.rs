@@ -15,7 +15,7 @@ use crate::ladder::{self, Mode};
 use crate::lock;
 use crate::nic;
 use crate::pins::estate;
-use crate::plan::PACKET_BYTES;
+use crate::plan::{PACKET_BYTES, QUEUE_BYTES, SESSION_BYTES};
 use crate::preflight::{self, Target};
 use crate::sessions::SessionOptions;
 use crate::sys::ethtool::{Channels, Ethtool};
@@ -26,10 +26,6 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tapedeck_ebpf::Program;
 
-/// What a queue takes beside its packet memory (docs/operations.md).
-const QUEUE_BYTES: u64 = 143 << 20;
-/// What a session takes.
-const SESSION_BYTES: u64 = 1 << 10;
 /// 2 MiB pages.
 const HUGE: &str = "/sys/kernel/mm/hugepages/hugepages-2048kB";
 const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0";

@@ -1,6 +1,7 @@
 //! Names of packs: `<t_min>-<t_max>-<content>.pack`, all in the folder `packs` of a store.
 
-use std::fmt;
+use std::path::{Path, PathBuf};
+use std::{fmt, fs, io};
 use tapedeck_packet::Timestamp;
 
 /// Folder of the packs in a store.
@@ -31,6 +32,30 @@ impl PackName {
         // One spelling only.
         (parts.next().is_none() && name.to_string() == file).then_some(name)
     }
+}
+
+/// The packs of a store, in order of their names; none where it has no folder of them. A folder or a pipe of such a name
+/// is none: reading might never end.
+///
+/// # Errors
+/// The folder cannot be read.
+pub fn list(store: &Path) -> io::Result<Vec<(PathBuf, PackName)>> {
+    let entries = match fs::read_dir(store.join(PACKS_FOLDER)) {
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| PackName::parse(name.to_str()?));
+        if let Some(name) = name.filter(|_| path.is_file()) {
+            found.push((path, name));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
 }
 
 impl fmt::Display for PackName {
