@@ -90,7 +90,7 @@ impl RecordSink {
 
     /// Counts records that could not be handed over.
     pub fn lost(&self, records: &[Record]) {
-        let open = records.iter().filter(|record| record.kind == RecordKind::Open).count();
+        let open = records.iter().filter(|record| !is_row(record)).count();
         let add = |counter: &AtomicU64, n: usize| {
             counter.fetch_add(u64::try_from(n).unwrap_or(u64::MAX), Ordering::Relaxed);
         };
@@ -176,6 +176,11 @@ impl RecordThread {
     }
 }
 
+/// Whether a record is a row of the table: the others only tell of one to come.
+fn is_row(record: &Record) -> bool {
+    !matches!(record.kind, RecordKind::Open | RecordKind::Withdrawn)
+}
+
 /// The thread's side.
 struct Worker {
     given: Receiver<Given>,
@@ -218,26 +223,28 @@ impl Worker {
         self.writer.finish()
     }
 
-    /// Turns lists into rows: states of open sessions go the live way, records into the table.
+    /// Turns lists into rows: states of open sessions go the live way, and away again; records into the table.
     fn append(&mut self, waiting: &mut Vec<Given>, now: Instant) {
         if waiting.is_empty() {
             return;
         }
-        let rows = |open: bool| {
-            let of = move |record: &&Record| (record.kind == RecordKind::Open) == open;
+        let rows = |which: fn(&Record) -> bool| {
             let given = waiting.iter().flat_map(|given| {
                 let row = |record| rows::Row { record, interface: &given.interface, now: given.now };
-                given.records.iter().filter(of).map(row)
+                given.records.iter().filter(move |record| which(record)).map(row)
             });
             rows::batch(&self.context, given.collect())
         };
+        let open = rows(|record| record.kind == RecordKind::Open);
+        let withdrawn = rows(|record| record.kind == RecordKind::Withdrawn);
         // Open ones first: a session's record of the same list replaces its open state.
-        match (rows(true), rows(false)) {
-            (Ok(open), Ok(table)) => {
+        match (open, rows(is_row), withdrawn) {
+            (Ok(open), Ok(table), Ok(withdrawn)) => {
                 self.writer.append_live(&open);
                 self.writer.append(&table, now);
+                self.writer.withdraw_live(&withdrawn);
             }
-            (Err(error), _) | (_, Err(error)) => {
+            (Err(error), ..) | (_, Err(error), _) | (.., Err(error)) => {
                 tracing::error!(%error, "records do not fit the table `sessions`");
             }
         }

@@ -13,7 +13,7 @@ use crate::config::Config;
 use crate::input::{flag, proto};
 use crate::key::Key;
 use crate::pair::{End, Pair};
-use crate::record::{PacketRef, Record, RecordKind, Service};
+use crate::record::{PacketRef, Record, RecordKind, Service, Uid};
 use crate::table::{Sink, Table};
 use std::collections::HashMap;
 use tapedeck_packet::Timestamp;
@@ -89,6 +89,8 @@ pub struct Merger {
     extras: HashMap<Key, Extra>,
     /// What was told last of halves that go on.
     open: HashMap<Key, States>,
+    /// The sessions of these, by the uids that their tables gave them.
+    told: HashMap<Uid, Key>,
     /// Sessions all of whose halves have ended: written as soon as their own time is over.
     ending: Vec<Key>,
     now: u64,
@@ -108,6 +110,7 @@ impl Merger {
             pieces: 0,
             extras: HashMap::new(),
             open: HashMap::new(),
+            told: HashMap::new(),
             ending: Vec::new(),
             now: 0,
         }
@@ -116,6 +119,9 @@ impl Merger {
     /// Takes a record of a table.
     pub fn push(&mut self, mut record: Record, sink: Sink<'_>) {
         let Some(half) = record.half.take() else {
+            if !self.told.is_empty() {
+                self.is_whole(&record, sink);
+            }
             sink(record);
             return;
         };
@@ -164,6 +170,8 @@ impl Merger {
             // Halves whose records were lost on the way: nothing will end them.
             let oldest = self.now.saturating_sub(self.long_wait);
             self.open.retain(|_, states| states.last() >= oldest);
+            let open = &self.open;
+            self.told.retain(|_, key| open.contains_key(key));
         }
         if self.extras.len() > self.max_pieces {
             let (table, waiting) = (&self.table, &self.waiting);
@@ -223,7 +231,11 @@ impl Merger {
     fn replay(&mut self, key: &Key, sink: Sink<'_>) {
         let Some(waiting) = self.waiting.remove(key) else { return };
         self.pieces -= waiting.pieces.len();
-        let mut reserved = self.open.remove(key).and_then(|states| states.number);
+        let mut states = self.open.remove(key).unwrap_or_default();
+        for state in states.all() {
+            self.told.remove(&state.uid);
+        }
+        let mut reserved = states.number;
         let extra = self.extras.entry(*key).or_default();
         if std::mem::take(&mut extra.used) {
             extra.refs.clear();
@@ -236,6 +248,7 @@ impl Merger {
             let parent = step.piece.record.parent;
             table.replay(step.facts(), parent, &mut reserved, &mut |record| sink(finish(record, extras)));
         }
+        states.withdraw(sink);
     }
 }
 

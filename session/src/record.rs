@@ -18,6 +18,8 @@ pub enum RecordKind {
     /// No record yet but the state of a session that goes on: what came since its last record, with the
     /// number that its next record will have. Each replaces the one before; the record replaces them all.
     Open,
+    /// No record: the state that was told under this uid is told, or recorded, under another one by now.
+    Withdrawn,
     /// Not one session: all packets of a stretch of time that found no room in the table.
     Coarse,
 }
@@ -30,6 +32,7 @@ impl RecordKind {
             Self::Interim => "interim",
             Self::Final => "final",
             Self::Open => "open",
+            Self::Withdrawn => "withdrawn",
             Self::Coarse => "coarse",
         }
     }

@@ -7,7 +7,7 @@
 //! journal deleted last. A thread of its own writes it, so that commits keep their pace.
 //!
 //! Rows of what is not over yet ([`TableWriter::append_live`]) stand in the writer's live journal until a
-//! row of the table replaces them.
+//! row of the table replaces them, or they are withdrawn.
 //!
 //! A full disk and a failed write are states: the rows stay in memory and are tried again; what finds no
 //! room there is counted `rows_lost`. Must never: panic, block on a reader, replace a sealed file.
@@ -201,6 +201,13 @@ impl TableWriter {
             && let Err(error) = live.rows(batch)
         {
             self.failed(&error);
+        }
+    }
+
+    /// Takes away rows of what is not over yet: others, of other keys, say the same by now.
+    pub fn withdraw_live(&mut self, batch: &RecordBatch) {
+        if let Some(live) = &mut self.live {
+            live.gone(batch);
         }
     }
 

@@ -1,18 +1,22 @@
 //! What is said of sessions that go on, before their halves are joined.
 //!
-//! The state of a half comes without its packets: nothing is replayed, the two are laid side by side. The uid is
-//! the one that the joined record will have.
+//! The state of a half comes without its packets: nothing is replayed, the two are laid side by side. As long as
+//! only one is known it may turn out to be no half at all (a SYN whose answer comes to the same table): its state
+//! goes on under its own uid, which its record replaces. Once both are known, the uid is the one that the joined
+//! record will have, and the state under the own uid is withdrawn.
 
 use super::{Half, Merger};
 use crate::input::{flag, proto};
-use crate::pair::Pair;
-use crate::record::{ConnState, Record};
+use crate::pair::{End, Pair};
+use crate::record::{ConnState, Record, RecordKind};
 use crate::table::Sink;
 
 /// What was told last of the halves of a session.
 #[derive(Debug, Default)]
 pub(super) struct States {
     records: Pair<Option<Box<Record>>>,
+    /// The half whose state stands under its own uid.
+    alone: Option<End>,
     /// Number promised to the session, where the merger's table does not hold it.
     pub(super) number: Option<u64>,
 }
@@ -20,31 +24,84 @@ pub(super) struct States {
 impl States {
     /// The last packet that was told of, ns.
     pub(super) fn last(&self) -> u64 {
-        let Pair { a, b } = &self.records;
-        [a, b].into_iter().flatten().map(|record| record.ts_last.nanos()).max().unwrap_or(0)
+        self.all().map(|record| record.ts_last.nanos()).max().unwrap_or(0)
     }
+
+    /// The states of the halves.
+    pub(super) fn all(&self) -> impl Iterator<Item = &Record> {
+        let Pair { a, b } = &self.records;
+        [a, b].into_iter().flatten().map(Box::as_ref)
+    }
+
+    /// Withdraws the state that stands under a half's own uid.
+    pub(super) fn withdraw(&mut self, sink: Sink<'_>) {
+        let alone = self.alone.take().and_then(|end| self.records.of(end).as_deref());
+        if let Some(record) = alone {
+            sink(withdrawn(record));
+        }
+    }
+}
+
+fn withdrawn(record: &Record) -> Record {
+    Record { kind: RecordKind::Withdrawn, ..record.clone() }
 }
 
 impl Merger {
     /// Takes the state of a half that goes on.
     pub(super) fn tell(&mut self, record: Record, half: &Half, sink: Sink<'_>) {
-        if self.open.len() >= self.max_pieces && !self.open.contains_key(&half.key) {
+        let (key, from) = (half.key, half.from);
+        if self.open.len() >= self.max_pieces && !self.open.contains_key(&key) {
             return;
         }
-        let states = self.open.entry(half.key).or_default();
-        *states.records.of_mut(half.from) = Some(Box::new(record));
-        let (uid, number) = self.table.identity(&half.key).unwrap_or_else(|| {
+        let states = self.open.entry(key).or_default();
+        if let Some(before) = states.records.of(from).as_ref().filter(|before| before.uid != record.uid) {
+            // That session is over, and its record on its way.
+            self.told.remove(&before.uid);
+            if states.alone == Some(from) {
+                states.withdraw(sink);
+            }
+        }
+        self.told.insert(record.uid, key);
+        let joined = match states.records.of(from.other()) {
+            Some(other) if from == End::A => Some(side_by_side(&record, other)),
+            Some(other) => Some(side_by_side(other, &record)),
+            None => None,
+        };
+        let known = self.table.identity(&key);
+        let mut told = record.clone();
+        *states.records.of_mut(from) = Some(Box::new(record));
+        if joined.is_none() && known.is_none() && states.number.is_none() {
+            states.alone = Some(from);
+            sink(told);
+            return;
+        }
+        if let Some(joined) = joined {
+            told = joined;
+        }
+        (told.uid, told.number) = known.unwrap_or_else(|| {
             let number = *states.number.get_or_insert_with(|| self.table.number());
             (self.table.uid(number), 0)
         });
-        let Pair { a, b } = &states.records;
-        let joined = match (a.as_deref(), b.as_deref()) {
-            (Some(a), Some(b)) => Some(side_by_side(a, b)),
-            (one, other) => one.or(other).cloned(),
-        };
-        if let Some(mut record) = joined {
-            (record.uid, record.number) = (uid, number);
-            sink(record);
+        sink(told);
+        states.withdraw(sink);
+    }
+
+    /// Takes note that a session which was told of as a half has both directions in its table: what it says
+    /// goes on under its own uid.
+    pub(super) fn is_whole(&mut self, record: &Record, sink: Sink<'_>) {
+        let Some(key) = self.told.remove(&record.uid) else { return };
+        let Some(states) = self.open.get_mut(&key) else { return };
+        for end in [End::A, End::B] {
+            if states.records.of(end).as_ref().is_some_and(|state| state.uid == record.uid) {
+                *states.records.of_mut(end) = None;
+                states.alone = states.alone.filter(|alone| *alone != end);
+            }
+        }
+        if states.all().next().is_none() {
+            if let Some(number) = states.number {
+                sink(withdrawn(&Record { uid: self.table.uid(number), number: 0, ..record.clone() }));
+            }
+            self.open.remove(&key);
         }
     }
 }

@@ -136,9 +136,12 @@ impl<P: Inspector> Table<P> {
         let Session { hot, cold, .. } = self.slots.get(slot)?;
         let (key, from) = (hot.key, if hot.met.a { End::A } else { End::B });
         let inexact = cold.log.inexact;
+        let silent = hot.packets() == 0;
         let runs = self.logs.drain(&mut cold.log);
-        let one_sided = hot.met.a != hot.met.b;
-        (self.keyed || (one_sided && !runs.is_empty())).then(|| Box::new(Half { key, from, runs, inexact }))
+        let one_sided = self.config.split && hot.met.a != hot.met.b;
+        // What the log had no room for goes alone; an end without packets must not.
+        let logged = silent || !runs.is_empty();
+        (self.keyed || (one_sided && logged)).then(|| Box::new(Half { key, from, runs, inexact }))
     }
 
     /// The same of a session that goes on: without its packets.

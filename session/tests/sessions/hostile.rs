@@ -24,7 +24,7 @@ fn a_flood_stays_inside_the_bound_and_loses_no_count() {
         let mut sink = |record: tapedeck_session::Record| {
             sum = sum.plus(&record.orig.volume).plus(&record.resp.volume);
             kinds[match record.kind {
-                RecordKind::Interim | RecordKind::Open => 0,
+                RecordKind::Interim | RecordKind::Open | RecordKind::Withdrawn => 0,
                 RecordKind::Final => 1,
                 RecordKind::Coarse => 2,
             }] += 1;

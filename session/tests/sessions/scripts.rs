@@ -13,6 +13,7 @@ fn line(r: &Record) -> String {
         RecordKind::Final => "",
         RecordKind::Interim => "interim ",
         RecordKind::Open => "open ",
+        RecordKind::Withdrawn => "withdrawn ",
         RecordKind::Coarse => "coarse ",
     };
     let missed = if r.missed_bytes > 0 { format!(" missed {}", r.missed_bytes) } else { String::new() };

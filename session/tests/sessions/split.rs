@@ -2,9 +2,11 @@
 
 use crate::common::{self, Captured, place};
 use crate::hostile;
+use crate::packets::{at, ethernet, ip4, script, udp};
 use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
 use tapedeck_packet::{Net, Walk};
-use tapedeck_session::{Config, Merger, Packet, Record, Table};
+use tapedeck_session::{Config, Merger, Packet, Record, RecordKind, Table, Uid};
 
 /// The queue of a packet: the two directions of every conversation have different ones.
 fn queue(walk: &Walk) -> usize {
@@ -25,6 +27,14 @@ fn small() -> Config {
 
 /// Records of four tables with the directions apart, joined.
 fn split(packets: &[Captured]) -> Vec<Record> {
+    let mut records = spread(packets, false, &mut |_, walk| queue(walk));
+    records.retain(|record| !matches!(record.kind, RecordKind::Open | RecordKind::Withdrawn));
+    records
+}
+
+/// What four tables give, joined; `queue` says which of them a packet comes to. With `news` all tables tell of their
+/// sessions after each packet.
+fn spread(packets: &[Captured], news: bool, queue: &mut dyn FnMut(usize, &Walk) -> usize) -> Vec<Record> {
     let tables = 0..4_u16;
     let config = |chain: u16| Config { split: true, chain, queue: u32::from(chain), ..small() };
     let mut tables: Vec<Table> = tables.map(|chain| Table::new(config(chain))).collect();
@@ -41,10 +51,13 @@ fn split(packets: &[Captured]) -> Vec<Record> {
             place: place(number),
             stored: true,
         };
-        tables[queue(&walk)].stage(&mut |record| halves.push(record)).push(&walk, &one);
+        tables[queue(number, &walk)].stage(&mut |record| halves.push(record)).push(&walk, &one);
         // All workers have passed a time before the merger does.
         for table in &mut tables {
             while table.expire(packet.ts, 1_000, &mut |record| halves.push(record)) {}
+            if news {
+                table.news(usize::MAX, u32::MAX, &mut |record| halves.push(record));
+            }
         }
         for half in halves {
             merger.push(half, &mut |record| records.push(record));
@@ -60,6 +73,18 @@ fn split(packets: &[Captured]) -> Vec<Record> {
     }
     merger.finish(&mut |record| records.push(record));
     records
+}
+
+/// Uids of the states that stand in the session journal after these records.
+fn left_open(records: &[Record]) -> BTreeMap<Uid, u32> {
+    let mut open = BTreeMap::new();
+    for record in records {
+        match record.kind {
+            RecordKind::Open => drop(open.insert(record.uid, record.number)),
+            _ => open.retain(|uid, number| (*uid, *number > record.number) != (record.uid, false)),
+        }
+    }
+    open
 }
 
 /// What must be the same, as text.
@@ -123,6 +148,60 @@ fn halves_join_into_what_one_table_makes() {
     assert!(in_zeeks > 700 && joined > 9_000 && same * 1_000 >= all * 985);
 }
 
+/// A state taken between a SYN and its answer, on one queue and on two.
+#[test]
+fn the_state_of_a_half_goes_when_its_record_comes() {
+    let packets = script(
+        "0.0 > S 100
+         0.1 < SA 500 101
+         0.2 > A 101 501 7
+         0.3 < A 501 108
+         0.4 > FA 108 501
+         0.5 < FA 501 109
+         0.6 > A 109 502",
+    );
+    for queues in [1, 2] {
+        let records = spread(&packets, true, &mut |_, walk| queue(walk) % queues);
+        let of = |kind| records.iter().filter(move |record| record.kind == kind);
+        assert_eq!(left_open(&records), BTreeMap::new(), "{queues} queues");
+        let finals: Vec<&Record> = of(RecordKind::Final).collect();
+        assert_eq!(finals.len(), 1, "{finals:?}");
+        let first = of(RecordKind::Open).next().unwrap();
+        assert_eq!(first.uid == finals[0].uid, queues == 1);
+        assert_eq!(
+            of(RecordKind::Withdrawn).map(|record| record.uid).collect::<Vec<_>>(),
+            match queues {
+                1 => vec![],
+                _ => vec![first.uid],
+            }
+        );
+        // At no time are two rows of it there.
+        for end in 0..records.len() {
+            let rows = left_open(&records[..end]).len();
+            let withdrawn_next = records[end].kind == RecordKind::Withdrawn;
+            assert!(rows <= 1 + usize::from(withdrawn_next), "{queues} queues");
+        }
+    }
+}
+
+/// Halves with an interim record, after which no packet came: their last records are none of their own.
+#[test]
+fn halves_that_end_without_a_packet_are_no_sessions() {
+    for kind in ["udp 20", "A 101 501 0"] {
+        let lines = (0..300).step_by(5).flat_map(|t| [format!("{t} > {kind}"), format!("{t}.1 < {kind}")]);
+        let mut packets = script(&lines.collect::<Vec<_>>().join("\n"));
+        // Somebody else, so that time goes on.
+        let other = ethernet(&ip4([1, 1, 1, 1], [2, 2, 2, 2], 17, 0, 1, &udp((1, 2), 4)));
+        packets.extend((300..2_000).step_by(10).map(|t| at(f64::from(t), other.clone())));
+        let mut records = split(&packets);
+        assert_eq!(sums(&records), sums(&common::records(small(), &packets)), "{kind}");
+        records.retain(|record| record.orig.port > 2);
+        let uids: BTreeSet<Uid> = records.iter().map(|record| record.uid).collect();
+        let finals = records.iter().filter(|record| record.kind == RecordKind::Final).count();
+        assert_eq!((uids.len(), finals), (1, 1), "{kind}: {records:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -131,5 +210,24 @@ proptest! {
         packets.sort_by_key(|packet| packet.ts);
         let one = common::records(Config::default(), &packets);
         prop_assert_eq!(sums(&one), sums(&split(&packets)));
+    }
+
+    /// Whatever queue a packet comes to, and whenever a table tells of what it has.
+    #[test]
+    fn nothing_stays_open_after_the_end(
+        mut packets in proptest::collection::vec(hostile::packet(), 1..100),
+        queues in proptest::collection::vec(0..4_usize, 1..100),
+        at_random in any::<bool>(),
+    ) {
+        packets.sort_by_key(|packet| packet.ts);
+        let records = spread(&packets, true, &mut |number, walk| {
+            if at_random { queues[number % queues.len()] } else { queues[queue(walk) % queues.len()] }
+        });
+        prop_assert_eq!(left_open(&records), BTreeMap::new());
+        let records: Vec<Record> = records
+            .into_iter()
+            .filter(|record| !matches!(record.kind, RecordKind::Open | RecordKind::Withdrawn))
+            .collect();
+        prop_assert_eq!(sums(&common::records(Config::default(), &packets)), sums(&records));
     }
 }
