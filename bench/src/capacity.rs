@@ -3,6 +3,7 @@
 use crate::campaign::Campaign;
 use crate::link::Link;
 use crate::machine;
+use crate::plan::sizing::Memory;
 use crate::progress::Progress;
 use crate::result::{Document, Latency, LinkAbout, Outcome, Setup, Trial, VERSION};
 use crate::sender::Kind as SenderKind;
@@ -246,6 +247,39 @@ impl Run<'_> {
     }
 }
 
+/// What our recorder leaves on disk, and what it takes of memory, against the formula of docs/operations.md.
+fn files_and_memory(document: &Document) -> Result<()> {
+    let ours = || document.trials.iter().filter(|trial| trial.tool == Kind::Tapedeck.name());
+    let mut out = std::io::stdout();
+    let largest = ours().max_by_key(|trial| trial.files.get("segments").copied().unwrap_or(0));
+    if let Some(trial) = largest
+        && let Some(segments) = trial.files.get("segments").copied().filter(|bytes| *bytes > 0)
+    {
+        write!(out, "\nfiles of its largest trial: segments {:.0} MB", machine::ratio(segments, 1_000_000))?;
+        for (kind, bytes) in trial.files.iter().filter(|(kind, _)| *kind != "segments") {
+            write!(out, ", {kind} {:.3} % of that", 100.0 * machine::ratio(*bytes, segments))?;
+        }
+        let sessions = trial.ledger.as_ref().and_then(|books| books.pointer("/sessions/sessions")?.as_u64());
+        if let Some(sessions) = sessions {
+            let each = machine::ratio(segments, sessions) / 1e3;
+            write!(out, "; {sessions} sessions, {each:.1} KB stored each")?;
+        }
+        writeln!(out)?;
+    }
+    if let Some(most) = ours().filter_map(|trial| trial.resident_max_bytes).max() {
+        let setup = &document.setup;
+        let (queues, mtu) = (f64::from(setup.link.queues), f64::from(setup.link.mtu));
+        let bound = Memory::of(queues, 1.0, mtu, None, setup.packet_memory()).all;
+        writeln!(
+            out,
+            "memory: {:.0} MiB resident at most, {:.0} MiB by the formula",
+            machine::ratio(most, 1 << 20),
+            bound / f64::from(1 << 20)
+        )?;
+    }
+    Ok(())
+}
+
 /// Our recorder with these arguments.
 ///
 /// # Errors
@@ -361,6 +395,7 @@ fn tail(document: &Document) -> Result<()> {
         writeln!(out)?;
     }
     threads(document)?;
+    files_and_memory(document)?;
     if document.outcomes.iter().any(|outcome| outcome.short) {
         let limit = document.machine.dirty_limit_bytes >> 20;
         writeln!(

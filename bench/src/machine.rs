@@ -108,6 +108,8 @@ pub struct Usage {
     pub threads: BTreeMap<u32, (String, u64)>,
     /// Bytes it had the kernel write to disk, or into the page cache for it.
     pub written: u64,
+    /// Most bytes that were resident.
+    pub resident_max: u64,
 }
 
 impl Usage {
@@ -125,6 +127,8 @@ impl Usage {
         }
         let [written] = io_counts(pid, ["write_bytes"]);
         self.written = written.max(self.written);
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        self.resident_max = self.resident_max.max(memory(&status, "VmHWM:"));
     }
 
     /// By name: how many threads, and their ns since `before`. All that read a queue are `worker`.
@@ -240,11 +244,11 @@ mod tests {
     #[test]
     fn threads_are_counted_by_what_they_do() {
         let thread = |name: &str, ns| (name.to_owned(), ns);
-        let before = Usage { threads: BTreeMap::from([(1, thread("q0-rx0", 100))]), written: 0 };
+        let before = Usage { threads: BTreeMap::from([(1, thread("q0-rx0", 100))]), ..Usage::default() };
         let threads =
             [(1, "q0-rx0", 150), (2, "q11-enp3s0f1np1", 7), (3, "tapedeck-stage", 9), (4, "queue", 1)];
         let threads = threads.map(|(id, name, ns)| (id, thread(name, ns))).into();
-        let after = Usage { threads, written: 0 };
+        let after = Usage { threads, ..Usage::default() };
         let wanted = [("queue", (1, 1)), ("stage", (1, 9)), ("worker", (2, 57))];
         assert_eq!(after.since(&before), wanted.map(|(name, of)| (name.to_owned(), of)).into());
     }

@@ -10,13 +10,15 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use tapedeck_bench::capacity::{Load as Capacity, Run, ours};
 use tapedeck_bench::latency::{AtRate, measure};
-use tapedeck_bench::needle;
+use tapedeck_bench::needle::{self, large};
 use tapedeck_bench::plan;
 use tapedeck_bench::recorder::check_balance;
 use tapedeck_bench::report;
 use tapedeck_bench::stages;
 use tapedeck_bench::time::{self, Load};
 use tapedeck_bench::tools::{Kind, Tool};
+use tapedeck_bench::{machine, search, trial};
+use tapedeck_capture::units::size_bytes;
 
 /// Measures what a box can record, with the recorder that will run on it.
 #[derive(Debug, Parser)]
@@ -79,7 +81,8 @@ enum Command {
     ///
     /// Makes a store of small segments through the writer, asks `taperead` with cold and warm caches, without and with
     /// packs, and removes the store. Fails if a look-up finds another number of packets than there are. Needs about
-    /// 20 KB of disk a segment; caches are dropped for the whole machine where that is allowed.
+    /// 20 KB of disk a segment; caches are dropped for the whole machine where that is allowed. With --stored: one flow
+    /// in one large store, and the same with `zstd` and `tcpdump`.
     Needle(Needle),
 }
 
@@ -97,6 +100,14 @@ struct Needle {
     /// Look-ups of each kind without packs, which may take minutes.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     rounds_without: u32,
+    /// Instead: one store of so many stored bytes, of the model `internet` in segments of 1 GiB. One flow after the other
+    /// is asked for with cold caches, and `zstd -dc` with `tcpdump` looks for the first of them (--rounds-without) in all
+    /// segments, too. Takes as many bytes of disk.
+    #[arg(long, value_name = "SIZE", value_parser = size_bytes)]
+    stored: Option<u64>,
+    /// Packets for a second of its time, with --stored.
+    #[arg(long, value_name = "PPS", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(1..=1_000_000_000))]
+    stored_pps: u64,
     /// Seed of the flows.
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -203,7 +214,67 @@ fn run(cli: Cli) -> Result<()> {
     }
 }
 
+/// One flow in one large store.
+fn run_large(args: &Needle, stored_bytes: u64) -> Result<()> {
+    let options = large::Options {
+        stored_bytes,
+        pps: args.stored_pps,
+        rounds: args.rounds,
+        rounds_without: args.rounds_without,
+        seed: args.seed,
+    };
+    let folder = trial::folder(args.folder.as_deref())?;
+    let folder = tempfile::tempdir_in(folder).context("making a temporary folder")?;
+    let mut out = std::io::stdout();
+    if !args.json {
+        writeln!(
+            out,
+            "{:>14} {:>9} {:>9} {:>13} {:>23} {:>8}  flow",
+            "first pkt, ms", "all, ms", "packets", "disk bytes", "zstd and tcpdump, ms", "times"
+        )?;
+    }
+    let figures = large::measure(folder.path(), &options, |found| {
+        if !args.json {
+            let without = found.without_ms.map_or_else(String::new, |ms| format!("{ms:.0}"));
+            let times = found.without_ms.map_or_else(String::new, |ms| format!("{:.0}", ms / found.all_ms));
+            let large::LookUp { filter, packets, first_ms, all_ms, disk_bytes, .. } = found;
+            let _ = writeln!(
+                std::io::stdout(),
+                "{first_ms:>14.1} {all_ms:>9.1} {packets:>9} {disk_bytes:>13} {without:>23} {times:>8}  {filter}"
+            );
+        }
+    })?;
+    if args.json {
+        writeln!(out, "{}", serde_json::json!({ "version": 1, "large": figures }))?;
+        return Ok(());
+    }
+    let median = |of: &dyn Fn(&large::LookUp) -> f64| {
+        search::median(&figures.look_ups.iter().map(of).collect::<Vec<_>>())
+    };
+    writeln!(
+        out,
+        "\nmedian of {}: first packet {:.1} ms, all {:.1} ms; {} packets in {} segments of {} bytes, sidecars {} bytes \
+         ({:.3} %), written in {:.0} s",
+        figures.look_ups.len(),
+        median(&|found| found.first_ms),
+        median(&|found| found.all_ms),
+        figures.packets,
+        figures.segments,
+        figures.segment_bytes,
+        figures.sidecar_bytes,
+        100.0 * machine::ratio(figures.sidecar_bytes, figures.segment_bytes),
+        figures.write_s
+    )?;
+    if let Some(why) = &figures.not_cold {
+        writeln!(out, "caches could not be dropped, so nothing was cold ({why})")?;
+    }
+    Ok(())
+}
+
 fn run_needle(args: &Needle) -> Result<()> {
+    if let Some(stored) = args.stored {
+        return run_large(args, stored);
+    }
     let mut out = std::io::stdout();
     if !args.json {
         writeln!(

@@ -25,6 +25,8 @@ use tapedeck_index::pcapng::{InterfaceInfo, PacketRecord};
 use tapedeck_packet::{LinkType, Timestamp, Walk};
 use tapedeck_writer::{Appended, Chain, ChainConfig, build_packs};
 
+pub mod large;
+
 /// 2026-11-21T18:00:00Z.
 const START_NS: u64 = 1_795_284_000_000_000_000;
 /// Time of a segment: 240 an hour, as of four queues with segments of a minute.
@@ -319,6 +321,17 @@ fn drop_caches() -> Option<String> {
     dropped.err().map(|error| format!("/proc/sys/vm/drop_caches: {error}"))
 }
 
+/// Asks an empty store in `folder`: the store that is measured is cold, the program is not, for it is not what is
+/// measured and larger than what it reads.
+fn load_program(folder: &Path) -> Result<()> {
+    let empty = folder.join("empty");
+    StoreFile::read_or_create(&empty, "empty").context("making an empty store")?;
+    let mut ask = Command::new(binary("taperead"));
+    ask.args(["packets", "flow 192.0.2.1:1 192.0.2.2:2 udp", "--count", "--store"]).arg(&empty);
+    ask.stdout(Stdio::null()).stderr(Stdio::null()).status().context("starting taperead")?;
+    Ok(())
+}
+
 fn measure_kind(
     store: &Path,
     options: &Options,
@@ -331,8 +344,7 @@ fn measure_kind(
     for (filter, expected) in kind.filters.iter().take(rounds) {
         if cold {
             run.not_cold = drop_caches();
-            // The store is cold, the program is not: it is not what is measured, and larger than what it reads.
-            let _ = Command::new(binary("taperead")).arg("--version").stdout(Stdio::null()).status();
+            load_program(store.parent().unwrap_or(store))?;
         } else {
             look_up(store, filter)?;
         }

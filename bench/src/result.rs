@@ -9,6 +9,8 @@ use anyhow::{Context as _, Result, bail};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
+use tapedeck_capture::plan::PACKET_BYTES;
+use tapedeck_capture::units;
 
 /// Version of the JSON.
 pub const VERSION: u32 = 1;
@@ -167,9 +169,31 @@ pub struct Trial {
     pub disk_bytes_per_second: f64,
     /// Bytes of the files it left.
     pub file_bytes: u64,
+    /// Of our recorder by kind of file: `segments`, `indexes`, and the tables by their names.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub files: BTreeMap<String, u64>,
+    /// Most memory that the tool had resident, bytes (`VmHWM`): packets in rings of the kernel's own are not in it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resident_max_bytes: Option<u64>,
     /// What does not add up. A trial with any is no measurement.
     #[serde(default)]
     pub problems: Vec<String>,
+}
+
+impl Setup {
+    /// Packet memory of a queue that our recorder was given, bytes.
+    #[must_use]
+    pub fn packet_memory(&self) -> u64 {
+        const NAME: &str = "--packet-memory";
+        let mut words = self.record.iter().map(String::as_str);
+        let mut given = None;
+        while let Some(word) = words.next() {
+            if let Some(rest) = word.strip_prefix(NAME) {
+                given = rest.strip_prefix('=').or_else(|| words.next());
+            }
+        }
+        given.and_then(|size| units::packet_memory(size).ok()).unwrap_or(PACKET_BYTES)
+    }
 }
 
 impl Trial {

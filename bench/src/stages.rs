@@ -236,9 +236,7 @@ fn own_folder(folder: &Path) -> Result<tempfile::TempDir> {
 }
 
 fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+    crate::search::median(&values.collect::<Vec<_>>())
 }
 
 /// The way of the packets up to and with a stage.

@@ -157,6 +157,9 @@ impl Ground {
         trial.idle = idle_shares(&before, &after);
         progress.step("counting what is on disk");
         trial.file_bytes = file_bytes(folder.path());
+        if wish.tool.kind == Kind::Tapedeck {
+            trial.files = crate::stored::files(&folder.path().join("store"));
+        }
         let lanes: Vec<u64> = sent.iter().map(|lane| lane.packets).collect();
         let mut tally = Tally::new(&lanes)?;
         wish.tool.count(folder.path(), &mut tally)?;
@@ -303,6 +306,7 @@ fn threads(trial: &mut Trial, start: &Usage, at_end: &Usage, usage: &Usage) {
             ThreadTime { name, threads, ns_per_packet: ratio(ns, trial.on_disk), busy }
         })
         .collect();
+    trial.resident_max_bytes = Some(usage.resident_max).filter(|bytes| *bytes > 0);
     trial.disk_bytes = usage.written.saturating_sub(start.written);
     trial.disk_bytes_per_second = ratio(trial.disk_bytes, 1) / trial.seconds;
 }

@@ -104,7 +104,7 @@ fn memory_and_sidecar_are_of_both_contents() {
     let path = path.to_str().unwrap();
     let (text, stderr, code) = stages(&["--only", "memory,sidecar", "--traffic", path]);
     assert_eq!(code, Some(0), "{stderr}");
-    for part in ["under pressure auto goes down to level -7", "synthetic", path, "the sidecar of a segment"] {
+    for part in ["under pressure auto goes down to level -8", "synthetic", path, "the sidecar of a segment"] {
         assert!(text.contains(part), "{part}: {text}");
     }
     let result = json(&["--only", "sidecar", "--traffic", path]);

@@ -10,6 +10,8 @@ use std::ffi::OsStr;
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tapedeck_packet::time::NANOS_PER_SEC;
 use tapedeck_packet::{Timestamp, UtcHour};
@@ -26,6 +28,11 @@ pub const HOUR_SLACK_NANOS: u64 = 2 * NANOS_PER_SEC;
 /// Time between two listings that must agree on what is missing: whoever seals or removes a segment is
 /// then done with both of its files.
 const CONFIRM_PAUSE: Duration = Duration::from_millis(50);
+
+/// Threads that list folders, at most: they wait for a disk, not for a processor.
+const LISTERS: usize = 8;
+/// Folders for which one thread more is worth it.
+const FOLDERS_A_LISTER: usize = 8;
 
 /// A folder that cannot be listed.
 #[derive(Debug, thiserror::Error)]
@@ -129,41 +136,100 @@ fn list_once(stores: &[PathBuf], wanted: &impl Fn(UtcHour) -> bool) -> Result<Li
     for store in stores {
         hour_folders(&store.join(PACKETS_FOLDER), wanted, &mut hours, &mut listing.foreign)?;
     }
-    // Keyed without t0, which sealing may change. A later, sealed entry replaces an open one.
-    let key = |name: &SegmentName| (name.sensor.clone(), name.run, name.seq);
-    let mut found: HashMap<(String, u32, u32), Found> = HashMap::new();
-    let mut indexes = Vec::new();
+    let (mut all, mut indexes) = (Vec::new(), Vec::new());
     for state in [State::Open, State::Sealed] {
-        for (hour, folder) in &hours {
-            // Only hidden names are open segments; there may be very many others.
-            let hidden_only = state == State::Open;
-            for Entry { path, name: file, is_file } in entries_of(folder, hidden_only)? {
-                // A folder, a pipe or a dead link of such a name is no segment; reading a pipe might never end.
-                let file = file.filter(|_| is_file);
-                let parsed = file.as_deref().and_then(SegmentName::parse_file);
-                match (parsed, state) {
-                    (Some((name, FileKind::Open)), State::Open)
-                    | (Some((name, FileKind::Sealed)), State::Sealed) => {
-                        found.insert(key(&name), Found { name, state, hour: *hour, folder: folder.clone() });
+        // Only hidden names are open segments; there may be very many others.
+        let files = files(&hours, state == State::Open);
+        for ((hour, folder), files) in hours.iter().zip(files) {
+            let Files { named, foreign } = files?;
+            for (name, kind) in named {
+                match (kind, state) {
+                    (FileKind::Open, State::Open) | (FileKind::Sealed, State::Sealed) => {
+                        all.push(Found { name, state, hour: *hour, folder: folder.clone() });
                     }
-                    (Some((name, FileKind::Index)), State::Sealed) => {
-                        indexes.push(Found { name, state, hour: *hour, folder: folder.clone() });
-                    }
-                    // Once is enough, and a hidden file may be gone by now.
-                    (None, State::Sealed) => listing.foreign.push(path),
+                    (FileKind::Index, State::Sealed) => indexes.push((name, hour, folder)),
                     _ => {}
                 }
             }
+            // Once is enough, and a hidden file may be gone by now.
+            if state == State::Sealed {
+                listing.foreign.extend(foreign);
+            }
         }
     }
-    // An open segment keeps its number when it is sealed, but not always its t0.
-    listing.missing = indexes.into_iter().filter(|index| !found.contains_key(&key(&index.name))).collect();
-    listing.segments = found.into_values().collect();
+    // Without t0, which sealing may change: an open segment keeps its number, but not always its t0. A later, sealed
+    // entry replaces an open one.
+    let key = |name: &SegmentName| (name.run, name.seq);
+    let mut last: HashMap<(u32, u32, &str), usize> = HashMap::with_capacity(all.len());
+    for (at, Found { name, .. }) in all.iter().enumerate() {
+        let (run, seq) = key(name);
+        last.insert((run, seq, &name.sensor), at);
+    }
+    for (name, hour, folder) in indexes {
+        let (run, seq) = key(&name);
+        if !last.contains_key(&(run, seq, name.sensor.as_str())) {
+            listing.missing.push(Found { name, state: State::Sealed, hour: *hour, folder: folder.clone() });
+        }
+    }
+    let mut kept = vec![false; all.len()];
+    for at in last.into_values() {
+        if let Some(kept) = kept.get_mut(at) {
+            *kept = true;
+        }
+    }
+    listing.segments = all.into_iter().zip(kept).filter_map(|(found, kept)| kept.then_some(found)).collect();
     for list in [&mut listing.segments, &mut listing.missing] {
         list.sort_unstable_by(|x, y| order(&x.name).cmp(&order(&y.name)));
     }
     listing.foreign.sort_unstable();
     Ok(listing)
+}
+
+/// The files of a folder.
+#[derive(Default)]
+struct Files {
+    /// What the names of ours say.
+    named: Vec<(SegmentName, FileKind)>,
+    /// The others.
+    foreign: Vec<PathBuf>,
+}
+
+impl Files {
+    /// Those of one folder, or only the hidden ones; none where it is gone.
+    fn of(folder: &Path, hidden_only: bool) -> Result<Self, CatalogError> {
+        let mut files = Self::default();
+        each_entry(folder, hidden_only, &mut |entry, name| {
+            // A folder, a pipe or a dead link of such a name is no segment; reading a pipe might never end.
+            let parsed = name.to_str().filter(|_| is_file(folder, entry)).and_then(SegmentName::parse_file);
+            match parsed {
+                Some(named) => files.named.push(named),
+                None => files.foreign.push(folder.join(name)),
+            }
+        })?;
+        Ok(files)
+    }
+}
+
+/// The files of each of these folders. Where there are many, several are listed at a time: cold ones wait for a disk.
+fn files(hours: &[(UtcHour, PathBuf)], hidden_only: bool) -> Vec<Result<Files, CatalogError>> {
+    let listed: Vec<OnceLock<Result<Files, CatalogError>>> = hours.iter().map(|_| OnceLock::new()).collect();
+    let next = AtomicUsize::new(0);
+    let work = || {
+        // Each number is taken once, whatever the order: Relaxed.
+        while let Some(at) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|at| *at < hours.len()) {
+            if let (Some((_, folder)), Some(slot)) = (hours.get(at), listed.get(at)) {
+                let _ = slot.set(Files::of(folder, hidden_only));
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 1..LISTERS.min(hours.len() / FOLDERS_A_LISTER) {
+            // Where there is no thread left, fewer do it.
+            let _ = std::thread::Builder::new().name("list".to_owned()).spawn_scoped(scope, work);
+        }
+        work();
+    });
+    listed.into_iter().map(|slot| slot.into_inner().unwrap_or(Ok(Files::default()))).collect()
 }
 
 fn order(name: &SegmentName) -> (Timestamp, &str, u32, u32, u32) {
@@ -221,37 +287,45 @@ pub(crate) struct Entry {
     pub(crate) path: PathBuf,
     /// If it is UTF-8.
     pub(crate) name: Option<String>,
-    /// A regular file, or a link to one.
-    pub(crate) is_file: bool,
 }
 
 /// Entries of a folder. None where there is no such folder: retention
 /// removes them while we look, and a file is nothing to list.
 pub(crate) fn entries(folder: &Path) -> Result<Vec<Entry>, CatalogError> {
-    entries_of(folder, false)
+    let mut found = Vec::new();
+    each_entry(folder, false, &mut |_, name| {
+        found.push(Entry { path: folder.join(name), name: name.to_str().map(str::to_owned) });
+    })?;
+    Ok(found)
 }
 
-/// As [`entries`], or only those whose names begin with a dot.
-fn entries_of(folder: &Path, hidden_only: bool) -> Result<Vec<Entry>, CatalogError> {
+/// Gives each entry of a folder to `take`, or only those whose names begin with a dot.
+fn each_entry(
+    folder: &Path,
+    hidden_only: bool,
+    take: &mut dyn FnMut(&fs::DirEntry, &OsStr),
+) -> Result<(), CatalogError> {
     let error = |source| CatalogError::List { path: folder.to_path_buf(), source };
     let listing = match fs::read_dir(folder) {
         Err(source) if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
-            return Ok(Vec::new());
+            return Ok(());
         }
         listing => listing.map_err(error)?,
     };
-    let wanted = |name: &OsStr| !hidden_only || name.as_encoded_bytes().starts_with(b".");
-    let mut found = Vec::new();
     for entry in listing {
         let entry = entry.map_err(error)?;
         let name = entry.file_name();
-        if !wanted(&name) {
-            continue;
+        if !hidden_only || name.as_encoded_bytes().starts_with(b".") {
+            take(&entry, &name);
         }
-        let path = folder.join(&name);
-        let leads = |kind: fs::FileType| kind.is_file() || (kind.is_symlink() && path.is_file());
-        let is_file = entry.file_type().map_or(true, leads);
-        found.push(Entry { path, name: name.into_string().ok(), is_file });
     }
-    Ok(found)
+    Ok(())
+}
+
+/// A regular file, or a link to one.
+fn is_file(folder: &Path, entry: &fs::DirEntry) -> bool {
+    let leads = |kind: fs::FileType| {
+        kind.is_file() || (kind.is_symlink() && folder.join(entry.file_name()).is_file())
+    };
+    entry.file_type().map_or(true, leads)
 }

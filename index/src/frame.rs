@@ -143,6 +143,11 @@ impl Encoder {
     fn set_level(&mut self, level: i32) -> Result<(), FrameError> {
         if self.level != Some(level) {
             self.context.set_parameter(CParameter::CompressionLevel(level)).map_err(codec)?;
+            // 0 is the level's own. Below 0 speed is all: a table of 16 KiB leaves room in the nearest cache, and short
+            // matches cost more than they save (docs/performance.md).
+            let (hash_log, min_match) = if level < 0 { (12, 7) } else { (0, 0) };
+            self.context.set_parameter(CParameter::HashLog(hash_log)).map_err(codec)?;
+            self.context.set_parameter(CParameter::MinMatch(min_match)).map_err(codec)?;
             self.level = Some(level);
         }
         Ok(())

@@ -5,7 +5,7 @@
 
 use crate::filter::{Expr, Filter};
 use crate::lost::{self, Told, possible, whole};
-use crate::packs::{self, Packs};
+use crate::packs::{self, Folder, Packs};
 use crate::plan::{Choice, Excluded, Packed, Plan, PlannedSegment, Prologue};
 use crate::pool::ordered;
 use crate::prune::{Pruned, prune};
@@ -24,8 +24,8 @@ use tapedeck_packet::Timestamp;
 
 /// How often the store is listed again because a segment moved.
 const LISTINGS_MAX: u32 = 5;
-/// Segments that a reader looks at in one go.
-const SHARE: usize = 16;
+/// Segments that a reader looks at in one go, at most: fewer where there are few, so that every reader has some.
+const SHARE: usize = 128;
 
 /// A plan for the packets of `stores` that match `filter` inside `range`.
 ///
@@ -130,8 +130,8 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    fn look_sealed(&self, found: &Found, packs: &Packs) -> Look {
-        let told = packs.of(found);
+    fn look_sealed(&self, found: &Found, packs: &Packs, folder: &mut Folder) -> Look {
+        let told = packs.of(found, folder);
         if let Some(told) = told {
             if told.span.within(self.range).is_none() {
                 return Look::Outside;
@@ -169,13 +169,14 @@ impl Question<'_> {
 fn look_sealed(sealed: &[&Found], question: &Question<'_>, packs: &mut Packs) -> Vec<Look> {
     loop {
         let known: &Packs = packs;
-        let shares: Vec<&[&Found]> = sealed.chunks(SHARE).collect();
-        let look = |(): &mut (), share: &&[&Found]| -> Vec<Look> {
-            share.iter().map(|found| question.look_sealed(found, known)).collect()
+        let share = (sealed.len() / (4 * packs::READERS)).clamp(1, SHARE);
+        let shares: Vec<&[&Found]> = sealed.chunks(share).collect();
+        let look = |folder: &mut Folder, share: &&[&Found]| -> Vec<Look> {
+            share.iter().map(|found| question.look_sealed(found, known, folder)).collect()
         };
         let looks: Vec<Look> = std::thread::scope(|scope| {
             let readers = packs::READERS.min(shares.len());
-            let looks = ordered(scope, readers, &shares, || (), look);
+            let looks = ordered(scope, readers, &shares, Folder::default, look);
             looks.take(shares.len()).flatten().collect()
         });
         let disagreeing = looks.iter().zip(sealed).filter_map(|(look, found)| match look {
@@ -360,7 +361,7 @@ fn life_of(listing: &Listing, plan: &Plan, seen: bool) -> Option<Span> {
     let question = Question { expr: &Expr::All, range: &TimeRange::ALL, last: false };
     let packs = Packs::default();
     let looks = there.iter().map(|found| match found.state {
-        State::Sealed => question.look_sealed(found, &packs),
+        State::Sealed => question.look_sealed(found, &packs, &mut Folder::default()),
         State::Open => question.look_open(found, &mut Edges::default()),
     });
     let looks = looks.chain(missing.iter().map(|found| looked(lost::missing(found, &TimeRange::ALL))));

@@ -1,7 +1,7 @@
 //! Asks the packs of a store which segments can hold a match, before any sidecar is opened.
 //!
 //! What a pack excludes, its sidecar would exclude, too: the keys asked for are those without which no row of a
-//! segment can match. Only a segment that still looks as the pack knew it (segment and sidecar, by length) is
+//! segment can match. Only a segment that is still as long as the pack knew it is
 //! excluded; every other one is asked itself, and so are all where the pack does not hold.
 
 use crate::filter::{Atom, Expr, Prefix};
@@ -9,14 +9,16 @@ use crate::plan::PackTrouble;
 use crate::pool::ordered;
 use crate::prune::rank;
 use crate::range::{Span, TimeRange};
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::stat::{Mode, fstatat};
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fs;
 use std::io::ErrorKind;
 use std::net::IpAddr;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use tapedeck_index::catalog::Found;
-use tapedeck_index::name::{INDEX_SUFFIX, SEALED_SUFFIX, SegmentName};
+use tapedeck_index::name::{FileKind, SegmentName};
 use tapedeck_index::pack::{self, Key, KeyKind, MemberSet, PACK_VERSION, Pack, PackError};
 use tapedeck_packet::{CommunityId, FlowKey};
 
@@ -65,6 +67,24 @@ impl Told {
         } else if !self.excluded && !self.disputed {
             *self = other;
         }
+    }
+}
+
+/// The folder that was looked into last: of its files the way need not be gone again.
+#[derive(Debug, Default)]
+pub(crate) struct Folder(Option<(PathBuf, OwnedFd)>);
+
+impl Folder {
+    /// Bytes of the file of a sealed segment; `None` where it is not there.
+    fn segment_len(&mut self, found: &Found) -> Option<u64> {
+        if self.0.as_ref().is_none_or(|(path, _)| *path != found.folder) {
+            let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+            let folder = nix::fcntl::open(&found.folder, flags, Mode::empty()).ok()?;
+            self.0 = Some((found.folder.clone(), folder));
+        }
+        let (_, folder) = self.0.as_ref()?;
+        let stat = fstatat(folder, found.name.file(FileKind::Sealed).as_str(), AtFlags::empty()).ok()?;
+        u64::try_from(stat.st_size).ok()
     }
 }
 
@@ -136,16 +156,12 @@ impl Packs {
     }
 
     /// What a pack says of a segment, if that still looks as the pack knew it.
-    pub(crate) fn of(&self, found: &Found) -> Option<&Told> {
+    pub(crate) fn of(&self, found: &Found, folder: &mut Folder) -> Option<&Told> {
         let in_store = self.told.iter().filter(|(store, _)| found.folder.starts_with(store));
         let told = in_store.filter_map(|(_, told)| told.get(&found.name)).next()?;
-        // Done for every segment of a store: the name is spelt out once.
-        let stem = found.name.to_string();
-        let len =
-            |suffix| fs::metadata(found.folder.join(format!("{stem}{suffix}"))).map(|file| file.len()).ok();
-        let same =
-            len(SEALED_SUFFIX) == Some(told.segment_len) && len(INDEX_SUFFIX) == Some(told.sidecar_len);
-        same.then_some(told)
+        // Done for every segment of a store, and cold it is most of what a question costs: one look at the packets.
+        // Which sidecar the pack was made from only counts where it is read, and is seen there.
+        (folder.segment_len(found) == Some(told.segment_len)).then_some(told)
     }
 
     /// A pack turned out to be made from another sidecar than the one that is there: nothing of it counts.

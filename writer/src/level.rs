@@ -26,7 +26,7 @@ pub enum Effort {
 }
 
 /// Steps of `auto`, from calm to pressed.
-pub const STEPS: [Effort; 3] = [Effort::Zstd(1), Effort::Zstd(-7), Effort::Raw];
+pub const STEPS: [Effort; 3] = [Effort::Zstd(1), Effort::Zstd(-8), Effort::Raw];
 /// Backlog, in percent of the frame buffers, from which step 1 or 2 is taken at once.
 const PRESSED_PERCENT: [usize; 2] = [40, 75];
 /// Backlog, in percent, that counts as calm.
@@ -143,10 +143,10 @@ mod tests {
             (Level::Fixed(19), true, &[(3, 99, 100)], "19x3"),
             (Level::Fixed(99), true, &[(1, 0, 100)], "19x1"),
             (Level::Auto, true, &[(50, 10, 160)], "1x50"),
-            (Level::Auto, true, &[(2, 0, 160), (3, 50, 160), (2, 80, 160)], "1x2 -7x3 rawx2"),
+            (Level::Auto, true, &[(2, 0, 160), (3, 50, 160), (2, 80, 160)], "1x2 -8x3 rawx2"),
             // Back step by step, 32 calm frames each; a backlog between calm and pressed holds the step.
             (Level::Auto, true, &[(1, 80, 160), (100, 20, 160)], "rawx101"),
-            (Level::Auto, true, &[(1, 80, 160), (80, 0, 160)], "rawx32 -7x32 1x17"),
+            (Level::Auto, true, &[(1, 80, 160), (80, 0, 160)], "rawx32 -8x32 1x17"),
             // A source that can wait is not hurried.
             (Level::Auto, false, &[(50, 100, 160)], "1x50"),
             // Nothing gained: raw after four, one probe every 64.

@@ -21,6 +21,7 @@ use sizing::{Cores, DiskAsk, Disks, Kind, Limit, Load, Memory, Paper};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use tapedeck_capture::plan::PACKET_BYTES;
 
 /// Version of the JSON.
 pub const VERSION: u32 = 1;
@@ -193,7 +194,8 @@ impl Plan {
             basis.iter().filter(|of| !of.generator_bound).map(|of| of.busy).fold(args.load, f64::min);
         let kinds = kinds(&basis, load, cpu_share);
         let cores = Cores::of(&kinds);
-        let memory = Memory::of(cores.queues.likely, cores.recorders, wanted.mtu, args.sessions);
+        let packets = basis.first().map_or(PACKET_BYTES, |of| of.document.setup.packet_memory());
+        let memory = Memory::of(cores.queues.likely, cores.recorders, wanted.mtu, args.sessions, packets);
         let [stored, written] = bytes(args, &basis, load.bytes);
         let ask = DiskAsk {
             disk: args.disk,
@@ -365,7 +367,8 @@ impl Here {
                 limits.push(limit(format!("`{}`, one in a recorder", kind.name), one, "a second recorder"));
             }
         }
-        let memory = Memory::of(cpus, 1.0, mtu, open).all;
+        let packets = basis.first().map_or(PACKET_BYTES, |of| of.document.setup.packet_memory());
+        let memory = Memory::of(cpus, 1.0, mtu, open, packets).all;
         let has = crate::machine::ratio(machine.memory_bytes, 1);
         limits.sort_by(|a, b| a.times.total_cmp(&b.times));
         let holds = limits.first().is_none_or(|first| first.times >= 1.0) && memory <= has;

@@ -5,7 +5,7 @@ use super::fit::Range;
 use crate::machine::ratio;
 use serde::{Deserialize, Serialize};
 use tapedeck_capture::ladder::{Mode, packet_memory_bytes};
-use tapedeck_capture::plan::{PACKET_BYTES, QUEUE_BYTES, SESSION_BYTES};
+use tapedeck_capture::plan::{QUEUE_BYTES, SESSION_BYTES};
 use tapedeck_capture::xsk::ChunkSize;
 
 /// Checksum behind a frame, which interface counters count and captures do not hold, bytes.
@@ -153,14 +153,15 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// For so many queues, packets up to an MTU, and open sessions if their number is known.
+    /// For so many queues of so much packet memory each, packets up to an MTU, and open sessions if their number is
+    /// known.
     #[must_use]
-    pub fn of(queues: f64, recorders: f64, mtu: f64, open: Option<f64>) -> Self {
+    pub fn of(queues: f64, recorders: f64, mtu: f64, open: Option<f64>, packet_bytes: u64) -> Self {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a cast saturates")]
         let mtu = mtu.ceil() as u32;
         let bytes = |bytes| ratio(bytes, 1);
         let chunk = f64::from(ChunkSize::for_mtu(mtu).0.bytes());
-        let packets = queues * bytes(packet_memory_bytes(Mode::Copy, mtu, PACKET_BYTES));
+        let packets = queues * bytes(packet_memory_bytes(Mode::Copy, mtu, packet_bytes));
         let others = queues * bytes(QUEUE_BYTES);
         // Sessions spread over queues by hash; a quarter more for those that hash unluckily.
         let wanted = open.map_or(0.0, |open| f64::exp2((1.25 * open / queues).max(1.0).log2().ceil()));

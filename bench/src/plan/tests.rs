@@ -367,8 +367,22 @@ fn the_memory_formula_is_that_of_the_docs() {
     assert!(docs.contains("--max-sessions x 1 KiB") && docs.contains("default of 262,144"));
     assert!(docs.contains("some 800 MiB"));
     // Four queues of jumbo packets: 4 x 96 MiB, 4 x 143 MiB, five tables of 256 MiB, 800 MiB.
-    let memory = Memory::of(4.0, 1.0, 9_000.0, None);
+    let memory = Memory::of(4.0, 1.0, 9_000.0, None, 64 << 20);
     assert_eq!(memory.all / 1024.0 / 1024.0, 384.0 + 572.0 + 1_280.0 + 800.0);
+}
+
+#[test]
+fn packet_memory_is_what_the_recorder_was_given() {
+    let mut large = good();
+    let before = plan(&TEN, vec![large.clone()]).unwrap().memory;
+    for words in [&["--packet-memory=1GiB"][..], &["--level", "off", "--packet-memory", "1GiB"]] {
+        large.setup.record = words.iter().map(|word| (*word).to_owned()).collect();
+        let memory = plan(&TEN, vec![large.clone()]).unwrap().memory;
+        assert!(
+            memory.packets > 8.0 * before.packets && near(memory.sessions, before.sessions),
+            "{memory:?}"
+        );
+    }
 }
 
 #[test]

@@ -6,6 +6,7 @@ use crate::machine::ratio;
 use crate::plan::Plan;
 use crate::plan::units::{capacity, si};
 use crate::result::{Distribution, Document, Trial};
+use crate::tools::Kind;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use tapedeck_packet::escape::html as escaped;
@@ -252,7 +253,13 @@ fn disk(results: &[Named]) -> String {
     }
     let written = all.iter().map(|(name, trial)| {
         let share = ratio(trial.file_bytes, trial.placed_bytes);
-        let name = format!("{name}: {share:.3} bytes stored a byte of traffic");
+        let mut name = format!("{name}: {share:.3} bytes stored a byte of traffic");
+        let segments = trial.files.get("segments").copied().unwrap_or(0);
+        let beside =
+            trial.files.iter().filter(|(kind, bytes)| *kind != "segments" && **bytes * 10_000 > segments);
+        for (kind, bytes) in beside {
+            let _ = write!(name, ", {kind} {:.2} % of the segments", 100.0 * ratio(*bytes, segments));
+        }
         Bar { name, parts: vec![(0, trial.disk_bytes_per_second)] }
     });
     let names = ["written".to_owned()];
@@ -273,7 +280,8 @@ fn latency(results: &[Named]) -> String {
             let point = |(share, value): &(f64, f64)| {
                 // So many packets for one that took longer; the last one of all stands at their number.
                 let one_in = (1.0 / (1.0 - share).max(0.0)).min(ratio(of.count.max(2), 1));
-                (one_in, *value, format!("{:.3} % within {}us", 100.0 * share, si(*value)))
+                let ms = *value / 1e3;
+                (one_in, ms, format!("{:.3} % within {ms:.1} ms", 100.0 * share))
             };
             let lost =
                 if latency.lost > 0 { format!(", {} packets lost", latency.lost) } else { String::new() };
@@ -292,8 +300,8 @@ fn latency(results: &[Named]) -> String {
     let points = || all.iter().flat_map(|one| &one.points);
     let x = Scale::log(points().map(|point| point.0));
     let y = Scale::log(points().map(|point| point.1));
-    let title = "Time until a packet is found, microseconds; over: of so many packets one took longer (100 = 99th percentile)";
-    lines(title, Axis { scale: x, unit: "" }, Axis { scale: y, unit: "us" }, &all)
+    let title = "Time until a packet is found, milliseconds; over: of so many packets one took longer (100 = 99th percentile)";
+    lines(title, Axis { scale: x, unit: "" }, Axis { scale: y, unit: "" }, &all)
 }
 
 /// All of a result.
@@ -348,6 +356,10 @@ fn result(out: &mut String, named: &Named) {
         vec!["tools on CPU".to_owned(), list(&setup.tool_cpus)],
         vec!["modes".to_owned(), modes(document)],
     ];
+    let ours = document.trials.iter().filter(|trial| trial.tool == Kind::Tapedeck.name());
+    if let Some(most) = ours.filter_map(|trial| trial.resident_max_bytes).max() {
+        rows.push(vec!["memory".to_owned(), format!("{:.0} MiB resident at most", ratio(most, 1 << 20))]);
+    }
     for tool in &setup.tools {
         rows.push(vec![tool.name.clone(), format!("{}: {}", tool.version, tool.command.join(" "))]);
     }
@@ -421,5 +433,5 @@ fn trials(out: &mut String, document: &Document) {
             notes.join("; "),
         ]
     };
-    table(out, "", &head, &document.trials.iter().map(row).collect::<Vec<_>>());
+    table(out, "trials", &head, &document.trials.iter().map(row).collect::<Vec<_>>());
 }

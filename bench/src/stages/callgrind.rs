@@ -244,7 +244,7 @@ mod tests {
         let all = stages([true; 4]);
         let names: Vec<&str> = all.iter().map(|stage| stage.name.as_str()).collect();
         let wanted =
-            "copy|raw|level 1|level -7|level 3|walk|table|append|all|pressed|rows|sidecar|export|filter";
+            "copy|raw|level 1|level -8|level 3|walk|table|append|all|pressed|rows|sidecar|export|filter";
         assert_eq!(names.join("|"), wanted);
         assert!(stages([false; 4]).is_empty());
     }

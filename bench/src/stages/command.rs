@@ -501,7 +501,7 @@ mod tests {
         };
         let rows = [row(PRESSED, 1.5, 1.49), row(UNHURRIED, 0.6, 1.6), row(3, 0.3, 1.632)];
         let line = levels(&rows, "x").unwrap();
-        assert!(line.contains("level -7, 1.50 GB/s a core at ratio 1.490"), "{line}");
+        assert!(line.contains("level -8, 1.50 GB/s a core at ratio 1.490"), "{line}");
         assert!(line.contains("at level 1, it stores 2.0 % more than level 3"), "{line}");
         assert!(levels(&rows, "y").is_err());
     }

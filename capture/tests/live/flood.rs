@@ -13,6 +13,8 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+use tapedeck_capture::ladder::{Mode, packet_memory_bytes};
+use tapedeck_capture::plan::{PACKET_BYTES, QUEUE_BYTES};
 use tapedeck_ebpf::generator::Flood;
 
 /// Flows of a lane.
@@ -124,6 +126,7 @@ fn pour(load: &Load) -> String {
     let placed = sent.iter().sum::<u64>() - refused;
     assert_eq!(counted(&net.tx, "_xdp_xmit"), placed, "{sent:?} sent, {refused} refused");
     wait_seen(dir.path(), placed);
+    bounded(&recorder, load.lanes.into());
     let ended = recorder.stop();
     let rate = sent.iter().sum::<u64>() / took.as_secs().max(1);
     let words = format!(
@@ -134,6 +137,18 @@ fn pour(load: &Load) -> String {
     let there = on_disk(dir.path(), &sent);
     assert_eq!(ended.total("stored"), i64::try_from(there).unwrap(), "{ended:?}");
     words
+}
+
+/// What the recorder has had resident is no more than the formula of docs/operations.md says, with tables for the
+/// sessions that there are.
+fn bounded(recorder: &Recorder, queues: u64) {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", recorder.pid())).unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    let most: u64 = most.trim().strip_suffix(" kB").unwrap().parse().unwrap();
+    let queue = packet_memory_bytes(Mode::Copy, 1500, PACKET_BYTES) + QUEUE_BYTES;
+    // Code, and 16 flows of each lane: some thousand sessions, were each counted for each table, are nothing.
+    let bound = queues * queue + (64 << 20);
+    assert!(most * 1024 <= bound, "{} MiB resident, the formula says {}", most >> 10, bound >> 20);
 }
 
 /// The final books, by themselves and against what was placed; and those of each second.
