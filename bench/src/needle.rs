@@ -343,7 +343,7 @@ fn measure_kind(
     let mut took = Vec::new();
     for (filter, expected) in kind.filters.iter().take(rounds) {
         if cold {
-            run.not_cold = drop_caches();
+            run.not_cold = run.not_cold.take().or(drop_caches());
             load_program(store.parent().unwrap_or(store))?;
         } else {
             look_up(store, filter)?;

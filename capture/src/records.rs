@@ -7,6 +7,7 @@
 //! It must never: lock, block or allocate on a worker beyond the list it was given.
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -14,7 +15,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 use tapedeck_index::table::SESSIONS;
 use tapedeck_packet::Timestamp;
-use tapedeck_session::{Record, RecordKind};
+use tapedeck_session::{Record, RecordKind, Uid};
 use tapedeck_writer::{TableConfig, TableCounts, TableWriter, WriteError};
 
 pub mod rows;
@@ -67,13 +68,23 @@ pub struct RecordSink {
 impl RecordSink {
     /// Hands `records` over, as they are at `now`; never waits. What finds no room is counted.
     pub fn send(&self, records: Vec<Record>, now: Timestamp) {
+        if let Err(records) = self.try_send(records, now) {
+            self.lost(&records);
+        }
+    }
+
+    /// As [`RecordSink::send`], but gives back what finds no room.
+    ///
+    /// # Errors
+    /// The records, not counted.
+    pub fn try_send(&self, records: Vec<Record>, now: Timestamp) -> Result<(), Vec<Record>> {
         if records.is_empty() {
-            return;
+            return Ok(());
         }
         let given = Given { interface: Arc::clone(&self.interface), now, records };
-        if let Err(TrySendError::Full(given) | TrySendError::Disconnected(given)) = self.queue.try_send(given)
-        {
-            self.lost(&given.records);
+        match self.queue.try_send(given) {
+            Ok(()) => Ok(()),
+            Err(TrySendError::Full(given) | TrySendError::Disconnected(given)) => Err(given.records),
         }
     }
 
@@ -228,17 +239,30 @@ impl Worker {
         if waiting.is_empty() {
             return;
         }
-        let rows = |which: fn(&Record) -> bool| {
+        let rows = |which: &dyn Fn(&Record) -> bool| {
             let given = waiting.iter().flat_map(|given| {
                 let row = |record| rows::Row { record, interface: &given.interface, now: given.now };
                 given.records.iter().filter(move |record| which(record)).map(row)
             });
             rows::batch(&self.context, given.collect())
         };
-        let open = rows(|record| record.kind == RecordKind::Open);
-        let withdrawn = rows(|record| record.kind == RecordKind::Withdrawn);
+        // The last word on each uid of which a state is withdrawn: it may be told again.
+        let mut last: HashMap<Uid, RecordKind> = HashMap::new();
+        let all = || waiting.iter().flat_map(|given| &given.records);
+        for record in all().filter(|record| record.kind == RecordKind::Withdrawn) {
+            last.insert(record.uid, record.kind);
+        }
+        if !last.is_empty() {
+            for record in all().filter(|record| !is_row(record)) {
+                last.entry(record.uid).and_modify(|kind| *kind = record.kind);
+            }
+        }
+        let open = rows(&|record| record.kind == RecordKind::Open);
+        let withdrawn = rows(&|record| {
+            record.kind == RecordKind::Withdrawn && last.get(&record.uid) == Some(&RecordKind::Withdrawn)
+        });
         // Open ones first: a session's record of the same list replaces its open state.
-        match (open, rows(is_row), withdrawn) {
+        match (open, rows(&is_row), withdrawn) {
             (Ok(open), Ok(table), Ok(withdrawn)) => {
                 self.writer.append_live(&open);
                 self.writer.append(&table, now);

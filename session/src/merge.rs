@@ -231,13 +231,11 @@ impl Merger {
     fn replay(&mut self, key: &Key, sink: Sink<'_>) {
         let Some(waiting) = self.waiting.remove(key) else { return };
         self.pieces -= waiting.pieces.len();
-        let mut states = self.open.remove(key).unwrap_or_default();
-        for state in states.all() {
-            self.told.remove(&state.uid);
-        }
+        let states = self.open.remove(key).unwrap_or_default();
         let mut reserved = states.number;
         let extra = self.extras.entry(*key).or_default();
-        if std::mem::take(&mut extra.used) {
+        // An end without packets leaves those of the record before it.
+        if waiting.pieces.iter().any(|piece| !piece.half.runs.is_empty()) && std::mem::take(&mut extra.used) {
             extra.refs.clear();
         }
         for piece in &waiting.pieces {
@@ -248,7 +246,7 @@ impl Merger {
             let parent = step.piece.record.parent;
             table.replay(step.facts(), parent, &mut reserved, &mut |record| sink(finish(record, extras)));
         }
-        states.withdraw(sink);
+        self.settle(*key, states, &waiting.pieces, reserved, sink);
     }
 }
 

@@ -182,7 +182,12 @@ impl Work {
         let now = self.now();
         let Self { merger, joined, .. } = self;
         merger.expire(now, &mut |record| joined.push(record));
-        self.sink.send(std::mem::take(&mut self.joined.records), now);
+        if let Err(mut records) = self.sink.try_send(std::mem::take(&mut self.joined.records), now) {
+            // A state that is not withdrawn would stand for ever: that waits. All else is counted.
+            let kept = records.extract_if(.., |record| record.kind == RecordKind::Withdrawn);
+            self.joined.records.extend(kept);
+            self.sink.lost(&records);
+        }
         // A queue that has not said anything yet.
         if now > Timestamp::ZERO {
             self.joined.collector.tick(now, &mut ());

@@ -5,10 +5,11 @@
 //! goes on under its own uid, which its record replaces. Once both are known, the uid is the one that the joined
 //! record will have, and the state under the own uid is withdrawn.
 
-use super::{Half, Merger};
+use super::{Half, Merger, Piece};
 use crate::input::{flag, proto};
+use crate::key::Key;
 use crate::pair::{End, Pair};
-use crate::record::{ConnState, Record, RecordKind};
+use crate::record::{ConnState, Record, RecordKind, Uid};
 use crate::table::Sink;
 
 /// What was told last of the halves of a session.
@@ -17,6 +18,8 @@ pub(super) struct States {
     records: Pair<Option<Box<Record>>>,
     /// The half whose state stands under its own uid.
     alone: Option<End>,
+    /// Under what both stand together, where they do: uid and number of the record.
+    joined: Option<(Uid, u32)>,
     /// Number promised to the session, where the merger's table does not hold it.
     pub(super) number: Option<u64>,
 }
@@ -39,6 +42,13 @@ impl States {
         if let Some(record) = alone {
             sink(withdrawn(record));
         }
+    }
+}
+
+impl Half {
+    /// A half without its packets, as it comes with a state.
+    fn told(key: Key, from: End) -> Self {
+        Self { key, from, runs: Vec::new(), inexact: false }
     }
 }
 
@@ -82,26 +92,74 @@ impl Merger {
             let number = *states.number.get_or_insert_with(|| self.table.number());
             (self.table.uid(number), 0)
         });
+        states.joined = Some((told.uid, told.number));
         sink(told);
         states.withdraw(sink);
     }
 
     /// Takes note that a session which was told of as a half has both directions in its table: what it says
-    /// goes on under its own uid.
+    /// goes on under its own uid, and what stands under another one no longer counts it.
     pub(super) fn is_whole(&mut self, record: &Record, sink: Sink<'_>) {
         let Some(key) = self.told.remove(&record.uid) else { return };
-        let Some(states) = self.open.get_mut(&key) else { return };
+        let Some(mut states) = self.open.remove(&key) else { return };
         for end in [End::A, End::B] {
             if states.records.of(end).as_ref().is_some_and(|state| state.uid == record.uid) {
                 *states.records.of_mut(end) = None;
                 states.alone = states.alone.filter(|alone| *alone != end);
             }
         }
-        if states.all().next().is_none() {
-            if let Some(number) = states.number {
-                sink(withdrawn(&Record { uid: self.table.uid(number), number: 0, ..record.clone() }));
+        if let Some((uid, number)) = states.joined.take() {
+            sink(withdrawn(&Record { uid, number, ..record.clone() }));
+        }
+        self.tell_again(key, states, sink);
+    }
+
+    /// After the halves of these pieces were replayed: their states are told by records now, and a promise that was
+    /// used is taken back.
+    pub(super) fn settle(
+        &mut self,
+        key: Key,
+        mut states: States,
+        pieces: &[Piece],
+        unused: Option<u64>,
+        sink: Sink<'_>,
+    ) {
+        if let (Some(number), Some(piece)) = (unused, pieces.first()) {
+            sink(withdrawn(&Record { uid: self.table.uid(number), number: 0, ..piece.record.clone() }));
+        }
+        for end in [End::A, End::B] {
+            let Some(uid) = states.records.of(end).as_ref().map(|state| state.uid) else { continue };
+            if pieces.iter().any(|piece| piece.record.uid == uid) {
+                self.told.remove(&uid);
+                let state = states.records.of_mut(end).take();
+                if let Some(state) = state.filter(|_| states.alone == Some(end)) {
+                    states.alone = None;
+                    // The merger's record comes later: until then what was told stands under its uid.
+                    if let Some((uid, number)) = self.table.identity(&key) {
+                        sink(Record { uid, number, ..(*state).clone() });
+                    }
+                    sink(withdrawn(&state));
+                }
             }
-            self.open.remove(&key);
+        }
+        // What stood under a uid together, its record has replaced.
+        states.joined = None;
+        self.tell_again(key, states, sink);
+    }
+
+    /// Tells of what is left of states some of which have gone.
+    fn tell_again(&mut self, key: Key, states: States, sink: Sink<'_>) {
+        let alone = states.alone;
+        for (end, state) in [(End::A, states.records.a), (End::B, states.records.b)] {
+            let Some(state) = state else { continue };
+            if alone == Some(end) {
+                // It stands as it should.
+                let kept = self.open.entry(key).or_default();
+                kept.alone = alone;
+                *kept.records.of_mut(end) = Some(state);
+            } else {
+                self.tell(*state, &Half::told(key, end), sink);
+            }
         }
     }
 }

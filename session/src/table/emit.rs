@@ -139,8 +139,9 @@ impl<P: Inspector> Table<P> {
         let silent = hot.packets() == 0;
         let runs = self.logs.drain(&mut cold.log);
         let one_sided = self.config.split && hot.met.a != hot.met.b;
-        // What the log had no room for goes alone; an end without packets must not.
-        let logged = silent || !runs.is_empty();
+        // What the log had no room for goes alone, and with it an end without packets; any other such end must not.
+        let logged = if silent { !cold.went_alone } else { !runs.is_empty() };
+        cold.went_alone = one_sided && !logged;
         (self.keyed || (one_sided && logged)).then(|| Box::new(Half { key, from, runs, inexact }))
     }
 

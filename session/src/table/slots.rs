@@ -130,6 +130,8 @@ pub(crate) struct Cold {
     pub(crate) trail: Trail,
     /// Packets since the last record, while only one side has been seen and that matters.
     pub(crate) log: Log,
+    /// Its last record went without its packets, as the log had no room: the merger does not know it.
+    pub(crate) went_alone: bool,
     /// Number of its inspector while `Hot::inspecting` says yes.
     pub(crate) inspector: u32,
     pub(crate) service: Option<Box<Service>>,
