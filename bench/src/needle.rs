@@ -5,6 +5,7 @@
 //! find is known from the model: a wrong count is an error, not a figure.
 
 use crate::machine::io_counts;
+use crate::progress::Progress;
 use crate::recorder::binary;
 use crate::traffic::random::Random;
 use anyhow::{Context as _, Result, bail};
@@ -17,7 +18,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tapedeck_index::catalog::StoreFile;
 use tapedeck_index::name::{INDEX_SUFFIX, SEALED_SUFFIX};
 use tapedeck_index::pack::{PACK_SUFFIX, PACKS_FOLDER};
@@ -37,6 +38,12 @@ const CHAINS: u32 = 8;
 const CLIENTS: u64 = 200_000;
 /// One flow in so many goes to the port that is asked for as the rare one, one to the network.
 const RARE: u64 = 100_000;
+/// What one machine took for a segment, us: to write it, and in a look-up with and without packs.
+const WRITE_US: u64 = 520;
+const WITH_US: u64 = 10;
+const WITHOUT_US: u64 = 80;
+/// Kinds of look-ups.
+const KINDS: u32 = 6;
 /// The rare port.
 const RARE_PORT: u16 = 4_444;
 /// First 24 bits of the rare network, 198.51.100.0/24.
@@ -55,6 +62,19 @@ pub struct Options {
     pub rounds_without: u32,
     /// What the flows follow from.
     pub seed: u64,
+}
+
+impl Options {
+    /// So many microseconds for each segment.
+    fn about(&self, us: u64) -> Duration {
+        Duration::from_micros(us * u64::from(self.segments))
+    }
+
+    /// All look-ups, as one machine took for them.
+    fn look_ups(&self, packs: bool) -> Duration {
+        let (rounds, us) = if packs { (self.rounds, WITH_US) } else { (self.rounds_without, WITHOUT_US) };
+        self.about(us) * KINDS * 2 * rounds
+    }
 }
 
 /// The figures of one kind of look-up.
@@ -395,8 +415,14 @@ fn size(folder: &Path, suffix: &str) -> Result<(u64, usize)> {
 pub fn measure(folder: &Path, options: &Options, mut tell: impl FnMut(&Figures)) -> Result<Run> {
     let store = folder.join("store");
     let mut run = Run { segments: options.segments, ..Run::default() };
+    let mut progress = Progress::new();
     let began = Instant::now();
-    make(&store, options)?;
+    let writing = options.about(WRITE_US);
+    progress.during(
+        "writing the store",
+        writing + options.look_ups(false) + options.look_ups(true),
+        || make(&store, options),
+    )?;
     run.write_s = began.elapsed().as_secs_f64();
     let (segment_bytes, segments) = size(&store, SEALED_SUFFIX)?;
     if segments != usize::try_from(options.segments)? {
@@ -419,9 +445,15 @@ pub fn measure(folder: &Path, options: &Options, mut tell: impl FnMut(&Figures))
             }
         }
         for cold in [true, false] {
-            for kind in &kinds {
-                let figures = measure_kind(&store, options, kind, (packs, cold), &mut run)?;
-                tell(&figures);
+            for (number, kind) in (0..).zip(&kinds) {
+                // Of the look-ups with these packs, cold ones and then warm ones, those that follow.
+                let follow = 2 * KINDS - number - if cold { 0 } else { KINDS };
+                let left = options.look_ups(packs) * follow / (2 * KINDS);
+                let left = left + if packs { Duration::ZERO } else { options.look_ups(true) };
+                let figures = progress.during(kind.what, left, || {
+                    measure_kind(&store, options, kind, (packs, cold), &mut run)
+                })?;
+                progress.aside(|| tell(&figures));
                 run.figures.push(figures);
             }
         }

@@ -1,6 +1,7 @@
 //! How far a long run is, and how long it will still take, on stderr when that is a terminal.
 
 use indicatif::{ProgressBar, ProgressStyle};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A bar over all trials that are to be expected.
@@ -44,6 +45,26 @@ impl Progress {
         self.bar.set_message(what.to_owned());
     }
 
+    /// Something begins that takes its time without telling how far it is: the bar goes on meanwhile.
+    pub fn during<T>(&mut self, what: &str, left: Duration, work: impl FnOnce() -> T) -> T {
+        self.begin(what, left);
+        let over = AtomicBool::new(false);
+        let result = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // A flag alone: Relaxed.
+                while !over.load(Ordering::Relaxed) {
+                    self.step(what);
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            });
+            // Also where the work panics.
+            let _end = Over(&over);
+            work()
+        });
+        self.end();
+        result
+    }
+
     /// It is over.
     pub fn end(&mut self) {
         self.done += millis(self.trial.take().map_or(Duration::ZERO, |began| began.elapsed()));
@@ -59,6 +80,14 @@ impl Progress {
 impl Drop for Progress {
     fn drop(&mut self) {
         self.bar.finish_and_clear();
+    }
+}
+
+struct Over<'a>(&'a AtomicBool);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::{drop_caches, load_program, mixed, size};
 use crate::machine::io_counts;
+use crate::progress::Progress;
 use crate::recorder::{binary, version};
 use crate::traffic::{Model, Shape, Traffic};
 use anyhow::{Context as _, Result, bail, ensure};
@@ -18,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tapedeck_ebpf::replay::Template;
 use tapedeck_index::catalog::{self, StoreFile};
 use tapedeck_index::name::{INDEX_SUFFIX, SEALED_SUFFIX};
@@ -102,8 +103,13 @@ pub fn measure(folder: &Path, options: &Options, mut tell: impl FnMut(&LookUp)) 
     );
     let store = folder.join("store");
     let traffic = Traffic::new(&Model::Internet, &Shape { seed: options.seed, ..Shape::default() })?;
+    let mut progress = Progress::new();
+    // What one machine took: a gigabyte a second to write, and to look through without an index half of that.
+    let bytes = |bytes: u64| Duration::from_nanos(bytes);
+    let scans = |rounds: u32| bytes(2 * options.stored_bytes * u64::from(rounds.min(options.rounds)));
+    let all = bytes(options.stored_bytes) + scans(options.rounds_without);
     let began = Instant::now();
-    let packets = make(&store, &traffic.templates, options)?;
+    let packets = progress.during("writing the store", all, || make(&store, &traffic.templates, options))?;
     let write_s = began.elapsed().as_secs_f64();
     // As a recorder does in the background.
     let report = build_packs(&store, None, &AtomicBool::new(false));
@@ -132,9 +138,10 @@ pub fn measure(folder: &Path, options: &Options, mut tell: impl FnMut(&LookUp)) 
         figures.not_cold = figures.not_cold.take().or(drop_caches());
         load_program(folder)?;
         let mut look_up = flow.look_up(&store)?;
+        let left = scans(options.rounds_without.saturating_sub(round));
         if tools && round < options.rounds_without {
             figures.not_cold = figures.not_cold.take().or(drop_caches());
-            let (ms, found) = flow.scan(&files)?;
+            let (ms, found) = progress.during("zstd and tcpdump", left, || flow.scan(&files))?;
             ensure!(
                 found == look_up.packets,
                 "{}: taperead finds {} packets, tcpdump {found}",
@@ -143,7 +150,7 @@ pub fn measure(folder: &Path, options: &Options, mut tell: impl FnMut(&LookUp)) 
             );
             look_up.without_ms = Some(ms);
         }
-        tell(&look_up);
+        progress.aside(|| tell(&look_up));
         figures.look_ups.push(look_up);
     }
     Ok(figures)
