@@ -362,7 +362,12 @@ fn row(trial: &Trial, cpus: &[usize]) -> Result<()> {
         100.0 * idle,
         trial.disk_bytes_per_second / 1e6,
     )?;
-    for (count, what) in [(trial.twice, "twice on disk"), (trial.out_of_order, "out of order")] {
+    let more = [
+        (trial.cut, "stored without all of their payload"),
+        (trial.twice, "twice on disk"),
+        (trial.out_of_order, "out of order"),
+    ];
+    for (count, what) in more {
         if count > 0 {
             writeln!(std::io::stdout(), "{:<11} {count} packets {what}", "")?;
         }
@@ -415,7 +420,11 @@ fn lateness(late: &Latency) -> Result<()> {
         "\nfrom the wire, under {pps:.0} packets/s, {found} of {probes} probes, ms (p50, p99, p99.9, max):"
     )?;
     if late.lost > 0 {
-        writeln!(out, "  {} packets were lost meanwhile: this load is not below the limit", late.lost)?;
+        writeln!(
+            out,
+            "  {} packets were lost or cut meanwhile: this load is not below the limit",
+            late.lost
+        )?;
     }
     for (what, times) in
         [("in an answer", Some(&late.searchable)), ("durable, at most", late.durable.as_ref())]

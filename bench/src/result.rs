@@ -146,6 +146,9 @@ pub struct Trial {
     pub on_disk: u64,
     /// Placed, and not on disk.
     pub missing: u64,
+    /// Packets of our recorder that are there without all of their payload, which nobody had asked for.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub cut: u64,
     /// Numbers that are there more than once.
     pub twice: u64,
     /// Packets that stand behind one of a higher number of the same sender, in one queue.
@@ -180,6 +183,12 @@ pub struct Trial {
     pub problems: Vec<String>,
 }
 
+/// What there is none of is not written.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_none(count: &u64) -> bool {
+    *count == 0
+}
+
 impl Setup {
     /// Packet memory of a queue that our recorder was given, bytes.
     #[must_use]
@@ -197,10 +206,10 @@ impl Setup {
 }
 
 impl Trial {
-    /// Something of what was placed is not on disk.
+    /// Something of what was placed is not on disk: a packet, or payload of one.
     #[must_use]
     pub const fn lost(&self) -> bool {
-        self.missing > 0
+        self.missing > 0 || self.cut > 0
     }
 }
 

@@ -72,6 +72,15 @@ pub struct Tool {
 }
 
 impl Tool {
+    /// Packets that our recorder stored without all of their payload, by its final ledger; 0 where `--snaplen` asked
+    /// for that.
+    #[must_use]
+    pub fn cut(&self, ledger: Option<&serde_json::Value>) -> u64 {
+        let asked = self.extra.iter().any(|word| word.starts_with("--snaplen"));
+        let cut = ledger.and_then(|books| books.pointer("/total/cut_packets")?.as_u64());
+        cut.filter(|_| !asked).unwrap_or(0)
+    }
+
     /// Finds it: at the path that is given, beside this program (ours), or in PATH.
     ///
     /// # Errors

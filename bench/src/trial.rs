@@ -160,6 +160,7 @@ impl Ground {
         if wish.tool.kind == Kind::Tapedeck {
             trial.files = crate::stored::files(&folder.path().join("store"));
         }
+        trial.cut = wish.tool.cut(trial.ledger.as_ref());
         let lanes: Vec<u64> = sent.iter().map(|lane| lane.packets).collect();
         let mut tally = Tally::new(&lanes)?;
         wish.tool.count(folder.path(), &mut tally)?;

@@ -70,7 +70,7 @@ pub fn measure(ground: &Ground, tool: &Tool, load_pps: f64, progress: &mut Progr
     Ok(Latency {
         load_pps: crate::machine::ratio(packets, 1) / seconds(&lanes),
         probes: PROBES,
-        lost: own.lost.unwrap_or(0),
+        lost: own.lost.unwrap_or(0) + tool.cut(ledger.as_ref()),
         searchable: distribution(seen.retrieved()),
         durable: durable.flatten().map(|times| distribution(&times)),
     })
