@@ -15,7 +15,7 @@ use serde::Serialize;
 use std::fs;
 use std::net::Ipv4Addr;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32};
 use std::time::{Duration, Instant};
@@ -309,6 +309,17 @@ struct Took {
     disk_bytes: u64,
 }
 
+/// Waits for `taperead`: ms since it `began`, these counts of its /proc/PID/io, and what is left of its output, none of
+/// which may fill a pipe.
+fn ended<const N: usize>(child: Child, began: Instant, counts: [&str; N]) -> Result<(f64, [u64; N], Output)> {
+    let pid = Pid::from_raw(i32::try_from(child.id())?);
+    waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).context("waiting for taperead")?;
+    let ms = began.elapsed().as_secs_f64() * 1e3;
+    // Of a process that has ended and is not reaped yet the kernel still tells.
+    let counts = io_counts(child.id(), counts);
+    Ok((ms, counts, child.wait_with_output()?))
+}
+
 /// Asks `taperead` for the number of packets that match.
 fn look_up(store: &Path, filter: &str) -> Result<Took> {
     let began = Instant::now();
@@ -321,12 +332,7 @@ fn look_up(store: &Path, filter: &str) -> Result<Took> {
         .spawn()
         .context("starting taperead")?;
     // The answer is one number: no pipe fills up.
-    let pid = Pid::from_raw(i32::try_from(child.id())?);
-    waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).context("waiting for taperead")?;
-    let ms = began.elapsed().as_secs_f64() * 1e3;
-    // Of a process that has ended and is not reaped yet the kernel still tells.
-    let [read_calls, disk_bytes] = io_counts(child.id(), ["syscr", "read_bytes"]);
-    let output = child.wait_with_output()?;
+    let (ms, [read_calls, disk_bytes], output) = ended(child, began, ["syscr", "read_bytes"])?;
     let matched = String::from_utf8_lossy(&output.stdout).trim().parse().ok();
     match (output.status.code(), matched) {
         (Some(0 | 1), Some(matched)) => Ok(Took { ms, matched, read_calls, disk_bytes }),

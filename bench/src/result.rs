@@ -205,6 +205,18 @@ impl Setup {
     }
 }
 
+/// Whether arguments of `tapedeck record` ask for packets without all of their payload.
+#[must_use]
+pub fn asks_to_cut(record: &[String]) -> bool {
+    record.iter().any(|word| word.starts_with("--snaplen"))
+}
+
+/// Packets stored without all of their payload, by a ledger.
+#[must_use]
+pub fn cut_packets(ledger: Option<&serde_json::Value>) -> u64 {
+    ledger.and_then(|books| books.pointer("/total/cut_packets")?.as_u64()).unwrap_or(0)
+}
+
 impl Trial {
     /// Something of what was placed is not on disk: a packet, or payload of one.
     #[must_use]

@@ -7,7 +7,7 @@
 use crate::check::Tally;
 use crate::link::Link;
 use crate::recorder::{Recorder, binary};
-use crate::result::{Own, ToolAbout};
+use crate::result::{Own, ToolAbout, asks_to_cut, cut_packets};
 use crate::sender::pin;
 use anyhow::{Context as _, Result, bail};
 use nix::sys::signal::{Signal, kill};
@@ -76,9 +76,7 @@ impl Tool {
     /// for that.
     #[must_use]
     pub fn cut(&self, ledger: Option<&serde_json::Value>) -> u64 {
-        let asked = self.extra.iter().any(|word| word.starts_with("--snaplen"));
-        let cut = ledger.and_then(|books| books.pointer("/total/cut_packets")?.as_u64());
-        cut.filter(|_| !asked).unwrap_or(0)
+        if asks_to_cut(&self.extra) { 0 } else { cut_packets(ledger) }
     }
 
     /// Finds it: at the path that is given, beside this program (ours), or in PATH.

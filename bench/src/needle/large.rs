@@ -4,14 +4,11 @@
 //! The store is made through the real writer from the model `internet`, whose flows are new ones each time the sequence
 //! is repeated; the flows asked for are drawn from it. Both ways must find the same number of packets.
 
-use super::{drop_caches, load_program, mixed, size};
-use crate::machine::io_counts;
+use super::{START_NS, drop_caches, ended, load_program, mixed, size};
 use crate::progress::Progress;
 use crate::recorder::{binary, version};
 use crate::traffic::{Model, Shape, Traffic};
 use anyhow::{Context as _, Result, bail, ensure};
-use nix::sys::wait::{Id, WaitPidFlag, waitid};
-use nix::unistd::Pid;
 use serde::Serialize;
 use std::io::Read;
 use std::net::IpAddr;
@@ -21,20 +18,17 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 use tapedeck_ebpf::replay::Template;
+use tapedeck_index::capture_file::CaptureReader;
 use tapedeck_index::catalog::{self, StoreFile};
 use tapedeck_index::name::{INDEX_SUFFIX, SEALED_SUFFIX};
 use tapedeck_index::pcapng::{Counters, InterfaceInfo, PacketRecord};
 use tapedeck_packet::{LinkType, Timestamp, Walk};
 use tapedeck_writer::{Appended, Chain, ChainConfig, Level, WhenFull, build_packs};
 
-/// 2026-11-21T18:00:00Z.
-const START_NS: u64 = 1_795_284_000_000_000_000;
 /// Queues of the recording.
 const QUEUES: u32 = 2;
 /// Packets between two looks at how much is stored.
 const LOOK: u64 = 1 << 16;
-/// Block type of a packet in pcapng.
-const ENHANCED_PACKET: u32 = 6;
 
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
@@ -257,11 +251,7 @@ impl Flow {
             .context("starting taperead")?;
         let out = child.stdout.take().context("no stdout")?;
         let (packets, first) = packets(out, began)?;
-        let pid = Pid::from_raw(i32::try_from(child.id())?);
-        waitid(Id::Pid(pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT).context("waiting for taperead")?;
-        let all_ms = began.elapsed().as_secs_f64() * 1e3;
-        let [disk_bytes] = io_counts(child.id(), ["read_bytes"]);
-        let output = child.wait_with_output()?;
+        let (all_ms, [disk_bytes], output) = ended(child, began, ["read_bytes"])?;
         // Without a ledger, as here, no answer is vouched for as whole (3): the count is checked instead.
         match output.status.code() {
             Some(0 | 3) => {}
@@ -298,45 +288,21 @@ impl Flow {
                 "{}: zstd or tcpdump failed",
                 file.display()
             );
-            found += records(&tcpdump.stdout);
+            found += packets(tcpdump.stdout.as_slice(), began)?.0;
         }
         Ok((began.elapsed().as_secs_f64() * 1e3, found))
     }
 }
 
-/// Records of a classic pcap.
-fn records(pcap: &[u8]) -> u64 {
-    let (mut at, mut count) = (24, 0);
-    while let Some(len) = pcap.get(at + 8..).and_then(|rest| rest.first_chunk::<4>()) {
-        at += 16 + usize::try_from(u32::from_le_bytes(*len)).unwrap_or(usize::MAX - 16 - at);
-        count += 1;
-    }
-    count
-}
-
-/// Packets of a stream of pcapng, and when the first was there, ms.
-fn packets(mut from: impl Read, began: Instant) -> Result<(u64, Option<f64>)> {
+/// Packets of a capture, and when the first was there, ms since it `began`.
+fn packets(from: impl Read, began: Instant) -> Result<(u64, Option<f64>)> {
+    let mut reader = CaptureReader::open(from).context("reading the answer")?;
     let (mut count, mut first) = (0, None);
-    let mut head = [0_u8; 8];
-    loop {
-        match from.read_exact(&mut head) {
-            Ok(()) => {}
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok((count, first)),
-            Err(error) => return Err(error).context("reading the answer"),
-        }
-        let word = |at: usize| {
-            head.get(at..)
-                .and_then(|rest| rest.first_chunk::<4>())
-                .map_or(0, |word| u32::from_le_bytes(*word))
-        };
-        let (kind, len) = (word(0), u64::from(word(4)));
-        let body = std::io::copy(&mut from.by_ref().take(len.saturating_sub(8)), &mut std::io::sink())?;
-        ensure!(len >= 12 && body == len - 8, "the answer is cut");
-        if kind == ENHANCED_PACKET {
-            count += 1;
-            first.get_or_insert_with(|| began.elapsed().as_secs_f64() * 1e3);
-        }
+    while reader.advance().context("reading the answer")? {
+        count += 1;
+        first.get_or_insert_with(|| began.elapsed().as_secs_f64() * 1e3);
     }
+    Ok((count, first))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //! there. A result with a problem is no evidence; it must never be planned with.
 
 use super::fit::{Point, Range};
-use crate::result::{Document, Machine, Outcome, Trial};
+use crate::result::{Document, Machine, Outcome, Trial, asks_to_cut, cut_packets};
 use crate::tools::Kind;
 use anyhow::{Context as _, Result, bail};
 use std::collections::{BTreeMap, BTreeSet};
@@ -65,7 +65,7 @@ impl Evidence {
         };
         let outcome = document.outcomes.iter().find(|outcome| ours(&outcome.tool)).cloned();
         let outcome = outcome.filter(|outcome| !outcome.zero_loss_pps.is_empty()).with_context(unfinished)?;
-        let asked_to_cut = document.setup.record.iter().any(|word| word.starts_with("--snaplen"));
+        let asked_to_cut = asks_to_cut(&document.setup.record);
         let trials: Vec<&Trial> = document.trials.iter().filter(|trial| ours(&trial.tool)).collect();
         let loses = |trial: &&&Trial| !losses(trial, asked_to_cut).is_empty();
         let slowest = trials.iter().filter(loses).min_by(|a, b| a.pps.total_cmp(&b.pps));
@@ -129,8 +129,8 @@ fn losses(trial: &Trial, asked_to_cut: bool) -> BTreeMap<String, u64> {
     if let Some(lost) = trial.own.lost.filter(|lost| *lost > 0 && all.is_empty()) {
         all.insert("lost".to_owned(), lost);
     }
-    let cut = trial.ledger.as_ref().and_then(|ledger| ledger.pointer("/total/cut_packets")?.as_u64());
-    if let Some(cut) = cut.filter(|cut| *cut > 0 && !asked_to_cut) {
+    let cut = cut_packets(trial.ledger.as_ref());
+    if cut > 0 && !asked_to_cut {
         all.insert("cut".to_owned(), cut);
     }
     all

@@ -5,7 +5,7 @@ use super::plot::{Axis, Bar, Scale, Series, bars, lines};
 use crate::machine::ratio;
 use crate::plan::Plan;
 use crate::plan::units::{capacity, si};
-use crate::result::{Distribution, Document, Trial};
+use crate::result::{Distribution, Document, Trial, cut_packets};
 use crate::tools::Kind;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -137,8 +137,7 @@ fn outcomes(out: &mut String, results: &[Named]) {
 }
 
 fn cut(trial: &Trial) -> u64 {
-    let at = |ledger: &serde_json::Value| ledger.pointer("/total/cut_packets")?.as_u64();
-    trial.ledger.as_ref().and_then(at).unwrap_or(0)
+    cut_packets(trial.ledger.as_ref())
 }
 
 /// Tool and file, where there are several.

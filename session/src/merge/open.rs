@@ -27,17 +27,12 @@ pub(super) struct States {
 impl States {
     /// The last packet that was told of, ns.
     pub(super) fn last(&self) -> u64 {
-        self.all().map(|record| record.ts_last.nanos()).max().unwrap_or(0)
-    }
-
-    /// The states of the halves.
-    pub(super) fn all(&self) -> impl Iterator<Item = &Record> {
         let Pair { a, b } = &self.records;
-        [a, b].into_iter().flatten().map(Box::as_ref)
+        [a, b].into_iter().flatten().map(|record| record.ts_last.nanos()).max().unwrap_or(0)
     }
 
     /// Withdraws the state that stands under a half's own uid.
-    pub(super) fn withdraw(&mut self, sink: Sink<'_>) {
+    fn withdraw(&mut self, sink: Sink<'_>) {
         let alone = self.alone.take().and_then(|end| self.records.of(end).as_deref());
         if let Some(record) = alone {
             sink(withdrawn(record));
@@ -115,7 +110,7 @@ impl Merger {
     }
 
     /// After the halves of these pieces were replayed: their states are told by records now, and a promise that was
-    /// used is taken back.
+    /// not kept is taken back.
     pub(super) fn settle(
         &mut self,
         key: Key,
