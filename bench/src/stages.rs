@@ -265,7 +265,7 @@ fn one(stage: Stage, sessions: u32, options: &Options) -> Result<Cost> {
         walk: Walk::new(),
         ticked: START_NS,
     };
-    way.shedder.press(usize::from(stage != Stage::Pressed), 1);
+    way.shedder.press(usize::from(stage != Stage::Pressed), 1, || 100);
     if matches!(stage, Stage::All | Stage::Pressed) {
         way.tracker = desk.trackers("bench", &[0])?.pop();
     }

@@ -256,7 +256,7 @@ pub struct RecordArgs {
     #[arg(long, value_name = "MODE", value_parser = mode)]
     pub mode: Option<ModeWish>,
     /// Memory in which packets of each queue wait for their worker, 2MiB to 4GiB: what it holds is how long a
-    /// worker may be kept from its CPU. AF_XDP takes the next lower power of two, and 16MiB for the card beside it
+    /// worker may be kept from its CPU, and a disk from writing. AF_XDP takes the next lower power of two, and 16MiB for the card beside it
     /// (twice that where packets are longer than some 1,730 bytes) [default: 64MiB]
     #[arg(long, value_name = "SIZE", value_parser = units::packet_memory)]
     pub packet_memory: Option<u64>,
@@ -281,7 +281,8 @@ pub struct RecordArgs {
     /// as `filtered`. In the configuration: a list `skip` under `[filter]`, read again on SIGHUP
     #[arg(long, value_name = "RULE")]
     pub skip: Vec<Rule>,
-    /// What to do when compressor and disk are behind although less is compressed: auto keeps only the headers of
+    /// What to do when compressor and disk are behind although less is compressed, and packet memory is filling:
+    /// auto keeps only the headers of
     /// what a flow sends beyond --flow-keep, and counts what is cut; off stores packets whole or not at all
     /// [default: auto]
     #[arg(long, value_name = "auto|off", value_parser = shed_payload)]

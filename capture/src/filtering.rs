@@ -108,19 +108,31 @@ impl Judge {
         Self { judges, heard: generation, in_force, next: Vec::new() }
     }
 
+    /// Hears of the next filter while no batch is taken, where the program judges: packets say which one it was.
+    pub fn hear_of(&mut self, handover: &Handover) {
+        if !self.judges {
+            self.learn(handover);
+        }
+    }
+
     /// Hears of the next filter; once per batch, without a lock unless there is one. The worker that judges uses
     /// it at once.
     pub fn hear(&mut self, handover: &Handover, chain: &mut Chain) {
+        if self.learn(handover) && self.judges {
+            self.go_over(self.heard, chain);
+        }
+    }
+
+    /// Whether there is another filter.
+    fn learn(&mut self, handover: &Handover) -> bool {
         // Acquire: partner is the Release store in `announce`.
         let announced = handover.announced.load(Ordering::Acquire);
         if announced == self.heard || announced == 0 {
-            return;
+            return false;
         }
         self.heard = announced;
         self.next.append(&mut handover.waiting.lock().unwrap_or_else(PoisonError::into_inner));
-        if self.judges {
-            self.go_over(announced, chain);
-        }
+        true
     }
 
     /// Whether a packet is recorded. One of the next generation ends the segment before it.

@@ -206,12 +206,31 @@ impl PacketIntake {
 impl Ring {
     /// The status word of the current block.
     fn status(&self) -> &AtomicU32 {
-        // SAFETY: `block` stays below `blocks`, so the word lies in the mapping, which lives as long as
+        self.status_ahead(0)
+    }
+
+    /// The status word of the block so many behind the current one, in the order they are filled.
+    fn status_ahead(&self, ahead: usize) -> &AtomicU32 {
+        let block = (self.block + ahead) % self.blocks;
+        // SAFETY: `block` is below `blocks`, so the word lies in the mapping, which lives as long as
         // `self`; blocks are page-aligned and the offset is a multiple of four; the kernel writes the
         // word with a single store (prb_close_block, prb_open_block in net/packet/af_packet.c).
-        unsafe {
-            self.memory.base().add(self.block * BLOCK_BYTES + BLOCK_STATUS).cast::<AtomicU32>().as_ref()
+        unsafe { self.memory.base().add(block * BLOCK_BYTES + BLOCK_STATUS).cast::<AtomicU32>().as_ref() }
+    }
+
+    /// Blocks that wait, the current one with them. Ours lie in a row, from the current one on.
+    fn waiting(&self) -> usize {
+        let (mut ours, mut theirs) = (0, self.blocks);
+        while ours < theirs {
+            let middle = ours.midpoint(theirs);
+            // Relaxed: a number to decide by, nothing is read behind it.
+            if self.status_ahead(middle).load(Ordering::Relaxed) & TP_STATUS_USER == 0 {
+                theirs = middle;
+            } else {
+                ours = middle + 1;
+            }
         }
+        ours
     }
 
     /// The bytes of the current block.
@@ -397,6 +416,12 @@ impl Source for PacketSource {
         }
         let left = place.map_or(0, |place| place.left.min(max));
         Block { source: self, left }
+    }
+
+    fn waiting_percent(&self) -> u32 {
+        // The kernel keeps one to fill; without one it drops.
+        let most = self.ring.blocks.saturating_sub(1).max(1);
+        u32::try_from(self.ring.waiting() * 100 / most).unwrap_or(100).min(100)
     }
 
     fn wait(&mut self, timeout: Duration) -> io::Result<()> {

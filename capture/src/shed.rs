@@ -1,8 +1,9 @@
-//! Sheds payload: what is kept of a packet while the disk and the compressor are behind.
+//! What a worker does while the disk and the compressor are behind: it waits, it sheds payload.
 //!
 //! The order under overload: first the stage compresses less (`level` of the writer); then, when most frame
-//! buffers are in use all the same, packets of flows that are beyond their first bytes keep only their
-//! headers ([`Shedder`]); only when that does not suffice either are whole packets shed (by the chain).
+//! buffers are in use all the same, packets wait where they came in, as long as packet memory has room; then
+//! packets of flows that are beyond their first bytes keep only their headers ([`Shedder`]); only when that does
+//! not suffice either are whole packets shed (by the chain).
 //!
 //! How much a flow has had the session table knows, which counts it anyway: it is asked while there is pressure, and
 //! only then. Where it cannot tell, it says too little: so this errs on one side only, and may keep too much.
@@ -13,11 +14,17 @@ use tapedeck_packet::{Fragment, Ip, Net, Walk};
 
 /// Bytes of a flow that are always kept whole, unless the operator says otherwise.
 pub const FLOW_KEEP_BYTES: u32 = 64 * 1024;
-/// Frame buffers in use, percent, from which payload is shed: above those at which the level has fallen to
-/// its last step.
-const PRESSED_PERCENT: usize = 85;
-/// Frame buffers in use, percent, from which on down payload is kept again.
+/// Frame buffers in use, percent, from which packets wait: above those at which the level has fallen to its last step.
+const BEHIND_PERCENT: usize = 85;
+/// Frame buffers in use, percent, from which on down payload that is shed is kept again.
 const CALM_PERCENT: usize = 50;
+/// Frame buffers in use, percent, from which also packets without payload wait: a batch of whole ones finds its place
+/// in what is left.
+const FULL_PERCENT: usize = 94;
+/// Packet memory in use, percent, from which payload is shed. The rest is for what comes while that takes effect.
+const PRESSED_MEMORY_PERCENT: u32 = 75;
+/// Packet memory in use, percent, from which nothing waits any more.
+const FULL_MEMORY_PERCENT: u32 = 90;
 /// Kept behind the IP header where the transport's own header is not known.
 const OTHER_BYTES: usize = 64;
 
@@ -39,7 +46,16 @@ impl Default for ShedPayload {
     }
 }
 
-/// Decides how much of each packet of a queue is kept.
+/// What to do with the packets that have come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Take the next batch.
+    Take,
+    /// Leave them where they are for a moment.
+    Wait,
+}
+
+/// Decides whether packets of a queue are taken yet, and how much of each is kept.
 #[derive(Clone, Copy, Debug)]
 pub struct Shedder {
     shed: ShedPayload,
@@ -53,12 +69,30 @@ impl Shedder {
         Self { shed, pressed: false }
     }
 
-    /// So many of `buffers` frame buffers are free: to be told before each batch. Says whether payload is
-    /// shed now.
-    pub fn press(&mut self, free: usize, buffers: usize) -> bool {
+    /// So many of `buffers` frame buffers are free, and so much of packet memory is in use, percent: to be told before
+    /// each batch. The latter is asked for only where it matters.
+    pub fn press(&mut self, free: usize, buffers: usize, waiting_percent: impl FnOnce() -> u32) -> Turn {
         let used_percent = buffers.saturating_sub(free).saturating_mul(100) / buffers.max(1);
-        let from = if self.pressed { CALM_PERCENT + 1 } else { PRESSED_PERCENT };
-        self.pressed = self.shed != ShedPayload::Never && used_percent >= from;
+        if used_percent <= CALM_PERCENT {
+            self.pressed = false;
+        }
+        if used_percent < BEHIND_PERCENT {
+            return Turn::Take;
+        }
+        let waiting_percent = waiting_percent();
+        self.pressed |= self.shed != ShedPayload::Never && waiting_percent >= PRESSED_MEMORY_PERCENT;
+        let spare = self.pressed && used_percent < FULL_PERCENT;
+        if spare || waiting_percent >= FULL_MEMORY_PERCENT { Turn::Take } else { Turn::Wait }
+    }
+
+    /// Payload is kept again: nothing comes any more, and what waits can wait.
+    pub fn relax(&mut self) {
+        self.pressed = false;
+    }
+
+    /// Whether payload is shed now.
+    #[must_use]
+    pub fn pressed(&self) -> bool {
         self.pressed
     }
 

@@ -68,6 +68,9 @@ pub trait Source: Send {
     /// The interface is gone.
     fn wait(&mut self, timeout: Duration) -> io::Result<()>;
 
+    /// How much of its packet memory what waits takes, percent. Never blocks.
+    fn waiting_percent(&self) -> u32;
+
     /// The source's own counters since it was opened.
     ///
     /// # Errors

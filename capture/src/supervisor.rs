@@ -57,6 +57,8 @@ use tapedeck_packet::Timestamp;
 
 /// How often the supervisor looks at signals, time and packet count.
 const NAP: Duration = Duration::from_millis(50);
+/// What systemd is asked for, again each second, while rings are drained; microseconds.
+const DRAIN_TIMEOUT_USEC: u32 = 30_000_000;
 /// How often it samples the clock and writes the status.
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -282,8 +284,15 @@ impl Session<'_> {
             self.stop();
         }
         if self.signals.second() {
-            let queues = self.active.iter().flat_map(|one| &one.books.queues);
-            let pending = queues.map(|queue| queue.chain.snapshot().pending.packets).sum();
+            let in_chains = |one: &Active| {
+                let queues = one.books.queues.iter();
+                queues.map(|queue| queue.chain.snapshot().pending.packets).sum::<u64>()
+            };
+            let pending = self.active.iter().map(|one| match one.books.queues(&one.intake) {
+                Ok(queues) => queues.iter().map(|queue| queue.counts.pending).sum(),
+                Err(_) => in_chains(one),
+            });
+            let pending = pending.sum();
             return Err(RecordError::Cut { pending });
         }
         Ok(())
@@ -353,6 +362,10 @@ impl Session<'_> {
             }
         }
         self.pressure.look(&self.active);
+        if self.stopping && self.active.iter().any(|one| matches!(one.stage, Stage::Draining(_))) {
+            // A drain that gets somewhere may take longer than systemd would wait; one that does not ends by itself.
+            let _ = sd_notify::notify(&[sd_notify::NotifyState::ExtendTimeoutUsec(DRAIN_TIMEOUT_USEC)]);
+        }
         report::sample_clock(&self.run, &mut self.active, &mut self.rows);
         if let Err(error) = self.report() {
             self.trouble.get_or_insert(error);

@@ -3,16 +3,16 @@
 //! Batch -> filter, where no program has asked it -> time -> walk -> [`Shedder::keep`], which under pressure asks
 //! the session table and shortens it -> [`Chain::append`], the one copy -> session table, all of the batch at once;
 //! then the batch is dropped and its chunks go back. Between taking a batch and appending its packets there is no
-//! lock, no allocation and no system
-//! call. A worker with an empty ring sleeps: a moment while packets come often enough for several to gather, else in
-//! poll() until one comes. Every 25 ms or so it ticks its chain, also when nothing comes.
+//! lock, no allocation and no system call. While the chain is behind, no batch is taken: packets wait in packet memory
+//! for as long as [`Shedder::press`] says. A worker with an empty ring sleeps: a moment while packets come often enough
+//! for several to gather, else in poll() until one comes. Every 25 ms or so it ticks its chain, also when nothing comes.
 //!
 //! It must never exit while packets may still be in its ring: it ends when the supervisor says so.
 
 use crate::clock::{self, Clock, Conversion, Reading};
 use crate::filtering::{Handover, Judge};
 use crate::sessions::Tracker;
-use crate::shed::{ShedPayload, Shedder};
+use crate::shed::{ShedPayload, Shedder, Turn};
 use crate::source::{PacketBatch, RawPacket, Source, Stamp};
 use crate::xsk::ChunkSize;
 use nix::sched::{CpuSet, sched_setaffinity};
@@ -61,6 +61,11 @@ pub(crate) const CARD_OVERTAKE_NS: u64 = CARD_BEHIND_NS + CARD_AHEAD_NS + OVERTA
 const _: () = assert!(CARD_OVERTAKE_NS < SETTLE_NS);
 /// Behind the description in segments of a clock that is not believed.
 const QUARANTINED: &str = "; clock: quarantined";
+/// A sleep while packets wait for the chain. The smallest packets at 10 Gbit/s fill a sixteenth of packet memory
+/// meanwhile: less than what is left when nothing waits any more.
+const WAIT_NAPS: u32 = 8;
+const WAIT_NAP_MIN: Duration = Duration::from_micros(50);
+const WAIT_NAP_MAX: Duration = Duration::from_millis(1);
 /// Sleep while the rings are drained at the end.
 const DRAIN_NAP: Duration = Duration::from_millis(2);
 
@@ -104,6 +109,8 @@ pub struct Shared {
     pub shed_bytes: AtomicU64,
     /// Payload is being shed.
     pub shedding: AtomicBool,
+    /// Packets wait in packet memory for the compressor and the disk.
+    pub waiting: AtomicBool,
     /// Packets whose time lay before that of the packet before them.
     pub regressions: AtomicU64,
     /// Packets without a time of their own.
@@ -259,6 +266,10 @@ impl<S: Source> Worker<S> {
             // Read before the ring is: once it says Finish, nothing can be put in any more.
             let phase = self.shared.phase();
             self.filter_settled = self.shared.next_filter.settled();
+            if self.turn(phase) == Turn::Wait {
+                self.wait(phase);
+                continue;
+            }
             let got = self.batch();
             if got == 0 && phase == Phase::Finish {
                 break;
@@ -273,12 +284,43 @@ impl<S: Source> Worker<S> {
                 self.rest(phase);
             }
         }
+        self.shared.shedding.store(false, Ordering::Relaxed);
+        self.shared.waiting.store(false, Ordering::Relaxed);
         self.report_source();
         self.tick_chain();
         let _ = self.tracker.finish();
         let ended = self.chain.finish();
         self.shared.settled.store(Timestamp::MAX.nanos(), Ordering::Release);
         ended
+    }
+
+    /// Whether the next batch may be taken: while the chain is behind, packets wait where they are.
+    fn turn(&mut self, phase: Phase) -> Turn {
+        if phase == Phase::Drain {
+            self.shedder.relax();
+        }
+        let (free, buffers) = self.chain.room();
+        let turn = self.shedder.press(free, buffers, || match phase {
+            Phase::Run => self.source.waiting_percent(),
+            // Nothing comes any more: what waits may wait.
+            Phase::Drain => 0,
+            // It has waited for as long as the supervisor was willing to.
+            Phase::Finish => 100,
+        });
+        self.shared.shedding.store(self.shedder.pressed(), Ordering::Relaxed);
+        self.shared.waiting.store(turn == Turn::Wait, Ordering::Relaxed);
+        turn
+    }
+
+    /// What goes on while packets wait.
+    fn wait(&mut self, phase: Phase) {
+        self.tick(phase, false);
+        self.post.judge.hear_of(&self.shared.next_filter);
+        if phase != Phase::Run {
+            // What came before the intake was closed is to be waited for, all of it.
+            self.report_source();
+        }
+        std::thread::sleep((self.post.nap_max / WAIT_NAPS).clamp(WAIT_NAP_MIN, WAIT_NAP_MAX));
     }
 
     /// A clock that was stepped, or is not believed any more, or again, ends the open segments; those that follow
@@ -299,8 +341,6 @@ impl<S: Source> Worker<S> {
         let (shared, snaplen) = (&**shared, post.snaplen);
         let mut times = Times::new(post.clock.conversion(), self.ticked_ns);
         let judge = &mut post.judge;
-        let (free, buffers) = chain.room();
-        shared.shedding.store(shedder.press(free, buffers), Ordering::Relaxed);
         let mut batch = source.peek(BATCH);
         // After the look at the ring: a filter is announced before it lets the first packet through.
         judge.hear(&shared.next_filter, chain);

@@ -5,6 +5,9 @@
 //! filled, and how a write is in flight from a buffer whose rest is still being filled, without a copy.
 //! The memory returns to its pool when the last of them is dropped.
 //!
+//! All buffers of a pool are one [`Arena`], which lives as long as any of them: who tells the kernel of its memory
+//! beforehand ([`Arena::places`]) holds it meanwhile.
+//!
 //! Must never: hand out a byte before it is published, take published bytes back while a view lives.
 
 #![expect(unsafe_code, reason = "one memory, one writer, many readers of the finished prefix")]
@@ -22,23 +25,19 @@ pub(crate) const ALIGN_BYTES: usize = 4096;
 
 /// One allocation. Unique: whoever holds the value may free it.
 #[derive(Debug)]
-struct Memory {
+struct Block {
     ptr: NonNull<u8>,
     layout: Layout,
 }
 
 // SAFETY: the pointer is the only one to memory no thread is tied to; access goes through `Lease`.
-unsafe impl Send for Memory {}
-// SAFETY: a shared `Memory` offers no access by itself; `Buf` and `View` keep writer and readers apart.
-unsafe impl Sync for Memory {}
+unsafe impl Send for Block {}
+// SAFETY: a shared `Block` offers no access by itself; `Buf` and `View` keep writer and readers apart.
+unsafe impl Sync for Block {}
 
-impl Memory {
-    /// Zeroed and touched, so that no page fault is left for the hot path.
-    fn new(size_bytes: usize, align: usize) -> Option<Self> {
-        Self::several(1, size_bytes, align)?.pop()
-    }
-
-    /// So many of one size, in large pages where the kernel has them.
+impl Block {
+    /// So many of one size, in large pages where the kernel has them. Zeroed and touched, so that no page fault is left
+    /// for the hot path.
     fn several(count: usize, size_bytes: usize, align: usize) -> Option<Vec<Self>> {
         let layout = Layout::from_size_align(size_bytes.max(1), align).ok()?;
         let one = |_| {
@@ -48,20 +47,55 @@ impl Memory {
             Self { ptr, layout }
         };
         let all: Vec<Self> = (0..count).map(one).collect();
-        let place = |memory: &Self| memory.ptr.as_ptr().addr()..memory.ptr.as_ptr().addr() + layout.size();
+        let place = |block: &Self| block.ptr.as_ptr().addr()..block.ptr.as_ptr().addr() + layout.size();
         crate::sys::prefer_huge_pages(&all.iter().map(place).collect::<Vec<_>>());
-        for memory in &all {
+        for block in &all {
             // SAFETY: `ptr` is valid for `layout.size()` bytes of writes: allocated above with that layout.
-            unsafe { memory.ptr.as_ptr().write_bytes(0, layout.size()) };
+            unsafe { block.ptr.as_ptr().write_bytes(0, layout.size()) };
         }
         Some(all)
     }
 }
 
-impl Drop for Memory {
+impl Drop for Block {
     fn drop(&mut self) {
         // SAFETY: `ptr` came from `alloc` with this very layout and is freed once, by its unique owner.
         unsafe { dealloc(self.ptr.as_ptr(), self.layout) };
+    }
+}
+
+/// The memory of some buffers. Freed when nobody holds it any more, nor one of its buffers.
+#[derive(Debug)]
+pub(crate) struct Arena {
+    blocks: Vec<Block>,
+}
+
+impl Arena {
+    /// Where its buffers lie and how many bytes each has, in the order of their numbers. To be read and written only
+    /// through buffers and views.
+    pub(crate) fn places(&self) -> impl Iterator<Item = (NonNull<u8>, usize)> {
+        self.blocks.iter().map(|block| (block.ptr, block.layout.size()))
+    }
+}
+
+/// One block of an arena. Unique: there is one for each block, made with the arena.
+#[derive(Debug)]
+struct Memory {
+    arena: Arc<Arena>,
+    number: usize,
+}
+
+impl Memory {
+    /// Those of a new arena.
+    fn several(count: usize, size_bytes: usize, align: usize) -> Option<(Arc<Arena>, Vec<Self>)> {
+        let arena = Arc::new(Arena { blocks: Block::several(count, size_bytes, align)? });
+        let of = |number| Self { arena: Arc::clone(&arena), number };
+        let all = (0..arena.blocks.len()).map(of).collect();
+        Some((arena, all))
+    }
+
+    fn block(&self) -> Option<&Block> {
+        self.arena.blocks.get(self.number)
     }
 }
 
@@ -75,11 +109,15 @@ struct Lease {
 
 impl Lease {
     fn ptr(&self) -> NonNull<u8> {
-        self.memory.as_ref().map_or(NonNull::dangling(), |m| m.ptr)
+        self.block().map_or(NonNull::dangling(), |block| block.ptr)
     }
 
     fn capacity(&self) -> usize {
-        self.memory.as_ref().map_or(0, |m| m.layout.size())
+        self.block().map_or(0, |block| block.layout.size())
+    }
+
+    fn block(&self) -> Option<&Block> {
+        self.memory.as_ref().and_then(Memory::block)
     }
 }
 
@@ -103,7 +141,8 @@ impl Buf {
     /// cannot be laid out.
     #[must_use]
     pub(crate) fn single(size_bytes: usize) -> Option<Self> {
-        Some(Self::from_memory(Memory::new(size_bytes, ALIGN_BYTES)?, None))
+        let (_, mut memory) = Memory::several(1, size_bytes, ALIGN_BYTES)?;
+        Some(Self::from_memory(memory.pop()?, None))
     }
 
     fn from_memory(memory: Memory, home: Option<Sender<Memory>>) -> Self {
@@ -126,7 +165,7 @@ impl Buf {
     pub(crate) fn spare(&mut self) -> &mut [u8] {
         let free = self.lease.capacity() - self.len;
         // SAFETY: `ptr + len .. ptr + capacity` lies in one live allocation, initialised by
-        // `Memory::new`. No view reaches it: views end at `published`, which is `len`. `&mut self` on
+        // `Block::several`. No view reaches it: views end at `published`, which is `len`. `&mut self` on
         // the only `Buf` of the lease makes this the only reference to the range.
         unsafe { std::slice::from_raw_parts_mut(self.lease.ptr().as_ptr().add(self.len), free) }
     }
@@ -189,6 +228,15 @@ impl View {
     }
 }
 
+impl View {
+    /// The number of its buffer, if that is one of `arena`.
+    #[must_use]
+    pub(crate) fn number_in(&self, arena: &Arc<Arena>) -> Option<usize> {
+        let memory = self.lease.memory.as_ref()?;
+        Arc::ptr_eq(&memory.arena, arena).then_some(memory.number)
+    }
+}
+
 impl fmt::Debug for View {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "View({} bytes)", self.bytes().len())
@@ -199,6 +247,7 @@ impl fmt::Debug for View {
 /// in a cache.
 #[derive(Debug)]
 pub(crate) struct Pool {
+    arena: Arc<Arena>,
     free: Receiver<Memory>,
     ready: RefCell<Vec<Memory>>,
     home: Sender<Memory>,
@@ -210,10 +259,17 @@ impl Pool {
     #[must_use]
     pub(crate) fn new(count: usize, size_bytes: usize, align: usize) -> Option<Self> {
         let (home, free) = bounded(count.max(1));
-        for memory in Memory::several(count.max(1), size_bytes, align.max(ALIGN_BYTES))? {
+        let (arena, all) = Memory::several(count.max(1), size_bytes, align.max(ALIGN_BYTES))?;
+        for memory in all {
             home.try_send(memory).ok()?;
         }
-        Some(Self { free, ready: RefCell::new(Vec::with_capacity(count.max(1))), home })
+        Some(Self { arena, free, ready: RefCell::new(Vec::with_capacity(count.max(1))), home })
+    }
+
+    /// The memory of its buffers.
+    #[must_use]
+    pub(crate) fn arena(&self) -> &Arc<Arena> {
+        &self.arena
     }
 
     /// A free buffer; `None` if all are in use. Never blocks.
@@ -284,6 +340,18 @@ mod tests {
             buf.publish(count);
         }
         reader.join().unwrap();
+    }
+
+    #[test]
+    fn a_buffer_is_of_one_arena_and_has_its_number_there() {
+        let (pool, other) = (Pool::new(3, 4096, 4096).unwrap(), Pool::new(3, 4096, 4096).unwrap());
+        let bufs: Vec<Buf> = (0..3).map(|_| pool.try_take().unwrap()).collect();
+        for buf in &bufs {
+            let number = buf.view().number_in(pool.arena()).unwrap();
+            assert_eq!(pool.arena().places().nth(number), Some((buf.lease.ptr(), 4096)));
+            assert_eq!(buf.view().number_in(other.arena()), None);
+        }
+        assert_eq!(Buf::single(4096).unwrap().view().number_in(pool.arena()), None);
     }
 
     #[test]

@@ -55,10 +55,11 @@ impl SinkFile {
         let path = folder.join(format!(".sink-{}-{number}", std::process::id()));
         let file = disk::create_locked(&path, sinks.direct())?;
         disk::remove(&path)?;
-        let sink = sinks.make(Arc::new(file), limit_bytes).map_err(FileError::at("write", &path))?;
         // As a chain with one segment: as many as can be in flight, one being filled, one to take.
         let count = usize::try_from(DEPTH).unwrap_or(8) + 2;
         let pool = Pool::new(count, WRITE_BYTES, sinks.block()).ok_or(WriteError::Memory(count))?;
+        let sink =
+            sinks.make(Arc::new(file), limit_bytes, pool.arena()).map_err(FileError::at("write", &path))?;
         let (block, reason) = (sinks.block(), sinks.reason);
         Ok(Self { sink, output: Output::default(), pool, block, path, reason })
     }

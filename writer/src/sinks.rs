@@ -1,5 +1,6 @@
 //! Which sink a store gets: found out once, at the start of a chain, with the reason for a step down.
 
+use crate::buffer::Arena;
 use crate::config::SinkChoice;
 use crate::error::WriteError;
 use crate::sink::null::NullSink;
@@ -22,8 +23,9 @@ pub(crate) trait SinkMaker: Send {
     /// alignment of memory.
     fn block(&self) -> usize;
 
-    /// A sink for a new empty file that will not grow far beyond `limit_bytes`.
-    fn make(&self, file: Arc<File>, limit_bytes: u64) -> io::Result<Box<dyn Sink>>;
+    /// A sink for a new empty file that will not grow far beyond `limit_bytes`; most of what is written comes from
+    /// buffers of `arena`.
+    fn make(&self, file: Arc<File>, limit_bytes: u64, arena: &Arc<Arena>) -> io::Result<Box<dyn Sink>>;
 }
 
 /// The real sinks.
@@ -44,9 +46,9 @@ impl SinkMaker for RealSinks {
         self.block
     }
 
-    fn make(&self, file: Arc<File>, limit_bytes: u64) -> io::Result<Box<dyn Sink>> {
+    fn make(&self, file: Arc<File>, limit_bytes: u64, arena: &Arc<Arena>) -> io::Result<Box<dyn Sink>> {
         Ok(match self.kind {
-            SinkKind::Uring => Box::new(UringSink::new(file, self.block, limit_bytes)?),
+            SinkKind::Uring => Box::new(UringSink::new(file, self.block, limit_bytes, arena)?),
             SinkKind::Plain => Box::new(PlainSink::new(file, limit_bytes)),
             SinkKind::Null => Box::new(NullSink::new(file)),
         })

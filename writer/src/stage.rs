@@ -391,7 +391,8 @@ impl Stage {
         paths: &Paths,
         lock: &Arc<std::fs::File>,
     ) -> Result<Segment, FileError> {
-        let sink = self.parts.sinks.make(Arc::clone(lock), self.parts.segment_bytes);
+        let sink =
+            self.parts.sinks.make(Arc::clone(lock), self.parts.segment_bytes, self.parts.press.pool.arena());
         let sink = sink.map_err(FileError::at("set up writing of", &paths.open))?;
         self.parts.counters.set_sink(sink.kind());
         let file = disk::create_locked(&paths.journal, false)?;

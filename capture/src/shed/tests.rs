@@ -87,7 +87,8 @@ impl Worker {
 
     fn pressed(keep_bytes: u32) -> Self {
         let mut worker = Self::new(ShedPayload::Beyond(keep_bytes));
-        assert!(worker.shedder.press(0, 64));
+        assert_eq!(worker.shedder.press(0, 64, || 100), Turn::Take);
+        assert!(worker.shedder.pressed());
         worker
     }
 
@@ -120,19 +121,58 @@ fn take<'p>(shedder: Shedder, sessions: &mut Stage<'_, '_, 'p>, bytes: &'p [u8],
     kept
 }
 
-#[test]
-fn pressure_begins_late_and_ends_later() {
-    let mut shedder = Shedder::new(ShedPayload::default());
-    let used = |shedder: &mut Shedder, used: usize| shedder.press(64 - used, 64);
-    let steps =
-        [(0, false), (54, false), (55, true), (40, true), (33, true), (32, false), (54, false), (64, true)];
-    for (buffers, shed) in steps {
-        assert_eq!(used(&mut shedder, buffers), shed, "{buffers} of 64");
+/// Says in turn how many of 64 buffers are in use and how full packet memory is, percent; compares what comes of it and
+/// whether payload is shed.
+fn turns(shed: ShedPayload, steps: &[(usize, u32, Turn, bool)]) {
+    let mut shedder = Shedder::new(shed);
+    for (step, &(used, memory, turn, pressed)) in steps.iter().enumerate() {
+        assert_eq!(shedder.press(64 - used, 64, || memory), turn, "step {step}");
+        assert_eq!(shedder.pressed(), pressed, "step {step}");
     }
+}
+
+#[test]
+fn packets_wait_before_any_is_cut_and_are_cut_before_any_is_shed() {
+    let steps = [
+        // Frame buffers first, however full the memory is.
+        (0, 100, Turn::Take, false),
+        (54, 100, Turn::Take, false),
+        // Then memory.
+        (55, 0, Turn::Wait, false),
+        (64, 74, Turn::Wait, false),
+        (54, 74, Turn::Take, false),
+        // Then payload, until the buffers have recovered; what is cut waits, too, where no buffer is left for it.
+        (55, 75, Turn::Take, true),
+        (60, 10, Turn::Take, true),
+        (61, 10, Turn::Wait, true),
+        (64, 89, Turn::Wait, true),
+        // Then packets.
+        (64, 90, Turn::Take, true),
+        (33, 90, Turn::Take, true),
+        (32, 90, Turn::Take, false),
+        (54, 90, Turn::Take, false),
+        (64, 0, Turn::Wait, false),
+    ];
+    turns(ShedPayload::default(), &steps);
+    // Without payload to shed there are only the first and the last.
+    turns(
+        ShedPayload::Never,
+        &[(64, 89, Turn::Wait, false), (64, 90, Turn::Take, false), (0, 0, Turn::Take, false)],
+    );
+}
+
+#[test]
+fn who_never_sheds_payload_keeps_all_of_it() {
     let mut never = Worker::new(ShedPayload::Never);
-    assert!(!never.shedder.press(0, 64));
+    assert_eq!(never.shedder.press(0, 64, || 100), Turn::Take);
     let packet = PLAIN.bytes();
     assert!((0..1000).all(|_| never.keep(&packet, 0) == packet.len()));
+}
+
+#[test]
+fn nobody_asks_how_full_the_memory_is_without_need() {
+    let mut shedder = Shedder::new(ShedPayload::default());
+    assert_eq!(shedder.press(64, 64, || unreachable!("there is room")), Turn::Take);
 }
 
 #[test]
@@ -142,7 +182,7 @@ fn nobody_asks_how_much_a_flow_has_had_without_need() {
     for (free, payload, wanted) in [(64, 1000, 0), (0, 1000, 1), (0, 1, 1), (0, 0, 0)] {
         let packet = Made { payload, ..PLAIN }.bytes();
         walk.run(LinkType::ETHERNET, &packet);
-        shedder.press(free, 64);
+        shedder.press(free, 64, || 100);
         let mut asked = 0;
         let kept = shedder.keep(&walk, &packet, |_| {
             asked += 1;
@@ -159,7 +199,7 @@ fn nothing_is_cut_without_pressure_but_everything_is_counted() {
     for _ in 0..100 {
         assert_eq!(worker.keep(&packet, 0), packet.len());
     }
-    assert!(worker.shedder.press(0, 64));
+    worker.shedder.press(0, 64, || 100);
     assert_eq!(worker.keep(&packet, 0), PLAIN.header_bytes());
     // Another flow has its first bytes yet, and so has the same one once its session is over.
     let other = Made { flow: 2, ..PLAIN }.bytes();
@@ -340,7 +380,8 @@ proptest! {
             let mut sink = |_| {};
             let mut sessions = table.stage(&mut sink);
             for (made, bytes, free, _) in batch {
-                let shed = shedder.press(*free, 64);
+                shedder.press(*free, 64, || 100);
+                let shed = shedder.pressed();
                 let kept = take(*shedder, &mut sessions, bytes, 0);
                 let so_far = before.entry((made.flow, made.tcp_flags.is_some(), made.six)).or_default();
                 if made.tcp_flags == Some(SYN) {

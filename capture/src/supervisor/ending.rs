@@ -14,6 +14,8 @@ use tapedeck_packet::Timestamp;
 
 /// A drain that gets nowhere for this long is over.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(1);
+/// So is one whose packets wait for a disk that gets nowhere.
+const DISK_PATIENCE: Duration = Duration::from_secs(10);
 /// The books must stand still over this time before the rings count as empty: AF_PACKET hands a block
 /// over after 20 ms.
 pub(super) const DRAIN_LOOK: Duration = Duration::from_millis(30);
@@ -35,6 +37,8 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Drain {
     progress: Instant,
+    /// When packets were last seen waiting for the disk.
+    waited: Option<Instant>,
     received: u64,
     /// Looks in a row at which nothing was outstanding.
     quiet: u32,
@@ -46,6 +50,8 @@ enum Look {
     Empty,
     /// Packets that were counted as delivered and do not come.
     Stuck(u64),
+    /// Packets that wait for the disk.
+    Behind(u64),
 }
 
 impl Active {
@@ -63,7 +69,7 @@ impl Active {
             tracing::warn!(interface = self.books.interface, %error, "cannot close the intake");
         }
         self.tell(Phase::Drain);
-        self.stage = Stage::Draining(Drain { progress: Instant::now(), received: 0, quiet: 0 });
+        self.stage = Stage::Draining(Drain { progress: Instant::now(), waited: None, received: 0, quiet: 0 });
     }
 
     /// Takes the next step of the end. Returns what went wrong with it, if anything did; the end goes on.
@@ -84,6 +90,16 @@ impl Active {
                             interface,
                             outstanding,
                             "packets counted as delivered never came out of the ring"
+                        );
+                        None
+                    }
+                    Ok(Look::Behind(waiting)) => {
+                        let (interface, seconds) = (&self.books.interface, DISK_PATIENCE.as_secs());
+                        tracing::warn!(
+                            interface,
+                            waiting,
+                            seconds,
+                            "the disk takes nothing; what still waits for it loses payload or is shed"
                         );
                         None
                     }
@@ -142,11 +158,12 @@ impl Drain {
         queues: &[books::QueueBooks],
         intake: &crate::ladder::Intake,
     ) -> Result<Look, ProgramError> {
-        let (mut received, mut outstanding) = (0u64, 0u64);
+        let (mut received, mut outstanding, mut waits) = (0u64, 0u64, false);
         for books in queues {
             let got = books.shared.received.load(Ordering::Relaxed);
             let expected = books::expected(books, intake)?;
             received += got;
+            waits |= books.shared.waiting.load(Ordering::Relaxed);
             outstanding += expected.saturating_sub(got);
             books::tell_worker(books, intake)?;
         }
@@ -158,8 +175,17 @@ impl Drain {
         if self.quiet >= 2 {
             return Ok(Look::Empty);
         }
-        let stuck = self.progress.elapsed() > DRAIN_PATIENCE;
-        Ok(if stuck { Look::Stuck(outstanding) } else { Look::Busy })
+        if waits {
+            self.waited = Some(Instant::now());
+        }
+        let since = self.progress.elapsed();
+        // Who has just ceased to wait needs a moment, too.
+        let idle = since.min(self.waited.map_or(since, |waited| waited.elapsed()));
+        Ok(match waits {
+            true if since > DISK_PATIENCE => Look::Behind(outstanding),
+            false if idle > DRAIN_PATIENCE => Look::Stuck(outstanding),
+            _ => Look::Busy,
+        })
     }
 }
 

@@ -121,6 +121,14 @@ impl RxRing {
         self.producer.wrapping_sub(self.consumer).min(max).min(size)
     }
 
+    /// Entries that wait, percent of all.
+    pub(super) fn waiting_percent(&self) -> u32 {
+        let size = self.shared.mask.wrapping_add(1);
+        // Relaxed: a number to decide by, nothing is read behind it.
+        let waiting = self.shared.producer().load(Ordering::Relaxed).wrapping_sub(self.consumer);
+        u32::try_from(u64::from(waiting.min(size)) * 100 / u64::from(size.max(1))).unwrap_or(100)
+    }
+
     /// The entry `offset` behind the consumer; `offset` must be below what [`RxRing::available`] said.
     pub(super) fn read(&self, offset: u32) -> Desc {
         debug_assert!(offset < self.producer.wrapping_sub(self.consumer), "read beyond the producer");

@@ -221,6 +221,12 @@ impl XskSocket {
         })
     }
 
+    /// Entries of the RX ring that wait, percent of all.
+    #[must_use]
+    pub fn waiting_percent(&self) -> u32 {
+        self.rx.waiting_percent()
+    }
+
     /// A view of the RX ring's fill level for other threads.
     #[must_use]
     pub fn gauge(&self) -> Gauge {

@@ -32,6 +32,10 @@ impl Source for XskSocket {
         Self::wait(self, timeout)
     }
 
+    fn waiting_percent(&self) -> u32 {
+        Self::waiting_percent(self)
+    }
+
     fn stats(&mut self) -> io::Result<SourceStats> {
         let stats = Self::stats(self)?;
         Ok(SourceStats {

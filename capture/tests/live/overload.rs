@@ -6,6 +6,7 @@ use crate::disk::{status_when, tapedeck};
 use crate::support::hold::Held;
 use crate::support::recorder::{Recorder, captured, segments};
 use crate::support::{Net, Sender, live, numbered, run};
+use nix::sys::signal::Signal;
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::Command;
@@ -55,21 +56,56 @@ fn status_says(store: &str, words: &str) {
     }
 }
 
+/// More than the buffers hold.
+fn send_all(sender: &Sender) {
+    for number in 0..LONG {
+        send(sender, &marked(0, number, LONG_BYTES), number);
+    }
+    for number in 0..SHORT_PACKETS {
+        for flow in 1..=SHORT {
+            send(sender, &marked(flow, number, SHORT_BYTES), flow);
+        }
+    }
+}
+
+/// What packet memory holds costs no byte: packets wait there, however the recording goes on.
+fn time_goes_before_payload(mode: &str, ends_meanwhile: bool) {
+    let net = Net::new(1, 1500);
+    let dir = tempfile::tempdir().unwrap();
+    let store = dir.path().to_str().unwrap();
+    let recorder = Recorder::start(&net, dir.path(), &["--mode", mode, "--packet-memory", "64MiB"]);
+    let sender = net.sender();
+    let held = Held::threads(recorder.pid(), "tapedeck-stage");
+    send_all(&sender);
+    let sent = i64::from(LONG) + i64::from(SHORT * SHORT_PACKETS);
+    status_when(store, |ledger| ledger["total"]["seen"] == sent);
+    if ends_meanwhile {
+        // Longer than a drain that gets nowhere lasts otherwise.
+        recorder.signal(Signal::SIGTERM);
+        std::thread::sleep(Duration::from_secs(2));
+    }
+    drop(held);
+    let ended = if ends_meanwhile { recorder.wait() } else { recorder.stop() };
+    assert_eq!(ended.code, Some(0), "{mode}: {}", ended.stderr);
+    let total = |key| ended.total(key);
+    assert_eq!((total("seen"), total("stored"), total("cut_packets")), (sent, sent, 0), "{mode}: {ended:?}");
+    assert_eq!((total("unaccounted"), total("stored_bytes")), (0, total("seen_bytes")), "{mode}: {ended:?}");
+    assert!(
+        !ended.stderr.contains("behind") && !ended.stderr.contains("never came"),
+        "{mode}: {}",
+        ended.stderr
+    );
+}
+
 fn payload_goes_first(mode: &str) {
     let net = Net::new(1, 1500);
     let dir = tempfile::tempdir().unwrap();
     let store = dir.path().to_str().unwrap();
-    let recorder = Recorder::start(&net, dir.path(), &["--mode", mode]);
+    // So little that it does not bridge the pause.
+    let recorder = Recorder::start(&net, dir.path(), &["--mode", mode, "--packet-memory", "8MiB"]);
     let sender = net.sender();
     let held = Held::threads(recorder.pid(), "tapedeck-stage");
-    for number in 0..LONG {
-        send(&sender, &marked(0, number, LONG_BYTES), number);
-    }
-    for number in 0..SHORT_PACKETS {
-        for flow in 1..=SHORT {
-            send(&sender, &marked(flow, number, SHORT_BYTES), flow);
-        }
-    }
+    send_all(&sender);
     status_says(store, "payload is being shed: ");
     drop(held);
     status_says(store, "payload was shed: ");
@@ -183,6 +219,26 @@ fn the_index_is_of_what_is_stored(store: &Path) {
     assert!(indexes() == before, "the index of cut packets comes out otherwise");
     let (code, _, said) = tapedeck(&["verify", "--store", name]);
     assert_eq!(code, Some(0), "{said}");
+}
+
+#[test]
+fn time_goes_before_payload_in_copy_mode() {
+    live!();
+    time_goes_before_payload("copy", false);
+}
+
+#[test]
+fn time_goes_before_payload_in_packet_mode() {
+    live!();
+    time_goes_before_payload("packet", false);
+}
+
+#[test]
+fn time_goes_before_payload_at_the_end() {
+    live!();
+    for mode in ["copy", "packet"] {
+        time_goes_before_payload(mode, true);
+    }
 }
 
 #[test]

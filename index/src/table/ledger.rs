@@ -128,7 +128,7 @@ const COLUMNS: &[Column] = &[
     ),
     col("cut_bytes", I64, "Bytes taken off them."),
     col("dropped_nic", I64, "Lost by the card before any program. Rows of kind `nic` only."),
-    col("dropped_ring_full", I64, "The socket's ring was full: the worker did not keep up."),
+    col("dropped_ring_full", I64, "The socket's ring was full: the worker did not keep up, or waited for the disk."),
     col("dropped_fill_empty", I64, "The kernel had no chunk to put the packet in."),
     col("dropped_unbound", I64, "No socket listened on the queue while a recorder lived."),
     col("dropped_wrong_queue", I64, "Redirected to a socket of another queue or interface."),

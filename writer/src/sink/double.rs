@@ -1,6 +1,7 @@
 //! A sink that fails on command: for tests. What it does write goes to the real file.
 
 use super::{Durable, Piece, Prefix, Sink, SinkKind, WriteFailure};
+use crate::buffer::Arena;
 use crate::sinks::SinkMaker;
 use std::fs::File;
 use std::io;
@@ -83,7 +84,7 @@ impl SinkMaker for Doubles {
         4096
     }
 
-    fn make(&self, file: Arc<File>, _limit_bytes: u64) -> io::Result<Box<dyn Sink>> {
+    fn make(&self, file: Arc<File>, _limit_bytes: u64, _arena: &Arc<Arena>) -> io::Result<Box<dyn Sink>> {
         if self.0.refuse.load(Ordering::SeqCst) {
             return Err(io::ErrorKind::StorageFull.into());
         }

@@ -21,9 +21,12 @@ fn pattern(at: u64) -> u8 {
     u8::try_from(at.wrapping_mul(2_654_435_761) >> 13 & 0xff).unwrap()
 }
 
-/// Writes 40 buffers in unequal pieces and reads them back.
-fn round_trip(sink: &mut dyn Sink, dir: &std::path::Path) {
-    let pool = Pool::new(10, 16 * BLOCK, BLOCK).unwrap();
+fn pool() -> Pool {
+    Pool::new(10, 16 * BLOCK, BLOCK).unwrap()
+}
+
+/// Writes 40 buffers of `pool` in unequal pieces and reads them back.
+fn round_trip(sink: &mut dyn Sink, pool: &Pool, dir: &std::path::Path) {
     let mut offset = 0_u64;
     for round in 0..40_usize {
         let mut buf = loop {
@@ -62,17 +65,24 @@ fn round_trip(sink: &mut dyn Sink, dir: &std::path::Path) {
 fn plain_writes_what_it_is_given() {
     for root in [std::path::Path::new("/dev/shm"), &std::env::temp_dir()] {
         let dir = tempfile::tempdir_in(root).unwrap();
-        round_trip(&mut PlainSink::new(file(dir.path(), false), 1 << 20), dir.path());
+        round_trip(&mut PlainSink::new(file(dir.path(), false), 1 << 20), &pool(), dir.path());
     }
 }
 
 #[test]
 fn uring_writes_what_it_is_given() {
-    let dir = tempfile::tempdir().unwrap();
     if UringSink::probe().is_err() {
         println!("SKIPPED 1: this host refuses io_uring");
         return;
     }
-    let mut sink = UringSink::new(file(dir.path(), true), BLOCK, 1 << 20).unwrap();
-    round_trip(&mut sink, dir.path());
+    // From memory that the ring knows, and from other memory.
+    let (pool, other) = (pool(), pool());
+    for from in [&pool, &other] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut sink = UringSink::new(file(dir.path(), true), BLOCK, 1 << 20, pool.arena()).unwrap();
+        if !sink.registers() {
+            println!("SKIPPED 1: this process may lock no memory");
+        }
+        round_trip(&mut sink, from, dir.path());
+    }
 }

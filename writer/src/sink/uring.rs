@@ -1,5 +1,8 @@
 //! The fast sink: io_uring and O_DIRECT, several writes in flight, no page cache.
 //!
+//! The memory of the write buffers is registered with the ring, so that the kernel looks its pages up once a file and
+//! not once a write; what comes from elsewhere, or from a process that may lock no memory, is written the ordinary way.
+//!
 //! A piece stays in `flying` until its completion has been read: the kernel reads its memory until
 //! then. Dropping the sink therefore waits for every write in flight *before* the ring is closed, and
 //! if the ring cannot be waited for, leaks the buffers rather than give them back to the pool.
@@ -9,12 +12,14 @@
 #![expect(unsafe_code, reason = "pushing a submission promises the kernel memory that stays put")]
 
 use super::{Durable, Piece, Preallocate, Prefix, Sink, SinkKind, WriteFailure};
+use crate::buffer::Arena;
 use io_uring::types::{Fd, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode};
 use std::collections::VecDeque;
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::ptr::NonNull;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -36,6 +41,8 @@ pub(crate) struct UringSink {
     // Field order is drop order: the ring goes first, then the memory its writes pointed to. `Drop`
     // has waited for those writes by then.
     ring: IoUring,
+    /// What is registered with the ring, if it could be.
+    registered: Option<Arc<Arena>>,
     flying: VecDeque<Flying>,
     file: Arc<File>,
     align: usize,
@@ -56,6 +63,23 @@ fn new_ring() -> io::Result<IoUring> {
     modern.or_else(|_| IoUring::new(DEPTH))
 }
 
+/// Registers the memory of `arena` with the ring; returns what is to be held as long as the ring is open.
+fn register(ring: &IoUring, arena: &Arc<Arena>) -> Option<Arc<Arena>> {
+    let place =
+        |(start, len): (NonNull<u8>, usize)| libc::iovec { iov_base: start.as_ptr().cast(), iov_len: len };
+    let places: Vec<libc::iovec> = arena.places().map(place).collect();
+    // SAFETY: `register_buffers` wants the memory valid until the ring is closed: the sink holds the arena, which owns
+    // it, and drops it behind the ring.
+    match unsafe { ring.submitter().register_buffers(&places) } {
+        Ok(()) => Some(Arc::clone(arena)),
+        Err(error) => {
+            // ENOMEM: beyond RLIMIT_MEMLOCK.
+            tracing::debug!(%error, "write buffers are not registered");
+            None
+        }
+    }
+}
+
 impl UringSink {
     /// Whether this host lets us make a ring.
     ///
@@ -66,13 +90,21 @@ impl UringSink {
     }
 
     /// A sink for the empty `file`, opened with O_DIRECT whose offsets and lengths must be multiples of
-    /// `align` bytes; preallocates up to `limit_bytes`.
+    /// `align` bytes; preallocates up to `limit_bytes`. Writes are cheapest from buffers of `arena`.
     ///
     /// # Errors
     /// What io_uring_setup said.
-    pub(crate) fn new(file: Arc<File>, align: usize, limit_bytes: u64) -> io::Result<Self> {
+    pub(crate) fn new(
+        file: Arc<File>,
+        align: usize,
+        limit_bytes: u64,
+        arena: &Arc<Arena>,
+    ) -> io::Result<Self> {
+        let ring = new_ring()?;
+        let registered = register(&ring, arena);
         Ok(Self {
-            ring: new_ring()?,
+            ring,
+            registered,
             flying: VecDeque::new(),
             file,
             align: align.max(1),
@@ -83,6 +115,12 @@ impl UringSink {
         })
     }
 
+    /// Whether the ring knows the memory of its buffers.
+    #[cfg(test)]
+    pub(crate) fn registers(&self) -> bool {
+        self.registered.is_some()
+    }
+
     /// Pushes what waits to be pushed and tells the kernel.
     fn push(&mut self) {
         let fd = Fd(self.file.as_raw_fd());
@@ -91,12 +129,18 @@ impl UringSink {
             let rest = flying.piece.bytes().get(flying.done..).unwrap_or_default();
             let offset = flying.piece.offset.saturating_add(super::to_u64(flying.done));
             let len = u32::try_from(rest.len()).unwrap_or(u32::MAX);
-            let entry =
-                opcode::Write::new(fd, rest.as_ptr(), len).offset(offset).build().user_data(flying.id);
+            let number = self.registered.as_ref().and_then(|arena| flying.piece.view.number_in(arena));
+            let entry = match number.and_then(|number| u16::try_from(number).ok()) {
+                Some(number) => {
+                    opcode::WriteFixed::new(fd, rest.as_ptr(), len, number).offset(offset).build()
+                }
+                None => opcode::Write::new(fd, rest.as_ptr(), len).offset(offset).build(),
+            };
             // SAFETY: `push` wants the entry's parameters valid until the operation completes: the
             // descriptor is held by `self.file`, the memory by `flying.piece.view`; both stay until the
-            // completion has been read (`settle`, `Drop`). Published bytes are never changed.
-            if unsafe { queue.push(&entry) }.is_err() {
+            // completion has been read (`settle`, `Drop`). Published bytes are never changed. A number is that of
+            // the registered block which the bytes lie in.
+            if unsafe { queue.push(&entry.user_data(flying.id)) }.is_err() {
                 break; // The queue is full: the next round pushes the rest.
             }
             flying.submitted = true;
