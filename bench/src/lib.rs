@@ -9,6 +9,7 @@ pub mod alone;
 pub mod campaign;
 pub mod capacity;
 pub mod check;
+pub mod interrupt;
 pub mod latency;
 pub mod link;
 pub mod machine;

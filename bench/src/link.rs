@@ -1,6 +1,7 @@
 //! The link under test: a veth pair inside a network namespace of its own, removed on drop; or two interfaces that
 //! were there before and that the caller has named. It must never touch an interface with a default route.
 
+use crate::interrupt;
 use anyhow::{Context as _, Result, bail};
 use std::path::PathBuf;
 use std::process::Command;
@@ -26,7 +27,7 @@ impl Link {
     pub fn make(queues: u32, mtu: u32) -> Result<Self> {
         static MADE: AtomicU32 = AtomicU32::new(0);
         let namespace = format!("tb{}-{}", std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
-        run("ip", &["netns", "add", &namespace])?;
+        interrupt::make_namespace(&namespace)?;
         let link = Self { namespace: Some(namespace), tx: "tx0".to_owned(), rx: "rx0".to_owned() };
         let q = queues.to_string();
         let mtu = mtu.to_string();
@@ -198,9 +199,9 @@ impl Link {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        // Taking the namespace away takes the pair with it. Nothing to do about a failure here.
+        // Taking the namespace away takes the pair with it.
         if let Some(namespace) = &self.namespace {
-            let _ = Command::new("ip").args(["netns", "del", namespace]).status();
+            interrupt::drop_namespace(namespace);
         }
     }
 }
@@ -211,7 +212,7 @@ pub(crate) fn enter(namespace: &std::path::Path) -> Result<()> {
     nix::sched::setns(file, nix::sched::CloneFlags::CLONE_NEWNET).context("entering the namespace")
 }
 
-fn run(program: &str, arguments: &[&str]) -> Result<()> {
+pub(crate) fn run(program: &str, arguments: &[&str]) -> Result<()> {
     let output = Command::new(program)
         .args(arguments)
         .output()

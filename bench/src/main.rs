@@ -17,7 +17,7 @@ use tapedeck_bench::report;
 use tapedeck_bench::stages;
 use tapedeck_bench::time::{self, Load};
 use tapedeck_bench::tools::{Kind, Tool};
-use tapedeck_bench::{machine, search, trial};
+use tapedeck_bench::{interrupt, machine, search, trial};
 use tapedeck_capture::units::size_bytes;
 
 /// Measures what a box can record, with the recorder that will run on it.
@@ -188,7 +188,10 @@ struct Compare {
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse()) {
+    let cli = Cli::parse();
+    let outcome = interrupt::heed().context("heeding signals").and_then(|()| run(cli));
+    interrupt::settle();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let mut text = format!("error: {error}\n");
@@ -224,7 +227,8 @@ fn run_large(args: &Needle, stored_bytes: u64) -> Result<()> {
         seed: args.seed,
     };
     let folder = trial::folder(args.folder.as_deref())?;
-    let folder = tempfile::tempdir_in(folder).context("making a temporary folder")?;
+    let folder =
+        interrupt::folder(Some(folder.as_path()), ".tapebench-").context("making a temporary folder")?;
     let mut out = std::io::stdout();
     if !args.json {
         writeln!(
@@ -292,10 +296,7 @@ fn run_needle(args: &Needle) -> Result<()> {
             rounds_without: args.rounds_without,
             seed: args.seed,
         };
-        let folder = match &args.folder {
-            Some(folder) => tempfile::tempdir_in(folder),
-            None => tempfile::tempdir(),
-        };
+        let folder = interrupt::folder(args.folder.as_deref(), ".tapebench-");
         let folder = folder.context("making a temporary folder")?;
         let run = needle::measure(folder.path(), &options, |f| {
             if !args.json && f.rounds > 0 {
@@ -339,7 +340,7 @@ fn run_needle(args: &Needle) -> Result<()> {
 }
 
 fn run_time(args: &Time) -> Result<()> {
-    let folder = tempfile::tempdir().context("making a temporary folder")?;
+    let folder = interrupt::folder(None, ".tapebench-").context("making a temporary folder")?;
     let mut out = std::io::stdout();
     if !args.json {
         writeln!(out, "{:>5} {:>9} {:>9} {:>9}  stamp - sender's clock, us", "", "pps", "sent", "stored")?;
@@ -463,7 +464,7 @@ fn run_latency(line: &Line) -> Result<()> {
     let store = match &line.load.store {
         Some(store) => store.clone(),
         None => {
-            temporary = tempfile::tempdir().context("making a temporary folder")?;
+            temporary = interrupt::folder(None, ".tapebench-").context("making a temporary folder")?;
             temporary.path().join("store")
         }
     };

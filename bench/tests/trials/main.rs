@@ -7,8 +7,12 @@
     reason = "a test may be direct: a panic is its report"
 )]
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 use tapedeck_bench::link::Link;
 use tapedeck_bench::result::{Document, Trial};
 
@@ -198,5 +202,39 @@ fn what_makes_no_sense_is_refused() {
     ] {
         let (_, stderr, code) = tapebench(words);
         assert!(code == Some(2) && stderr.contains(why), "{words:?}: {code:?} {stderr}");
+    }
+}
+
+/// Ended by a signal while it sends: programs, namespaces and folders are gone, and the shell sees what ended it.
+#[test]
+fn who_ends_a_search_finds_nothing_of_it() {
+    live!();
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tapebench"));
+        command.args(["line", "--traffic", "64", "--trial-seconds", "30", "--rounds", "1"]);
+        command.env("TMPDIR", folder.path()).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut bench = command.spawn().unwrap();
+        let prefix = format!("tb{}-", bench.id());
+        let namespaces = || {
+            let entries = std::fs::read_dir("/run/netns").into_iter().flatten().flatten();
+            entries.filter(|entry| entry.file_name().to_str().unwrap().starts_with(&prefix)).count()
+        };
+        let began = Instant::now();
+        while namespaces() == 0 || std::fs::read_dir(folder.path()).unwrap().count() == 0 {
+            assert!(bench.try_wait().unwrap().is_none() && began.elapsed().as_secs() < 30, "it never began");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        std::thread::sleep(Duration::from_secs(2));
+        let children = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", bench.id())).unwrap();
+        let recorder = children.split_whitespace().next().expect("a recorder").to_owned();
+        kill(Pid::from_raw(bench.id().try_into().unwrap()), signal).unwrap();
+        let ended = bench.wait().unwrap();
+        assert_eq!(ended.signal(), Some(signal as i32), "{ended:?}");
+        assert_eq!(namespaces(), 0, "a namespace is left");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "a folder is left");
+        // Its parent is gone: whoever takes care of orphans may not have looked yet.
+        let state = std::fs::read_to_string(format!("/proc/{recorder}/stat")).unwrap_or_default();
+        assert!(state.is_empty() || state.contains(") Z "), "the recorder is left: {state}");
     }
 }
