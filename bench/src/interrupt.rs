@@ -6,6 +6,7 @@
 //! It must never touch what this process has not made.
 
 use crate::link;
+use anyhow::{Context as _, Result};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use signal_hook::low_level::emulate_default_handler;
@@ -71,14 +72,11 @@ pub fn settle() {
 ///
 /// # Errors
 /// It cannot be made, or the process is being ended.
-pub fn folder(parent: Option<&Path>, prefix: &str) -> io::Result<TempDir> {
+pub fn folder(parent: Option<&Path>) -> Result<TempDir> {
     let mut made = open()?;
-    let mut builder = tempfile::Builder::new();
-    builder.prefix(prefix);
-    let folder = match parent {
-        Some(parent) => builder.tempdir_in(parent),
-        None => builder.tempdir(),
-    }?;
+    let parent = parent.map_or_else(std::env::temp_dir, Path::to_path_buf);
+    let folder = tempfile::Builder::new().prefix(".tapebench-").tempdir_in(&parent);
+    let folder = folder.with_context(|| format!("making a folder in {}", parent.display()))?;
     made.folders.retain(|folder| folder.exists());
     // The process may be somewhere else by then.
     made.folders.insert(std::path::absolute(folder.path())?);
@@ -86,7 +84,7 @@ pub fn folder(parent: Option<&Path>, prefix: &str) -> io::Result<TempDir> {
 }
 
 /// Makes a network namespace; [`drop_namespace`] removes it.
-pub(crate) fn make_namespace(name: &str) -> anyhow::Result<()> {
+pub(crate) fn make_namespace(name: &str) -> Result<()> {
     let mut made = open()?;
     link::run("ip", &["netns", "add", name])?;
     made.namespaces.insert(name.to_owned());

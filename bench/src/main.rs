@@ -227,8 +227,7 @@ fn run_large(args: &Needle, stored_bytes: u64) -> Result<()> {
         seed: args.seed,
     };
     let folder = trial::folder(args.folder.as_deref())?;
-    let folder =
-        interrupt::folder(Some(folder.as_path()), ".tapebench-").context("making a temporary folder")?;
+    let folder = interrupt::folder(Some(folder.as_path()))?;
     let mut out = std::io::stdout();
     if !args.json {
         writeln!(
@@ -296,8 +295,7 @@ fn run_needle(args: &Needle) -> Result<()> {
             rounds_without: args.rounds_without,
             seed: args.seed,
         };
-        let folder = interrupt::folder(args.folder.as_deref(), ".tapebench-");
-        let folder = folder.context("making a temporary folder")?;
+        let folder = interrupt::folder(args.folder.as_deref())?;
         let run = needle::measure(folder.path(), &options, |f| {
             if !args.json && f.rounds > 0 {
                 let (packs, caches) =
@@ -340,7 +338,7 @@ fn run_needle(args: &Needle) -> Result<()> {
 }
 
 fn run_time(args: &Time) -> Result<()> {
-    let folder = interrupt::folder(None, ".tapebench-").context("making a temporary folder")?;
+    let folder = interrupt::folder(None)?;
     let mut out = std::io::stdout();
     if !args.json {
         writeln!(out, "{:>5} {:>9} {:>9} {:>9}  stamp - sender's clock, us", "", "pps", "sent", "stored")?;
@@ -464,7 +462,7 @@ fn run_latency(line: &Line) -> Result<()> {
     let store = match &line.load.store {
         Some(store) => store.clone(),
         None => {
-            temporary = interrupt::folder(None, ".tapebench-").context("making a temporary folder")?;
+            temporary = interrupt::folder(None)?;
             temporary.path().join("store")
         }
     };

@@ -229,12 +229,6 @@ fn level_name(level: Level) -> String {
     }
 }
 
-/// A folder of our own in `folder`; gone with its value.
-fn own_folder(folder: &Path) -> Result<tempfile::TempDir> {
-    let own = crate::interrupt::folder(Some(folder), ".tapebench-");
-    own.with_context(|| format!("making a folder in {}", folder.display()))
-}
-
 fn median(values: impl Iterator<Item = f64>) -> f64 {
     crate::search::median(&values.collect::<Vec<_>>())
 }
@@ -251,7 +245,7 @@ struct Way {
 }
 
 fn one(stage: Stage, sessions: u32, options: &Options) -> Result<Cost> {
-    let folder = crate::interrupt::folder(None, ".tapebench-").context("making a temporary folder")?;
+    let folder = crate::interrupt::folder(None)?;
     let limits = SessionOptions { max_sessions: sessions.max(1 << 14), ..SessionOptions::default() };
     let mut desk = Desk::start(&[(folder.path(), "bench")], 1, Kind::Live, limits.clone(), 0x5eed)?;
     let mut way = Way {

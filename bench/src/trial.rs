@@ -136,8 +136,7 @@ impl Ground {
     /// error.
     pub fn run(&self, wish: &Wish<'_>, progress: &Progress) -> Result<Trial> {
         self.has_room(wish)?;
-        let folder = crate::interrupt::folder(Some(&self.folder), ".tapebench-")
-            .context("making a temporary folder")?;
+        let folder = crate::interrupt::folder(Some(&self.folder))?;
         let link = self.link()?;
         // A veth takes live frames only with a program on its other end, and the pass brings one that changes nothing.
         let needs_pass = self.sender == SenderKind::Live && wish.tool.kind != Kind::Tapedeck;

@@ -28,8 +28,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// result says how many came.
 pub fn measure(ground: &Ground, tool: &Tool, load_pps: f64, progress: &mut Progress) -> Result<Latency> {
     progress.begin("how late packets are under load", Duration::from_secs(15));
-    let folder =
-        crate::interrupt::folder(Some(&ground.folder), ".tapebench-").context("making a temporary folder")?;
+    let folder = crate::interrupt::folder(Some(&ground.folder))?;
     let link = ground.link()?;
     let running = tool.start(&link, folder.path(), &ground.tool_cpus)?;
     let syncs = SyncCalls::watch(running.pid()).inspect_err(|error| {

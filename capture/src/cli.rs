@@ -256,8 +256,8 @@ pub struct RecordArgs {
     #[arg(long, value_name = "MODE", value_parser = mode)]
     pub mode: Option<ModeWish>,
     /// Memory in which packets of each queue wait for their worker, 2MiB to 4GiB: what it holds is how long a
-    /// worker may be kept from its CPU, and a disk from writing. AF_XDP takes the next lower power of two, and 16MiB for the card beside it
-    /// (twice that where packets are longer than some 1,730 bytes) [default: 64MiB]
+    /// worker may be kept from its CPU, and a disk from writing. AF_XDP takes the next lower power of two, and 16MiB
+    /// for the card beside it (twice that where packets are longer than some 1,730 bytes) [default: 64MiB]
     #[arg(long, value_name = "SIZE", value_parser = units::packet_memory)]
     pub packet_memory: Option<u64>,
     /// Most stored bytes of a segment, at least 1MiB [default: 1GiB]
@@ -282,9 +282,8 @@ pub struct RecordArgs {
     #[arg(long, value_name = "RULE")]
     pub skip: Vec<Rule>,
     /// What to do when compressor and disk are behind although less is compressed, and packet memory is filling:
-    /// auto keeps only the headers of
-    /// what a flow sends beyond --flow-keep, and counts what is cut; off stores packets whole or not at all
-    /// [default: auto]
+    /// auto keeps only the headers of what a flow sends beyond --flow-keep, and counts what is cut; off stores packets
+    /// whole or not at all [default: auto]
     #[arg(long, value_name = "auto|off", value_parser = shed_payload)]
     pub shed_payload: Option<bool>,
     /// First bytes of every flow that are kept whole, both directions together; up to 1GiB [default: 64KiB]

@@ -316,11 +316,12 @@ impl<S: Source> Worker<S> {
     fn wait(&mut self, phase: Phase) {
         self.tick(phase, false);
         self.post.judge.hear_of(&self.shared.next_filter);
-        if phase != Phase::Run {
-            // What came before the intake was closed is to be waited for, all of it.
-            self.report_source();
+        if phase == Phase::Run {
+            std::thread::sleep((self.post.nap_max / WAIT_NAPS).clamp(WAIT_NAP_MIN, WAIT_NAP_MAX));
+        } else {
+            // What came before the intake was closed is to be waited for, all of it: its counters are read here, too.
+            self.rest(phase);
         }
-        std::thread::sleep((self.post.nap_max / WAIT_NAPS).clamp(WAIT_NAP_MIN, WAIT_NAP_MAX));
     }
 
     /// A clock that was stepped, or is not believed any more, or again, ends the open segments; those that follow

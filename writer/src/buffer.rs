@@ -226,9 +226,7 @@ impl View {
         // the lease is dropped, and this view holds the lease.
         unsafe { std::slice::from_raw_parts(self.lease.ptr().as_ptr(), len) }
     }
-}
 
-impl View {
     /// The number of its buffer, if that is one of `arena`.
     #[must_use]
     pub(crate) fn number_in(&self, arena: &Arc<Arena>) -> Option<usize> {

@@ -155,7 +155,7 @@ fn alone(name: &str, words: &[String], packets: u64) -> Result<Counts> {
 
 /// Asks `taperead` once, of a store with so many packets.
 fn query(name: &str, options: &Options, packets: u64) -> Result<Counts> {
-    let folder = crate::interrupt::folder(None, ".tapebench-").context("making a temporary folder")?;
+    let folder = crate::interrupt::folder(None)?;
     let store = folder.path().join("store");
     let content = super::content(options, Some(packets));
     let written = super::scan::write(&store, u64::try_from(content.bytes())?, &content, options.level)?;
@@ -171,7 +171,7 @@ fn query(name: &str, options: &Options, packets: u64) -> Result<Counts> {
 
 /// Runs a program once under callgrind.
 fn count(name: &str, program: &Path, words: &[OsString], good: &[i32]) -> Result<Counts> {
-    let folder = crate::interrupt::folder(None, ".tapebench-").context("making a temporary folder")?;
+    let folder = crate::interrupt::folder(None)?;
     let output = Command::new("valgrind")
         .args(["-q", "--tool=callgrind", "--separate-threads=yes"])
         .arg(format!("--callgrind-out-file={}", folder.path().join("out").display()))

@@ -120,7 +120,7 @@ pub fn measure(
     steps: &mut Steps,
 ) -> Result<Figures> {
     super::sink::room(folder, bytes.saturating_add(bytes / 32))?;
-    let own = super::own_folder(folder)?;
+    let own = crate::interrupt::folder(Some(folder))?;
     let path = own.path().join("store");
     let each = ratio(bytes, 1) / ABOUT_PER_S;
     steps.step("writing a store", each);

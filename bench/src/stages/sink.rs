@@ -94,7 +94,7 @@ pub fn measure(
         ways.insert(0, Way::Sink(SinkChoice::Uring));
     }
     // fio names its file; with its folder it is gone, also after a failure.
-    let own = super::own_folder(folder)?;
+    let own = crate::interrupt::folder(Some(folder))?;
     let arguments = fio::arguments(own.path(), bytes, BLOCK_BYTES, WRITES_IN_FLIGHT);
     let mut rates: Vec<Vec<Written>> = vec![Vec::new(); ways.len()];
     for round in 0..rounds {

@@ -200,6 +200,7 @@ fn nothing_is_cut_without_pressure_but_everything_is_counted() {
         assert_eq!(worker.keep(&packet, 0), packet.len());
     }
     worker.shedder.press(0, 64, || 100);
+    assert!(worker.shedder.pressed());
     assert_eq!(worker.keep(&packet, 0), PLAIN.header_bytes());
     // Another flow has its first bytes yet, and so has the same one once its session is over.
     let other = Made { flow: 2, ..PLAIN }.bytes();

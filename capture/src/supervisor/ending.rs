@@ -37,8 +37,8 @@ pub(super) enum Stage {
 #[derive(Debug)]
 pub(super) struct Drain {
     progress: Instant,
-    /// When packets were last seen waiting for the disk.
-    waited: Option<Instant>,
+    /// When packets were last seen waiting for the disk, or the drain began.
+    waited: Instant,
     received: u64,
     /// Looks in a row at which nothing was outstanding.
     quiet: u32,
@@ -69,7 +69,8 @@ impl Active {
             tracing::warn!(interface = self.books.interface, %error, "cannot close the intake");
         }
         self.tell(Phase::Drain);
-        self.stage = Stage::Draining(Drain { progress: Instant::now(), waited: None, received: 0, quiet: 0 });
+        let now = Instant::now();
+        self.stage = Stage::Draining(Drain { progress: now, waited: now, received: 0, quiet: 0 });
     }
 
     /// Takes the next step of the end. Returns what went wrong with it, if anything did; the end goes on.
@@ -176,11 +177,11 @@ impl Drain {
             return Ok(Look::Empty);
         }
         if waits {
-            self.waited = Some(Instant::now());
+            self.waited = Instant::now();
         }
         let since = self.progress.elapsed();
         // Who has just ceased to wait needs a moment, too.
-        let idle = since.min(self.waited.map_or(since, |waited| waited.elapsed()));
+        let idle = since.min(self.waited.elapsed());
         Ok(match waits {
             true if since > DISK_PATIENCE => Look::Behind(outstanding),
             false if idle > DRAIN_PATIENCE => Look::Stuck(outstanding),

@@ -91,6 +91,17 @@ impl<T: Copy> Shared<T> {
     }
 }
 
+impl Shared<Desc> {
+    /// Entries the kernel has put in and the worker has not given back.
+    fn backlog(&self) -> u32 {
+        // Acquire on our own consumer first: partner is the Release in `RxRing::release`, so the
+        // producer read after it is never behind.
+        let consumer = self.consumer().load(Ordering::Acquire);
+        // Acquire: partner is xskq_prod_submit, as in `RxRing::available`.
+        self.producer().load(Ordering::Acquire).wrapping_sub(consumer)
+    }
+}
+
 /// The RX ring: the kernel produces, we consume.
 #[derive(Debug)]
 pub(super) struct RxRing {
@@ -124,9 +135,8 @@ impl RxRing {
     /// Entries that wait, percent of all.
     pub(super) fn waiting_percent(&self) -> u32 {
         let size = self.shared.mask.wrapping_add(1);
-        // Relaxed: a number to decide by, nothing is read behind it.
-        let waiting = self.shared.producer().load(Ordering::Relaxed).wrapping_sub(self.consumer);
-        u32::try_from(u64::from(waiting.min(size)) * 100 / u64::from(size.max(1))).unwrap_or(100)
+        u32::try_from(u64::from(self.shared.backlog().min(size)) * 100 / u64::from(size.max(1)))
+            .unwrap_or(100)
     }
 
     /// The entry `offset` behind the consumer; `offset` must be below what [`RxRing::available`] said.
@@ -161,11 +171,7 @@ impl Gauge {
     /// Entries the kernel has put in and the worker has not given back.
     #[must_use]
     pub fn backlog(&self) -> u32 {
-        // Acquire on our own consumer first: partner is the Release in `RxRing::release`, so the
-        // producer read after it is never behind.
-        let consumer = self.0.consumer().load(Ordering::Acquire);
-        // Acquire: partner is xskq_prod_submit, as in `RxRing::available`.
-        self.0.producer().load(Ordering::Acquire).wrapping_sub(consumer)
+        self.0.backlog()
     }
 }
 

@@ -68,15 +68,22 @@ fn send_all(sender: &Sender) {
     }
 }
 
-/// What packet memory holds costs no byte: packets wait there, however the recording goes on.
-fn time_goes_before_payload(mode: &str, ends_meanwhile: bool) {
+/// A recorder with so much packet memory whose compressor stands still, and to whom all of that was sent; what must live
+/// as long.
+fn overwhelmed(mode: &str, packet_memory: &str) -> (Net, tempfile::TempDir, Recorder, Sender, Vec<Held>) {
     let net = Net::new(1, 1500);
     let dir = tempfile::tempdir().unwrap();
-    let store = dir.path().to_str().unwrap();
-    let recorder = Recorder::start(&net, dir.path(), &["--mode", mode, "--packet-memory", "64MiB"]);
+    let recorder = Recorder::start(&net, dir.path(), &["--mode", mode, "--packet-memory", packet_memory]);
     let sender = net.sender();
     let held = Held::threads(recorder.pid(), "tapedeck-stage");
     send_all(&sender);
+    (net, dir, recorder, sender, held)
+}
+
+/// What packet memory holds costs no byte: packets wait there, however the recording goes on.
+fn time_goes_before_payload(mode: &str, ends_meanwhile: bool) {
+    let (_net, dir, recorder, _sender, held) = overwhelmed(mode, "64MiB");
+    let store = dir.path().to_str().unwrap();
     let sent = i64::from(LONG) + i64::from(SHORT * SHORT_PACKETS);
     status_when(store, |ledger| ledger["total"]["seen"] == sent);
     if ends_meanwhile {
@@ -98,14 +105,9 @@ fn time_goes_before_payload(mode: &str, ends_meanwhile: bool) {
 }
 
 fn payload_goes_first(mode: &str) {
-    let net = Net::new(1, 1500);
-    let dir = tempfile::tempdir().unwrap();
-    let store = dir.path().to_str().unwrap();
     // So little that it does not bridge the pause.
-    let recorder = Recorder::start(&net, dir.path(), &["--mode", mode, "--packet-memory", "8MiB"]);
-    let sender = net.sender();
-    let held = Held::threads(recorder.pid(), "tapedeck-stage");
-    send_all(&sender);
+    let (_net, dir, recorder, sender, held) = overwhelmed(mode, "8MiB");
+    let store = dir.path().to_str().unwrap();
     status_says(store, "payload is being shed: ");
     drop(held);
     status_says(store, "payload was shed: ");
