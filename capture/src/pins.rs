@@ -34,6 +34,8 @@ pub(crate) const DEFAULT: &str = "/sys/fs/bpf/tapedeck";
 const BPFFS: &str = "/sys/fs/bpf";
 /// `BPF_FS_MAGIC` (linux/magic.h).
 const BPF_FS_MAGIC: u64 = 0xcafe_4a11;
+/// Inode of the kernel's first mount namespace (linux/nsfs.h, 6.18).
+const MNT_NS_INIT_INO: u64 = 0xefff_fff8;
 
 /// Makes `dir`, which must be in a BPF file system; mounts one at its usual place if none is there.
 ///
@@ -67,10 +69,11 @@ fn is_bpf(dir: &Path) -> bool {
     magic.and_then(|magic| u64::try_from(magic).ok()) == Some(BPF_FS_MAGIC)
 }
 
-/// Whether this process has the mounts of the first one.
+/// Whether this process has the mounts of the first one. Who may not look at that one knows the number that the
+/// kernel's first mount namespace has since 6.18; before, the answer is no.
 fn in_first_mounts() -> bool {
     let number = |process: &str| fs::metadata(format!("/proc/{process}/ns/mnt")).map(|meta| meta.ino());
-    matches!((number("self"), number("1")), (Ok(ours), Ok(first)) if ours == first)
+    number("self").is_ok_and(|ours| ours == number("1").unwrap_or(MNT_NS_INIT_INO))
 }
 
 /// Whose folder it is while a recorder lives.

@@ -256,8 +256,50 @@ fn sealed(
     Ok(Some(segment))
 }
 
-/// Plans a segment by its sidecar; the handle is that of a sealed one.
-pub(crate) fn indexed(
+/// What an index tells of a segment, besides its rows.
+pub(crate) struct Indexed<'a> {
+    pub(crate) metas: &'a [FrameMeta],
+    pub(crate) prologue: Prologue,
+    pub(crate) stored_bytes: u64,
+    /// Times of the packets.
+    pub(crate) span: Span,
+}
+
+impl Indexed<'_> {
+    /// Plans the segment as a sealed one. `prune` gets which frames have packets inside the range.
+    ///
+    /// # Errors
+    /// Those of `prune`.
+    pub(crate) fn plan(
+        self,
+        found: &Found,
+        range: &TimeRange,
+        prune: impl FnOnce(&[bool]) -> Result<Pruned, SidecarError>,
+    ) -> Result<PlannedSegment, SidecarError> {
+        let Self { metas, prologue, stored_bytes, span } = self;
+        let within = |meta: &FrameMeta| meta.packets > 0 && range.overlaps(meta.t_min, meta.t_max);
+        let inside: Vec<bool> = metas.iter().map(within).collect();
+        let pruned = if inside.contains(&true) { prune(&inside)? } else { Pruned::default() };
+        let Pruned { frames, rows_tested, rows_matched, looked_up } = pruned;
+        let wanted = metas.iter().enumerate().zip(inside.iter().zip(&frames));
+        let wanted = wanted.filter(|(_, (inside, wanted))| **inside && **wanted);
+        Ok(PlannedSegment {
+            name: found.name.clone(),
+            state: found.state,
+            handle: Handle::Sealed(found.packets_path()),
+            prologue,
+            span,
+            tasks: wanted.map(|(numbered, _)| task(numbered)).collect(),
+            choice: Choice::Index { rows_tested, rows_matched, looked_up },
+            frames: len64(metas.iter().filter(|meta| meta.packets > 0).count()),
+            stored_bytes,
+            until: None,
+        })
+    }
+}
+
+/// Plans a segment by its sidecar.
+fn indexed(
     found: &Found,
     sidecar: &Sidecar,
     expr: &Expr,
@@ -266,23 +308,9 @@ pub(crate) fn indexed(
 ) -> Result<PlannedSegment, SidecarError> {
     let metas = sidecar.frames()?;
     let interface = sidecar.head()?.map(|head| Arc::new(head.interface));
-    let inside = |meta: &FrameMeta| meta.packets > 0 && range.overlaps(meta.t_min, meta.t_max);
-    let pruned = if metas.iter().any(inside) { prune(sidecar, expr)? } else { Pruned::default() };
-    let wanted =
-        metas.iter().enumerate().zip(&pruned.frames).filter(|((_, m), wanted)| **wanted && inside(m));
-    let Pruned { rows_tested, rows_matched, looked_up, .. } = pruned;
-    Ok(PlannedSegment {
-        name: found.name.clone(),
-        state: found.state,
-        handle: Handle::Sealed(found.packets_path()),
-        prologue: interface.map_or(Prologue::FirstFrame, Prologue::Known),
-        span,
-        tasks: wanted.map(|(numbered, _)| task(numbered)).collect(),
-        choice: Choice::Index { rows_tested, rows_matched, looked_up },
-        frames: len64(metas.iter().filter(|m| m.packets > 0).count()),
-        stored_bytes: sidecar.summary().segment_len,
-        until: None,
-    })
+    let prologue = interface.map_or(Prologue::FirstFrame, Prologue::Known);
+    let stored_bytes = sidecar.summary().segment_len;
+    Indexed { metas: &metas, prologue, stored_bytes, span }.plan(found, range, |_| prune(sidecar, expr))
 }
 
 pub(crate) fn task((number, meta): (usize, &FrameMeta)) -> Task {

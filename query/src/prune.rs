@@ -1,4 +1,8 @@
-//! From a filter and a sidecar to the frames that can hold a match. Pure; reads no frame.
+//! From a filter and the rows of a segment to the frames that can hold a match. Pure; reads no frame.
+//!
+//! A sidecar has its rows in an order that finds them. The rows of an open segment are in the order in which they
+//! came, and only those of the frames inside the range are tested: sorting all of them for each question would
+//! cost the recorder beside us more than the answer is worth.
 //!
 //! Parts of the expression without `inner` are tested jointly on each row: `host A and port 443` needs one
 //! flow that has both. A row stands for one layer, so what mixes layers (`inner (..)` beside other
@@ -9,7 +13,7 @@ use crate::filter::{Atom, Expr, Prefix, Tri};
 use crate::rowfacts::RowFacts;
 use std::net::IpAddr;
 use tapedeck_index::rows::{A_TO_B, B_TO_A, Row, Subject};
-use tapedeck_index::sidecar::{Property, Sidecar, SidecarError};
+use tapedeck_index::sidecar::{Property, Sidecar, SidecarBuilder, SidecarError};
 use tapedeck_packet::FlowKey;
 
 /// The frames of a segment that can hold a match, and how they were found.
@@ -40,14 +44,30 @@ enum Scope {
 /// [`SidecarError`]: the sidecar cannot be believed, every frame must be read.
 pub fn prune(sidecar: &Sidecar, expr: &Expr) -> Result<Pruned, SidecarError> {
     let count = usize::try_from(sidecar.summary().frames).unwrap_or(usize::MAX);
-    let mut pruner = Pruner { sidecar, count, rows_tested: 0, rows_matched: 0, looked_up: Vec::new() };
-    let frames = pruner.frames(expr, Scope::Outer)?;
-    let Pruner { rows_tested, rows_matched, looked_up, .. } = pruner;
-    Ok(Pruned { frames, rows_tested, rows_matched, looked_up })
+    Pruner::of(Rows::Sorted(sidecar), count, expr)
+}
+
+/// The frames of an open segment that can hold a match of `expr`, among those that are `inside`, by their number.
+///
+/// # Errors
+/// As [`prune`].
+pub(crate) fn prune_open(
+    open: &SidecarBuilder,
+    inside: &[bool],
+    expr: &Expr,
+) -> Result<Pruned, SidecarError> {
+    Pruner::of(Rows::AsTheyCame { open, inside }, inside.len(), expr)
+}
+
+/// The rows of a segment.
+#[derive(Clone, Copy)]
+enum Rows<'a> {
+    Sorted(&'a Sidecar),
+    AsTheyCame { open: &'a SidecarBuilder, inside: &'a [bool] },
 }
 
 struct Pruner<'a> {
-    sidecar: &'a Sidecar,
+    rows: Rows<'a>,
     /// Frames of the segment.
     count: usize,
     rows_tested: u64,
@@ -55,7 +75,14 @@ struct Pruner<'a> {
     looked_up: Vec<String>,
 }
 
-impl Pruner<'_> {
+impl<'a> Pruner<'a> {
+    fn of(rows: Rows<'a>, count: usize, expr: &Expr) -> Result<Pruned, SidecarError> {
+        let mut pruner = Self { rows, count, rows_tested: 0, rows_matched: 0, looked_up: Vec::new() };
+        let frames = pruner.frames(expr, Scope::Outer)?;
+        let Self { rows_tested, rows_matched, looked_up, .. } = pruner;
+        Ok(Pruned { frames, rows_tested, rows_matched, looked_up })
+    }
+
     fn frames(&mut self, expr: &Expr, scope: Scope) -> Result<Vec<bool>, SidecarError> {
         match expr {
             Expr::All => Ok(vec![true; self.count]),
@@ -91,42 +118,62 @@ impl Pruner<'_> {
 
     /// Frames of the rows that can match an expression without `inner`.
     fn by_rows(&mut self, expr: &Expr, scope: Scope) -> Result<Vec<bool>, SidecarError> {
+        match self.rows {
+            Rows::Sorted(sidecar) => self.by_sorted(sidecar, expr, scope),
+            Rows::AsTheyCame { open, inside } => Ok(self.by_frames(open, inside, expr, scope)),
+        }
+    }
+
+    fn by_sorted(&mut self, sidecar: &Sidecar, expr: &Expr, scope: Scope) -> Result<Vec<bool>, SidecarError> {
         let mut frames = vec![false; self.count];
-        match lookup(self.sidecar, expr)? {
+        let mut test = |number: u32| -> Result<(), SidecarError> {
+            let (row, directions) = sidecar.row(number)?;
+            if !self.matches(&row, directions, expr, scope) {
+                return Ok(());
+            }
+            for frame in sidecar.frames_of(number)? {
+                let frame = usize::try_from(frame?).unwrap_or(usize::MAX);
+                if let Some(slot) = frames.get_mut(frame) {
+                    *slot = true;
+                }
+            }
+            Ok(())
+        };
+        match lookup(sidecar, expr)? {
             Some(found) => {
                 let mut rows = found.rows;
-                rows.extend(self.sidecar.always_rows()?);
+                rows.extend(sidecar.always_rows()?);
                 rows.sort_unstable();
                 rows.dedup();
+                rows.into_iter().try_for_each(&mut test)?;
                 self.looked_up.push(found.term);
-                rows.into_iter().try_for_each(|row| self.test(row, expr, scope, &mut frames))?;
             }
-            None => (0..self.sidecar.summary().rows)
-                .try_for_each(|row| self.test(row, expr, scope, &mut frames))?,
+            None => (0..sidecar.summary().rows).try_for_each(&mut test)?,
         }
         Ok(frames)
     }
 
-    fn test(
-        &mut self,
-        number: u32,
-        expr: &Expr,
-        scope: Scope,
-        frames: &mut [bool],
-    ) -> Result<(), SidecarError> {
-        let (row, directions) = self.sidecar.row(number)?;
-        self.rows_tested += 1;
-        if !can_match(&row, directions, expr, scope) {
-            return Ok(());
-        }
-        self.rows_matched += 1;
-        for frame in self.sidecar.frames_of(number)? {
-            let frame = usize::try_from(frame?).unwrap_or(usize::MAX);
-            if let Some(slot) = frames.get_mut(frame) {
-                *slot = true;
+    /// Each row is tested once, however many frames name it.
+    fn by_frames(&mut self, open: &SidecarBuilder, inside: &[bool], expr: &Expr, scope: Scope) -> Vec<bool> {
+        let mut known = vec![None; usize::try_from(open.row_count()).unwrap_or(usize::MAX)];
+        let mut matches = |id: &u32| {
+            // A row that cannot be had excludes nothing.
+            let mut test =
+                || open.row_seen(*id).is_none_or(|(row, seen)| self.matches(&row, seen, expr, scope));
+            match usize::try_from(*id).ok().and_then(|id| known.get_mut(id)) {
+                Some(slot) => *slot.get_or_insert_with(test),
+                None => test(),
             }
-        }
-        Ok(())
+        };
+        let frames = inside.iter().enumerate();
+        frames.map(|(frame, inside)| *inside && open.rows_of(frame).iter().any(&mut matches)).collect()
+    }
+
+    fn matches(&mut self, row: &Row, directions: u8, expr: &Expr, scope: Scope) -> bool {
+        self.rows_tested += 1;
+        let matches = can_match(row, directions, expr, scope);
+        self.rows_matched += u64::from(matches);
+        matches
     }
 }
 

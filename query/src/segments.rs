@@ -6,7 +6,8 @@ use crate::failure::Failure;
 use crate::out::Sink;
 use crate::range::TimeRange;
 use crate::run::{Talk, print};
-use crate::unsealed::pending;
+use crate::segment::len64;
+use crate::unsealed::{pending, times_of};
 use crate::verdict::{EXIT_MATCHES, EXIT_NONE};
 use serde::Serialize;
 use std::fmt::{self, Display, Write as _};
@@ -16,7 +17,7 @@ use std::path::PathBuf;
 use tapedeck_index::catalog::{self, Found, State};
 use tapedeck_index::journal::Replay;
 use tapedeck_index::mapped::{self, OpenError};
-use tapedeck_index::sidecar::{Head, Sidecar};
+use tapedeck_index::sidecar::FrameMeta;
 use tapedeck_packet::Timestamp;
 use tapedeck_packet::escape::Foreign;
 
@@ -157,35 +158,49 @@ fn named(found: &Found, path: PathBuf, state: &'static str) -> Listed {
 }
 
 fn known(found: &Found) -> Result<Known, String> {
-    let (sidecar, pending) = match found.state {
-        State::Sealed => match mapped::open(&found.index_path()) {
-            Ok(sidecar) => (sidecar, Vec::new()),
-            Err(OpenError::Io { source, .. }) => return Err(format!("index: {source}")),
-            Err(OpenError::Sidecar { source, .. }) => return Err(format!("index: {source}")),
-        },
+    match found.state {
+        State::Sealed => {
+            let sidecar = match mapped::open(&found.index_path()) {
+                Ok(sidecar) => sidecar,
+                Err(OpenError::Io { source, .. }) => return Err(format!("index: {source}")),
+                Err(OpenError::Sidecar { source, .. }) => return Err(format!("index: {source}")),
+            };
+            let frames = sidecar.frames().map_err(|e| format!("index: {e}"))?;
+            let summary = sidecar.summary();
+            let mut known = Known::of(&frames, summary.rows, sidecar.byte_len(), summary.times);
+            known.stored_bytes = summary.segment_len;
+            Ok(known)
+        }
         State::Open => {
             let journal = fs::read(found.index_path()).map_err(|e| format!("journal: {e}"))?;
             let replay = Replay::read(&journal).map_err(|e| e.to_string())?;
-            let head = Head::encode(&replay.start().section, &replay.start().interface);
-            let bytes = replay.builder().finish(&found.name, &head).map_err(|e| e.to_string())?;
-            (Sidecar::from_bytes(bytes).map_err(|e| e.to_string())?, pending(&replay))
+            let (frames, rows) = (replay.frames(), replay.builder().row_count());
+            let pending = pending(&replay);
+            let times =
+                times_of(frames).into_iter().chain(pending.iter().map(|task| (task.t_min, task.t_max)));
+            let times = times.reduce(|(min, max), (a, b)| (min.min(a), max.max(b)));
+            let mut known = Known::of(frames, rows, len64(journal.len()), times);
+            known.packets += pending.iter().filter_map(|task| task.packets.map(u64::from)).sum::<u64>();
+            known.stored_bytes = replay.stored_len();
+            Ok(known)
         }
-    };
-    let summary = sidecar.summary();
-    let frames = sidecar.frames().map_err(|e| format!("index: {e}"))?;
-    let all_times = summary.times.into_iter().chain(pending.iter().map(|task| (task.t_min, task.t_max)));
-    let times = all_times.reduce(|(min, max), (a, b)| (min.min(a), max.max(b)));
-    Ok(Known {
-        from: times.map(|(min, _)| min.to_string()),
-        to: times.map(|(_, max)| max.to_string()),
-        packets: summary.packets + pending.iter().filter_map(|t| t.packets.map(u64::from)).sum::<u64>(),
-        frames: summary.frames,
-        raw_bytes: frames.iter().map(|f| u64::from(f.raw_len)).sum(),
-        rows: summary.rows,
-        index_bytes: sidecar.byte_len(),
-        times,
-        stored_bytes: summary.segment_len,
-    })
+    }
+}
+
+impl Known {
+    fn of(frames: &[FrameMeta], rows: u32, index_bytes: u64, times: Option<(Timestamp, Timestamp)>) -> Self {
+        Self {
+            from: times.map(|(min, _)| min.to_string()),
+            to: times.map(|(_, max)| max.to_string()),
+            packets: frames.iter().map(|frame| u64::from(frame.packets)).sum(),
+            frames: u32::try_from(frames.len()).unwrap_or(u32::MAX),
+            raw_bytes: frames.iter().map(|frame| u64::from(frame.raw_len)).sum(),
+            rows,
+            index_bytes,
+            times,
+            stored_bytes: 0,
+        }
+    }
 }
 
 fn json(all: &[Listed]) -> Result<String, Failure> {

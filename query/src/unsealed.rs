@@ -7,9 +7,10 @@
 
 use crate::filter::Expr;
 use crate::framewalk::{ARRIVALS_PER_FRAME, Window};
-use crate::gather::{Moved, distrusted, indexed, unindexed};
+use crate::gather::{Indexed, Moved, distrusted, unindexed};
 use crate::lost::Told;
 use crate::plan::{Choice, Plan, PlannedSegment, Prologue};
+use crate::prune::prune_open;
 use crate::range::{Span, TimeRange};
 use crate::scan::{FrameReader, Piece, Task};
 use crate::segment::{Handle, len64};
@@ -23,7 +24,7 @@ use tapedeck_index::catalog::{Found, HOUR_SLACK_NANOS};
 use tapedeck_index::journal::{Replay, ReplayError, Stop};
 use tapedeck_index::live::{self, LIVE_BYTES, LIVE_SUFFIX, RUN_FOLDER};
 use tapedeck_index::pcapng::{Block, Blocks};
-use tapedeck_index::sidecar::{Head, Sidecar};
+use tapedeck_index::sidecar::FrameMeta;
 use tapedeck_packet::Timestamp;
 
 /// Attempts to read a live file that is just being overwritten.
@@ -171,14 +172,10 @@ fn plan(
     replay: &Replay,
     beyond: Vec<Task>,
 ) -> Option<PlannedSegment> {
-    let head = Head::encode(&replay.start().section, &replay.start().interface);
-    let sidecar = replay.builder().finish(&found.name, &head).map_err(|e| e.to_string());
-    let sidecar = sidecar.and_then(|bytes| Sidecar::from_bytes(bytes).map_err(|e| e.to_string()));
-    let sidecar = match sidecar {
-        Ok(sidecar) => sidecar,
-        Err(e) => return unindexed(found, &e, Told::default(), range),
-    };
-    let recorded = sidecar.summary().times;
+    if let Some(error) = replay.builder().error() {
+        return unindexed(found, &error.to_string(), Told::default(), range);
+    }
+    let recorded = times_of(replay.frames());
     let times = recorded.into_iter().chain(beyond.iter().map(|t| (t.t_min, t.t_max)));
     let times = times.reduce(|(min, max), (a, b)| (min.min(a), max.max(b)));
     let torn = (replay.stop() == Stop::Damaged).then(|| torn(found, replay, times.map(|(_, max)| max)));
@@ -187,14 +184,26 @@ fn plan(
         None => times,
     };
     let (t_min, t_max) = times.filter(|(min, max)| range.overlaps(*min, *max))?;
-    let mut segment = match indexed(found, &sidecar, expr, range, Span::of_packets(t_min, t_max)) {
+    let indexed = Indexed {
+        metas: replay.frames(),
+        prologue: Prologue::Known(Arc::new(replay.start().interface.clone())),
+        stored_bytes: replay.stored_len(),
+        span: Span::of_packets(t_min, t_max),
+    };
+    let pruned = |inside: &[bool]| prune_open(replay.builder(), inside, expr);
+    let mut segment = match indexed.plan(found, range, pruned) {
         Ok(segment) => segment,
         Err(e) => return distrusted(found, &e, Told::default(), range),
     };
-    segment.prologue = Prologue::Known(Arc::new(replay.start().interface.clone()));
     segment.frames += len64(beyond.len());
     segment.tasks.extend(beyond.into_iter().chain(torn).filter(|t| range.overlaps(t.t_min, t.t_max)));
     Some(segment)
+}
+
+/// Smallest and largest time of the packets in these frames.
+pub(crate) fn times_of(frames: &[FrameMeta]) -> Option<(Timestamp, Timestamp)> {
+    let times = frames.iter().filter(|meta| meta.packets > 0).map(|meta| (meta.t_min, meta.t_max));
+    times.reduce(|(min, max), (a, b)| (min.min(a), max.max(b)))
 }
 
 /// `segment` without what lies behind `until`.

@@ -30,7 +30,7 @@ use self::process::{Finished, Interrupt, Service};
 use self::store::Store;
 use self::traffic::Plan;
 use crate::packages::{self, For};
-use crate::{repo, steps};
+use crate::{bpffs, repo, steps};
 
 /// How long the recorder may take until it is ready.
 const READY_TIMEOUT: Duration = Duration::from_secs(30);
@@ -96,6 +96,7 @@ pub(crate) fn run(root: &Path, options: &Options) -> Result<bool> {
     let mut needed = vec![For::Build, For::Demo];
     needed.extend(options.pcap.is_some().then_some(For::Replay));
     println!("     Debian packages: {}", packages::install_missing(&needed)?);
+    println!("     BPF file system: {}", bpffs::ready()?);
     let (binaries, target) = build(root)?;
     println!("     built in {:.0} s", started.elapsed().as_secs_f64());
 

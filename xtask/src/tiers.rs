@@ -1,8 +1,8 @@
 //! The tiers of checking: `test` for every change, `soak` for what takes long.
 //!
-//! The pipeline of `test`: packages -> tidy, licences, formatting -> clippy -> build -> tests -> doc tests -> a
-//! guest with the newest kernel. It must never skip in silence: what is left out stands in the summary with
-//! its reason.
+//! The pipeline of `test`: packages, BPF file system -> tidy, licences, formatting -> clippy -> build -> tests ->
+//! doc tests -> a guest with the newest kernel. It must never skip in silence: what is left out stands in the
+//! summary with its reason.
 
 use std::env;
 use std::path::Path;
@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use crate::outcome::{Outcome, Runner};
 use crate::packages::{self, For};
 use crate::steps::{self, Steps};
-use crate::{licences, repo, tidy, vm};
+use crate::{bpffs, licences, repo, tidy, vm};
 
 /// Folder of real captures; without it the tests use their own fixtures only.
 const TRACES: &str = "TAPEDECK_TRACES";
@@ -81,6 +81,7 @@ pub(crate) fn soak(root: &Path) -> bool {
 fn prepare(root: &Path, steps: &mut Steps, tests: &mut Outcome) {
     steps.run("packages", || packages::install_missing(&[For::Build, For::Test]));
     steps.run("python packages", || packages::install_python(root));
+    steps.run("BPF file system", bpffs::ready);
     let folder = env::var_os(TRACES);
     if folder.is_none() {
         tests.skip("SKIPPED everything that reads real captures: TAPEDECK_TRACES is not set");

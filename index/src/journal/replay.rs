@@ -105,14 +105,13 @@ impl Replay {
         self.builder.frames()
     }
 
-    /// The recorded frames with their rows: finish it for a sidecar in memory, or go on with frames that
-    /// were found behind the recorded ones.
+    /// The recorded frames with their rows.
     #[must_use]
     pub fn builder(&self) -> &SidecarBuilder {
         &self.builder
     }
 
-    /// As [`Replay::builder`], by value.
+    /// As [`Replay::builder`], by value: to go on with frames that were found behind the recorded ones.
     #[must_use]
     pub fn into_builder(self) -> SidecarBuilder {
         self.builder

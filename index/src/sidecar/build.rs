@@ -111,6 +111,32 @@ impl SidecarBuilder {
         self.frames.last().map_or(0, |meta| meta.offset + u64::from(meta.stored_len))
     }
 
+    /// What keeps these frames from being a sidecar, if anything.
+    #[must_use]
+    pub fn error(&self) -> Option<BuildError> {
+        self.error
+    }
+
+    /// Rows of all frames so far.
+    #[must_use]
+    pub fn row_count(&self) -> u32 {
+        len32(self.rows.len())
+    }
+
+    /// Ids of the rows that frame number `frame` names; none where there is no such frame.
+    #[must_use]
+    pub fn rows_of(&self, frame: usize) -> &[u32] {
+        let end_of = |frame: usize| self.ends.get(frame).copied();
+        let start = frame.checked_sub(1).and_then(end_of).unwrap_or(0);
+        end_of(frame).and_then(|end| self.present.get(start..end)).unwrap_or_default()
+    }
+
+    /// A row by its id, and the directions in which its packets went in any frame so far; `None` for an unknown id.
+    #[must_use]
+    pub fn row_seen(&self, id: u32) -> Option<(Row, u8)> {
+        Some((self.row(id)?, *self.directions.get(index(id))?))
+    }
+
     /// Forgets all frames, keeps the memory.
     pub fn clear(&mut self) {
         let Self { frames, present, ends, rows, directions, packets, error } = self;

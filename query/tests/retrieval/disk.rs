@@ -26,12 +26,12 @@ fn segments_are_listed_in_order_of_time() {
     insta::assert_snapshot!(store.taperead(&["segments"]).shown(store.path()), @r#"
     state    from                            to                                 packets           raw        stored   ratio      rows       index  segment
     sealed   2026-11-21T18:00:00.000000000Z  2026-11-21T18:00:08.000000000Z           9          1060           538    1.97         9        1018  STORE/packets/dt=2026-11-21/hr=18/01795284000000000000-lab-eth1-q0-0000abcd-0.pcapng.zst
-    open     2026-11-21T19:00:00.000000000Z  2026-11-21T19:00:02.000000000Z           3           368           227    1.62         2         649  STORE/packets/dt=2026-11-21/hr=19/.01795287600000000000-lab-eth2-q0-0000abcd-1.open
+    open     2026-11-21T19:00:00.000000000Z  2026-11-21T19:00:02.000000000Z           3           368           227    1.62         2         796  STORE/packets/dt=2026-11-21/hr=19/.01795287600000000000-lab-eth2-q0-0000abcd-1.open
     --- stderr, exit 0
     "#);
     let answer = store.taperead(&["segments", "--from", "2026-11-21 18:30", "--json"]);
     insta::assert_snapshot!(answer.shown(store.path()), @r#"
-    {"path":"STORE/packets/dt=2026-11-21/hr=19/.01795287600000000000-lab-eth2-q0-0000abcd-1.open","state":"open","sensor":"lab","interface":"eth2","queue":0,"run":"0000abcd","seq":1,"stored_bytes":227,"from":"2026-11-21T19:00:00.000000000Z","to":"2026-11-21T19:00:02.000000000Z","packets":3,"frames":2,"raw_bytes":368,"rows":2,"index_bytes":649}
+    {"path":"STORE/packets/dt=2026-11-21/hr=19/.01795287600000000000-lab-eth2-q0-0000abcd-1.open","state":"open","sensor":"lab","interface":"eth2","queue":0,"run":"0000abcd","seq":1,"stored_bytes":227,"from":"2026-11-21T19:00:00.000000000Z","to":"2026-11-21T19:00:02.000000000Z","packets":3,"frames":2,"raw_bytes":368,"rows":2,"index_bytes":796}
     --- stderr, exit 0
     "#);
     fs::remove_file(files(store.path(), ".idx").remove(0)).unwrap();

@@ -175,3 +175,27 @@ fn a_dead_writers_empty_journal_hides_no_frame() {
     let answer = store.taperead(&["packets"]);
     assert_eq!((ports(answer.text()), answer.code), ((1000..1009).collect(), 0), "{}", answer.stderr);
 }
+
+#[test]
+fn of_an_open_segment_only_what_can_match_is_read() {
+    // Frames of four packets, one of each second and port.
+    let mut store = Store::new();
+    store.segment(&Spec { left: recorded(3, T + 20 * SECOND), ..Spec::default() }, &steady(12));
+    let from = ["--from", "2026-11-21 18:00:05"];
+    let ask = |what: &[&str]| store.taperead(&[&["packets", "port 1006"], what].concat());
+    let plan = ask(&["--explain"]);
+    assert!(
+        plan.text().contains("(open): 1 of 3 frames, 119 of 482 bytes; 1 of 11 rows can match\n"),
+        "{}",
+        plan.text()
+    );
+    // Of the frames before that time not even the rows are looked at.
+    let plan = ask(&[&["--explain"], &from[..]].concat());
+    assert!(
+        plan.text().contains("(open): 1 of 3 frames, 119 of 482 bytes; 1 of 7 rows can match\n"),
+        "{}",
+        plan.text()
+    );
+    let answer = ask(&from);
+    assert_eq!((ports(answer.text()), answer.code), (vec![1006], 0), "{}", answer.stderr);
+}
