@@ -137,6 +137,12 @@ impl PackedRow {
     /// The row; `None` for words that pack no row.
     #[must_use]
     pub fn row(&self) -> Option<Row> {
+        // Stray bits would make two spellings of one row.
+        self.known_row().filter(|row| Self::of(row) == *self)
+    }
+
+    /// As [`PackedRow::row`], of words that are known to pack one: without the look at stray bits.
+    pub(crate) fn known_row(&self) -> Option<Row> {
         let [head, ids, a0, a1, b0, b1, vlans, l01, l23] = self.0;
         let has = |bit: u64| head & bit != 0;
         let half = |word: u64, at: u32| low16(word >> at);
@@ -144,7 +150,7 @@ impl PackedRow {
         let ports = (half(ids, 32), half(ids, 48));
         let vlans = [0, 16, 32, 48].map(|at| half(vlans, at));
         let labels = [low32(l01), low32(l01 >> 32), low32(l23), low32(l23 >> 32)];
-        let row = Row {
+        Some(Row {
             subject: subject_of(head, [a0, a1, b0, b1], ports)?,
             ethertype: has(HAS_ETHERTYPE).then_some(half(head, ETHERTYPE_AT)),
             tags: Tags::new(vlans.get(..count(VLANS_AT))?, labels.get(..count(LABELS_AT))?),
@@ -152,9 +158,7 @@ impl PackedRow {
             inner: has(INNER),
             tunnel: tunnel_of(low8(head >> TUNNEL_AT) & 15)?,
             tunnel_id: has(HAS_TUNNEL_ID).then_some(low32(ids)),
-        };
-        // Stray bits would make two spellings of one row.
-        (Self::of(&row) == *self).then_some(row)
+        })
     }
 
     /// Equality in straight-line code: a call of memcmp costs more than the nine words.

@@ -1,8 +1,9 @@
 //! The row table of an open segment: which row a layer is, without allocation per packet.
 //!
-//! Three steps, each verified on the whole row: the row last seen at this depth (bursts), a small
-//! direct-mapped cache of row ids (what is hot stays in the first-level cache), then open addressing over
-//! 2^21 slots (for [`ROWS_MAX`] rows), at most half of them taken. A slot holds generation, hash tag and row id; emptying the table
+//! A row that its predecessor at this depth does not equal (bursts do) waits until some have gathered: with many rows
+//! each look-up is a cache miss or two, and those of several rows can be under way at a time. Then two steps, each
+//! verified on the whole row: a small direct-mapped cache of row ids (what is hot stays in the first-level cache), and
+//! open addressing over 2^21 slots (for [`ROWS_MAX`] rows), at most half of them taken. A slot holds generation, hash tag and row id; emptying the table
 //! is one more generation: the worker thread never clears megabytes between two packets. The hash seed is
 //! random per table, so that nobody can send packets that all fall into one chain of slots; row ids
 //! follow from packet order alone and do not depend on it.
@@ -20,8 +21,10 @@ use tapedeck_packet::walk::MAX_LAYERS;
 const ROW_BITS: u32 = 22;
 /// Bits of the hash tag in a slot.
 const TAG_BITS: u32 = 26;
-/// Row ids in the cache: 16 KiB.
-const CACHED: usize = 4096;
+/// Rows in the cache: 16 KiB.
+const CACHED: usize = 2048;
+/// Rows that are looked up together.
+const WAITING: usize = 16;
 
 const _: () = assert!(ROWS_MAX < (1 << ROW_BITS) - 1 && ROW_BITS + TAG_BITS + 16 == 64);
 
@@ -33,6 +36,14 @@ struct Entry {
     frame: u32,
     /// Where in `present` it then stands.
     place: u32,
+}
+
+/// A row of the current frame that is not looked up yet.
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    row: PackedRow,
+    hash: u64,
+    bits: u8,
 }
 
 /// Rows of the segment being written; allocated once (virtual memory; pages are touched as rows come),
@@ -50,9 +61,11 @@ pub struct RowTable {
     frame: u32,
     generation: u16,
     seeds: [u64; WORDS + 1],
-    /// Row last seen at each depth. A stale id, here and in the cache, fails the comparison.
-    last: [u32; MAX_LAYERS],
-    cache: Vec<u32>,
+    waiting: Vec<Waiting>,
+    /// Where in `waiting` the last row of each depth stands; behind its end if it is not there any more.
+    newest: [usize; MAX_LAYERS],
+    /// 32 bits of a hash, and a row id. A stale id fails the comparison of rows.
+    cache: Vec<(u32, u32)>,
     rows_max: u32,
 }
 
@@ -60,6 +73,26 @@ impl Default for RowTable {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What a slot of this hash has above its row id.
+#[inline]
+fn slot_tag(generation: u64, hash: u64) -> u64 {
+    (generation << TAG_BITS) | (hash & ((1 << TAG_BITS) - 1))
+}
+
+/// The row id of a slot.
+#[inline]
+fn row_id(slot: u64) -> u32 {
+    u32::try_from(slot & ((1 << ROW_BITS) - 1)).unwrap_or(u32::MAX)
+}
+
+/// The place of a hash in the cache, by its lowest bits (the table takes its slot from the highest), and what stands
+/// there with the row id.
+#[inline]
+fn cached(hash: u64) -> (usize, u32) {
+    let place = usize::try_from(hash & 0xffff).unwrap_or(0) % CACHED;
+    (place, u32::try_from((hash >> 16) & 0xffff_ffff).unwrap_or(0))
 }
 
 /// Addresses of what a vector has reserved.
@@ -94,8 +127,9 @@ impl RowTable {
             frame: 0,
             generation: 1,
             seeds: std::array::from_fn(|i| state.hash_one(i)),
-            last: [0; MAX_LAYERS],
-            cache: vec![0; CACHED],
+            waiting: Vec::with_capacity(WAITING),
+            newest: [WAITING; MAX_LAYERS],
+            cache: vec![(0, 0); CACHED],
             rows_max,
         }
     }
@@ -105,24 +139,27 @@ impl RowTable {
     pub fn add(&mut self, walk: &Walk) {
         for (depth, layer) in walk.layers().iter().enumerate() {
             let (row, bits) = PackedRow::of_layer(layer, depth > 0);
-            let last = self.last.get(depth).copied().unwrap_or_default();
-            let id = if self.is_row(last, &row) { last } else { self.id_of(&row) };
-            if let Some(slot) = self.last.get_mut(depth) {
-                *slot = id;
+            let newest = self.newest.get(depth).and_then(|at| self.waiting.get_mut(*at));
+            if let Some(newest) = newest.filter(|newest| newest.row.same(&row)) {
+                newest.bits |= bits;
+                continue;
             }
-            self.note(id, bits);
+            self.wait(row, bits);
+            if let Some(newest) = self.newest.get_mut(depth) {
+                *newest = self.waiting.len() - 1;
+            }
         }
     }
 
-    /// Notes one row; what [`RowTable::add`] does for each layer.
+    /// Notes one row, which need not be a layer's.
     #[cfg(test)]
     pub(crate) fn add_row(&mut self, row: &Row, bits: u8) {
-        let id = self.id_of(&PackedRow::of(row));
-        self.note(id, bits);
+        self.wait(PackedRow::of(row), bits);
     }
 
     /// Ends the current frame: moves its rows into `out` (cleared first).
     pub fn cut_frame(&mut self, out: &mut FrameRows) {
+        self.resolve();
         out.clear();
         std::mem::swap(&mut out.present, &mut self.present);
         let new = self.entries.get(self.handed_over..).unwrap_or_default();
@@ -132,13 +169,16 @@ impl RowTable {
     }
 
     /// Distinct rows of the segment so far.
-    #[must_use]
-    pub fn rows(&self) -> u32 {
+    #[cfg(test)]
+    pub(crate) fn rows(&mut self) -> u32 {
+        self.resolve();
         len32(self.entries.len())
     }
 
     /// Forgets all rows, for the next segment. Keeps its memory.
     pub fn clear(&mut self) {
+        self.waiting.clear();
+        self.newest = [WAITING; MAX_LAYERS];
         self.entries.clear();
         self.present.clear();
         self.handed_over = 0;
@@ -169,25 +209,50 @@ impl RowTable {
         self.entries.get(index(id)).is_some_and(|entry| entry.row.same(row))
     }
 
-    /// The id of a row, by way of the cache.
     #[inline]
-    fn id_of(&mut self, row: &PackedRow) -> u32 {
-        let hash = self.hash(row);
-        // The lowest bits; the table takes its slot from the highest.
-        let place = usize::try_from(hash).unwrap_or(0) % CACHED;
-        let cached = self.cache.get(place).copied().unwrap_or_default();
-        if self.is_row(cached, row) {
-            return cached;
+    fn wait(&mut self, row: PackedRow, bits: u8) {
+        if self.waiting.len() == WAITING {
+            self.resolve();
         }
-        let id = self.find_or_insert(row, hash);
-        if let Some(slot) = self.cache.get_mut(place) {
-            *slot = id;
+        let hash = self.hash(&row);
+        self.waiting.push(Waiting { row, hash, bits });
+    }
+
+    /// Looks up what waits, in the order in which it came. The first two passes only read, and no row's reads hang on
+    /// those of another; what they do not find, the third one does.
+    fn resolve(&mut self) {
+        let mut ids = [u32::MAX; WAITING];
+        let generation = u64::from(self.generation);
+        for (id, waiting) in ids.iter_mut().zip(&self.waiting) {
+            let (place, tag) = cached(waiting.hash);
+            *id = match self.cache.get(place) {
+                Some((seen, id)) if *seen == tag => *id,
+                _ => {
+                    let slot = usize::try_from(waiting.hash >> self.shift).unwrap_or(0);
+                    let word = self.slots.get(slot).copied().unwrap_or_default();
+                    let same = word >> ROW_BITS == slot_tag(generation, waiting.hash);
+                    if same { row_id(word) } else { u32::MAX }
+                }
+            };
         }
-        id
+        for (id, waiting) in ids.iter_mut().zip(&self.waiting) {
+            *id = if self.is_row(*id, &waiting.row) { *id } else { u32::MAX };
+        }
+        for (id, at) in ids.into_iter().zip(0..self.waiting.len()) {
+            let Some(Waiting { row, hash, bits }) = self.waiting.get(at).copied() else { break };
+            let id = if id == u32::MAX { self.find_or_insert(&row, hash) } else { id };
+            let (place, tag) = cached(hash);
+            if let Some(slot) = self.cache.get_mut(place) {
+                *slot = (tag, id);
+            }
+            self.note(id, bits);
+        }
+        self.waiting.clear();
+        self.newest = [WAITING; MAX_LAYERS];
     }
 
     fn find_or_insert(&mut self, row: &PackedRow, hash: u64) -> u32 {
-        let tag = (u64::from(self.generation) << TAG_BITS) | (hash & ((1 << TAG_BITS) - 1));
+        let tag = slot_tag(self.generation.into(), hash);
         let mut slot = usize::try_from(hash >> self.shift).unwrap_or(0);
         // At most half of the slots are taken, so an empty one ends every chain.
         while let Some(word) = self.slots.get_mut(slot) {
@@ -202,7 +267,7 @@ impl RowTable {
                 return id;
             }
             if found == tag {
-                let id = u32::try_from(*word & ((1 << ROW_BITS) - 1)).unwrap_or(u32::MAX);
+                let id = row_id(*word);
                 if self.is_row(id, row) {
                     return id;
                 }

@@ -3,16 +3,20 @@
 //! [`SidecarBuilder::frame`] only appends; all sorting happens once, in [`SidecarBuilder::finish`].
 
 use super::FrameMeta;
-use super::entry::{RowEntry, encode_frame, encode_stack};
+use super::entry::{RowEntry, encode_frame};
 use super::head::HEAD_BYTES_MAX;
 use super::layout::{FRAME_LEN, HEADER_LEN, Header, PACKETS_MAX, ROW_LEN, Section};
 use super::lists::{encode, put_gaps};
-use super::row_index::RowIndex;
+use super::row_index::{RowIndex, RowKeys};
 use crate::bytes::{index, len32};
 use crate::name::SegmentName;
 use crate::rows::{FrameRows, PackedRow, Row};
+use std::ops::Range;
 use tapedeck_packet::Timestamp;
 use xxhash_rust::xxh3::xxh3_64;
+
+/// Rows that are fetched together: in sidecar order each is a cache miss, and so many can be under way at a time.
+const GATHERED: usize = 32;
 
 /// Frames or rows that a sidecar cannot hold. The segment itself is not concerned: readers scan it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -158,9 +162,9 @@ impl SidecarBuilder {
         if let Some(error) = self.error {
             return Err(error);
         }
-        let order = self.order();
-        let index = RowIndex::new(order.iter().filter_map(|(_, id)| self.row(*id)));
-        let (rows, postings) = self.rows_and_postings(&order, &index)?;
+        let (entries, postings, keys) = self.entries()?;
+        let index = keys.index();
+        let rows = numbered(entries, &index);
         let (fences, lists) = encode(&index.pairs);
         let mut frames = Vec::with_capacity(self.frames.len() * FRAME_LEN);
         self.frames.iter().for_each(|meta| encode_frame(meta, &mut frames));
@@ -183,7 +187,7 @@ impl SidecarBuilder {
 
     /// A row by its id in packet order. Every packed row was made from a row, so none is missing.
     fn row(&self, id: u32) -> Option<Row> {
-        self.rows.get(index(id))?.row()
+        self.rows.get(index(id))?.known_row()
     }
 
     fn assemble(
@@ -218,27 +222,46 @@ impl SidecarBuilder {
         Ok(out)
     }
 
-    fn rows_and_postings(
-        &self,
-        order: &[(u64, u32)],
-        index_of: &RowIndex,
-    ) -> Result<(Vec<u8>, Vec<u8>), BuildError> {
-        let frames_of = FramesOfRows::new(self);
-        let (mut rows, mut postings) = (Vec::with_capacity(order.len() * ROW_LEN), Vec::new());
-        for ((hash, id), addresses) in order.iter().zip(&index_of.addresses) {
-            let Some(row) = self.row(*id) else { continue };
-            let directions = self.directions.get(index(*id)).copied().unwrap_or(0);
-            let stack = index_of.stacks.binary_search(&encode_stack(&row)).map_or(0, len32);
-            let place = u32::try_from(postings.len()).map_err(|_| BuildError::TooLong(Section::Postings))?;
-            RowEntry::of(&row, *hash, directions, *addresses, stack, place).encode(&mut rows);
-            put_gaps(&mut postings, frames_of.of(*id));
+    /// The rows' entries in sidecar order, their postings, and what they can be found by. Addresses are not in the
+    /// entries yet, and stacks by the number that [`RowKeys::add`] gave them: rows are unpacked only once here.
+    fn entries(&self) -> Result<(Vec<RowEntry>, Vec<u8>, RowKeys), BuildError> {
+        let (order, frames_of) = (self.order(), FramesOfRows::new(self));
+        let (mut entries, mut postings) = (Vec::with_capacity(order.len()), Vec::new());
+        let (mut keys, mut gathered) = (RowKeys::default(), Vec::with_capacity(GATHERED));
+        for some in order.chunks(GATHERED) {
+            gathered.clear();
+            gathered.extend(some.iter().filter_map(|(hash, id)| {
+                let (row, directions) = (self.rows.get(index(*id))?, self.directions.get(index(*id))?);
+                Some((*hash, *row, *directions, frames_of.range(*id), 0))
+            }));
+            for (.., range, first) in &mut gathered {
+                *first = frames_of.frames.get(range.start).copied().unwrap_or(0);
+            }
+            for (hash, row, directions, range, first) in &gathered {
+                let Some(row) = row.known_row() else { continue };
+                let stack = keys.add(&row);
+                let place =
+                    u32::try_from(postings.len()).map_err(|_| BuildError::TooLong(Section::Postings))?;
+                entries.push(RowEntry::of(&row, *hash, *directions, stack, place));
+                put_gaps(&mut postings, frames_of.within(range, *first));
+            }
         }
-        Ok((rows, postings))
+        Ok((entries, postings, keys))
     }
 
     fn fail(&mut self, error: BuildError) {
         self.error.get_or_insert(error);
     }
+}
+
+/// The section Rows: `entries` with the places of their addresses and stacks.
+fn numbered(entries: Vec<RowEntry>, index_of: &RowIndex) -> Vec<u8> {
+    let mut rows = Vec::with_capacity(entries.len() * ROW_LEN);
+    for (entry, [a, b]) in entries.into_iter().zip(&index_of.addresses) {
+        let stack = index_of.places.get(index(entry.stack)).copied().unwrap_or(0);
+        RowEntry { a: *a, b: *b, stack, ..entry }.encode(&mut rows);
+    }
+    rows
 }
 
 /// The frames of each row, by counting sort: rows in packet order, frames ascending.
@@ -277,12 +300,18 @@ impl FramesOfRows {
         Self { starts, frames }
     }
 
-    fn of(&self, row: u32) -> impl Iterator<Item = u32> {
+    /// Where the frames of a row are.
+    fn range(&self, row: u32) -> Range<usize> {
         let at = |number: usize| self.starts.get(number).copied().unwrap_or(0);
-        let range = at(index(row))..at(index(row) + 1);
+        at(index(row))..at(index(row) + 1)
+    }
+
+    /// The frames of a row, the first of which is known.
+    fn within(&self, range: &Range<usize>, first: u32) -> impl Iterator<Item = u32> {
+        let rest = self.frames.get(range.start.saturating_add(1)..range.end).unwrap_or_default();
         let mut previous = None;
         // A frame that named a row twice counts once.
-        let frames = self.frames.get(range).unwrap_or_default().iter().copied();
+        let frames = (!range.is_empty()).then_some(first).into_iter().chain(rest.iter().copied());
         frames.filter(move |frame| previous.replace(*frame) != Some(*frame))
     }
 }

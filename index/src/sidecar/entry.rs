@@ -77,15 +77,8 @@ impl RowEntry {
     pub(super) const HAS_ETHERTYPE: u8 = 1 << 5;
     pub(super) const DIRECTIONS_AT: u8 = 6;
 
-    /// A row's entry, with the numbers of its addresses and stack and the offset of its postings.
-    pub(super) fn of(
-        row: &Row,
-        hash: u64,
-        directions: u8,
-        [a, b]: [u32; 2],
-        stack: u32,
-        postings: u32,
-    ) -> Self {
+    /// A row's entry, with the number of its stack and the offset of its postings; without its addresses.
+    pub(super) fn of(row: &Row, hash: u64, directions: u8, stack: u32, postings: u32) -> Self {
         let (kind, ports, proto) = match row.subject {
             Subject::Ip { key, ports_known, later_fragment } => {
                 let kind = if key.addr_a.is_ipv4() && key.addr_b.is_ipv4() { Self::IPV4 } else { Self::IPV6 };
@@ -101,8 +94,8 @@ impl RowEntry {
         let typed = if row.ethertype.is_some() { Self::HAS_ETHERTYPE } else { 0 };
         Self {
             hash,
-            a,
-            b,
+            a: NO_ADDRESS,
+            b: NO_ADDRESS,
             port_a: ports.0,
             port_b: ports.1,
             proto,

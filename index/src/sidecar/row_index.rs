@@ -3,8 +3,9 @@
 use super::entry::{NO_ADDRESS, encode_stack};
 use super::layout::STACK_LEN;
 use super::lists::KeyKind;
-use crate::bytes::index;
+use crate::bytes::{index, len32};
 use crate::rows::{Row, Subject};
+use std::collections::HashMap;
 use std::net::IpAddr;
 
 /// Dictionaries and lists over the rows in sidecar order.
@@ -18,50 +19,31 @@ pub(super) struct RowIndex {
     pub(super) macs: Vec<u8>,
     /// Section Stacks: distinct, ascending.
     pub(super) stacks: Vec<[u8; STACK_LEN]>,
+    /// The place in `stacks` of each stack as [`RowKeys::add`] numbered it.
+    pub(super) places: Vec<u32>,
     /// Numbers of each row's two addresses.
     pub(super) addresses: Vec<[u32; 2]>,
     /// (key, row) pairs of the lists, strictly ascending.
     pub(super) pairs: Vec<(u64, u32)>,
 }
 
-/// Addresses as they come from the rows, each with its row and side.
+/// What the rows can be found by, as they come in sidecar order.
 #[derive(Default)]
-struct Sides {
+pub(super) struct RowKeys {
     v4: Vec<(u32, Side)>,
     v6: Vec<(u128, Side)>,
     macs: Vec<([u8; 6], Side)>,
     values: Vec<(u64, u32)>,
     rows: u32,
+    stacks: HashMap<[u8; STACK_LEN], u32>,
+    /// The stack of the row before. Nearly all rows of a link have that of their neighbour.
+    last: Option<([u8; STACK_LEN], u32)>,
 }
 
 /// Row number and side: 0 = a, 1 = b.
 type Side = (u32, u8);
 
 impl RowIndex {
-    /// The index of `rows`, which come in sidecar order.
-    pub(super) fn new(rows: impl Iterator<Item = Row>) -> Self {
-        let (mut sides, mut new) = (Sides::default(), Self::default());
-        for row in rows {
-            sides.add(&row);
-            let stack = encode_stack(&row);
-            // Nearly all rows of a link have the stack of their neighbour.
-            if new.stacks.last() != Some(&stack) {
-                new.stacks.push(stack);
-            }
-        }
-        new.stacks.sort_unstable();
-        new.stacks.dedup();
-        new.addresses = vec![[NO_ADDRESS; 2]; index(sides.rows)];
-        let Sides { v4, v6, macs, mut values, .. } = sides;
-        let first = new.number(v4, 0, |v4, out| out.v4.extend(v4.to_le_bytes()));
-        let first = new.number(v6, first, |v6, out| out.v6.extend(v6.to_be_bytes()));
-        new.number(macs, first, |mac, out| out.macs.extend(mac));
-        values.sort_unstable();
-        values.dedup();
-        new.pairs.append(&mut values);
-        new
-    }
-
     /// Numbers the distinct addresses from `first` on, in order; returns the number behind the last.
     fn number<T: Ord + Copy>(
         &mut self,
@@ -89,8 +71,31 @@ impl RowIndex {
     }
 }
 
-impl Sides {
-    fn add(&mut self, row: &Row) {
+impl RowKeys {
+    /// The index of all rows so far.
+    pub(super) fn index(self) -> RowIndex {
+        let Self { v4, v6, macs, mut values, rows, stacks, .. } = self;
+        let mut new = RowIndex { addresses: vec![[NO_ADDRESS; 2]; index(rows)], ..RowIndex::default() };
+        let mut stacks: Vec<_> = stacks.into_iter().collect();
+        stacks.sort_unstable();
+        new.places = vec![0; stacks.len()];
+        for ((stack, number), place) in stacks.into_iter().zip(0..) {
+            new.stacks.push(stack);
+            if let Some(slot) = new.places.get_mut(index(number)) {
+                *slot = place;
+            }
+        }
+        let first = new.number(v4, 0, |v4, out| out.v4.extend(v4.to_le_bytes()));
+        let first = new.number(v6, first, |v6, out| out.v6.extend(v6.to_be_bytes()));
+        new.number(macs, first, |mac, out| out.macs.extend(mac));
+        values.sort_unstable();
+        values.dedup();
+        new.pairs.append(&mut values);
+        new
+    }
+
+    /// Adds the next row; returns the number of its stack, in order of first appearance.
+    pub(super) fn add(&mut self, row: &Row) -> u32 {
         let number = self.rows;
         self.rows += 1;
         match (row.addresses(), row.subject) {
@@ -113,6 +118,16 @@ impl Sides {
         row.pppoe.into_iter().for_each(|session| add(KeyKind::Pppoe, session.into()));
         if matches!(row.subject, Subject::Coarse | Subject::Opaque) {
             add(KeyKind::Always, 0);
+        }
+        let stack = encode_stack(row);
+        match self.last {
+            Some((last, number)) if last == stack => number,
+            _ => {
+                let next = len32(self.stacks.len());
+                let number = *self.stacks.entry(stack).or_insert(next);
+                self.last = Some((stack, number));
+                number
+            }
         }
     }
 }
