@@ -13,6 +13,7 @@ use signal_hook::low_level::emulate_default_handler;
 use std::collections::BTreeSet;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
@@ -93,20 +94,29 @@ pub(crate) fn make_namespace(name: &str) -> Result<()> {
 
 /// Removes a namespace, and with it the interfaces in it.
 pub(crate) fn drop_namespace(name: &str) {
-    made().namespaces.remove(name);
-    remove_namespace(name);
+    // Forgotten only when it is gone: a signal that comes meanwhile ends the program that removes it.
+    if remove_namespace(name, Stdio::inherit()) {
+        made().namespaces.remove(name);
+    }
 }
 
-fn remove_namespace(name: &str) {
-    // Nothing to do about a failure here.
-    let _ = std::process::Command::new("ip").args(["netns", "del", name]).status();
+/// Whether it is removed; if not, `ip` says why to `words`.
+fn remove_namespace(name: &str, words: Stdio) -> bool {
+    Command::new("ip")
+        .args(["netns", "del", name])
+        .stderr(words)
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 fn clean_up() {
     let Made { namespaces, folders, .. } =
         std::mem::replace(&mut *made(), Made { over: true, ..Made::default() });
     end_children();
-    namespaces.iter().for_each(|name| remove_namespace(name));
+    for name in namespaces {
+        // Whoever made it may be removing it as well.
+        remove_namespace(&name, Stdio::null());
+    }
     for folder in folders {
         let _ = std::fs::remove_dir_all(folder);
     }

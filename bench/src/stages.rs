@@ -44,8 +44,8 @@ const TICK_NS: u64 = 25_000_000;
 /// seconds, and a tick looks at so many.
 const SETTLE_TICKS: u32 = 220;
 const LOOKS_PER_TICK: usize = 512;
-/// The threads behind are at rest when they work for less than a twentieth of this. A pause of theirs between two
-/// syncs is shorter.
+/// The threads behind are at rest when they twice work for less than a twentieth of this: once may be a wait for the
+/// disk.
 const SETTLE: Duration = Duration::from_millis(700);
 /// How long that is waited for.
 const SETTLES_MAX: u32 = 120;
@@ -280,7 +280,7 @@ fn one(stage: Stage, sessions: u32, options: &Options) -> Result<Cost> {
         traffic.clock += TICK_NS;
         way.tick(traffic.now());
     }
-    settle()?;
+    settle(sessions)?;
     let (all, own) =
         (cpu_time(ClockId::CLOCK_PROCESS_CPUTIME_ID)?, cpu_time(ClockId::CLOCK_THREAD_CPUTIME_ID)?);
     let opening = all.saturating_sub(before).saturating_sub(making).as_secs_f64() * 1e9 / f64::from(sessions);
@@ -299,15 +299,19 @@ fn one(stage: Stage, sessions: u32, options: &Options) -> Result<Cost> {
 
 /// Waits until the threads behind have done what the opening gave them to do: their work on a million new sessions
 /// takes seconds, and belongs to no packet of the measurement.
-fn settle() -> Result<()> {
+fn settle(sessions: u32) -> Result<()> {
+    let mut quiet = 0;
     for _ in 0..SETTLES_MAX {
         let before = cpu_time(ClockId::CLOCK_PROCESS_CPUTIME_ID)?;
         std::thread::sleep(SETTLE);
-        if cpu_time(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.saturating_sub(before) < SETTLE / 20 {
+        let worked = cpu_time(ClockId::CLOCK_PROCESS_CPUTIME_ID)?.saturating_sub(before);
+        quiet = if worked < SETTLE / 20 { quiet + 1 } else { 0 };
+        if quiet == 2 {
             return Ok(());
         }
     }
-    anyhow::bail!("the threads behind are not at rest after {} s", (SETTLE * SETTLES_MAX).as_secs())
+    let waited = (SETTLE * SETTLES_MAX).as_secs();
+    anyhow::bail!("the threads behind still work on the {sessions} new sessions after {waited} s")
 }
 
 impl Way {

@@ -25,7 +25,7 @@ pub struct Pruned {
     pub rows_tested: u64,
     /// Rows that can match.
     pub rows_matched: u64,
-    /// The terms whose rows were looked up; empty when all rows were tested.
+    /// The terms whose rows were looked up; empty when all rows were tested, of an open segment those inside the range.
     pub looked_up: Vec<String>,
 }
 
@@ -50,12 +50,8 @@ pub fn prune(sidecar: &Sidecar, expr: &Expr) -> Result<Pruned, SidecarError> {
 /// The frames of an open segment that can hold a match of `expr`, among those that are `inside`, by their number.
 ///
 /// # Errors
-/// As [`prune`].
-pub(crate) fn prune_open(
-    open: &SidecarBuilder,
-    inside: &[bool],
-    expr: &Expr,
-) -> Result<Pruned, SidecarError> {
+/// None so far: no sidecar is read that could be damaged.
+pub fn prune_open(open: &SidecarBuilder, inside: &[bool], expr: &Expr) -> Result<Pruned, SidecarError> {
     Pruner::of(Rows::AsTheyCame { open, inside }, inside.len(), expr)
 }
 
@@ -165,8 +161,9 @@ impl<'a> Pruner<'a> {
                 None => test(),
             }
         };
-        let frames = inside.iter().enumerate();
-        frames.map(|(frame, inside)| *inside && open.rows_of(frame).iter().any(&mut matches)).collect()
+        // Also behind the first hit: what is said of the rows is of all of them.
+        let mut hit = |frame| open.rows_of(frame).iter().fold(false, |hit, id| matches(id) | hit);
+        inside.iter().enumerate().map(|(frame, inside)| *inside && hit(frame)).collect()
     }
 
     fn matches(&mut self, row: &Row, directions: u8, expr: &Expr, scope: Scope) -> bool {

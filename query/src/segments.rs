@@ -55,6 +55,7 @@ struct Known {
     frames: u32,
     raw_bytes: u64,
     rows: u32,
+    /// Of its index; while it is open that of its journal, which has the newest packets in it as well.
     index_bytes: u64,
     #[serde(skip)]
     times: Option<(Timestamp, Timestamp)>,
@@ -174,6 +175,9 @@ fn known(found: &Found) -> Result<Known, String> {
         State::Open => {
             let journal = fs::read(found.index_path()).map_err(|e| format!("journal: {e}"))?;
             let replay = Replay::read(&journal).map_err(|e| e.to_string())?;
+            if let Some(error) = replay.builder().error() {
+                return Err(error.to_string());
+            }
             let (frames, rows) = (replay.frames(), replay.builder().row_count());
             let pending = pending(&replay);
             let times =

@@ -12,17 +12,17 @@ use tapedeck_packet::hash::{FACTORS, fold};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Key {
     addresses: [u64; 4],
-    ports: [u16; 2],
-    /// Protocol in bits 0-7, flags in 8-11, VLAN id in 16-27.
-    kind: u32,
+    /// Protocol in bits 0-7, flags in 8-11, VLAN id in 16-27, port of b in 32-47, of a in 48-63. One word: a key is
+    /// written and at once read, and fields that are written in halves and read as one stall the reader.
+    rest: u64,
 }
 
-const IPV6: u32 = 1 << 8;
+const IPV6: u64 = 1 << 8;
 /// Inside a tunnel.
-const INNER: u32 = 1 << 9;
+const INNER: u64 = 1 << 9;
 /// The packets do not show their ports.
-const NO_PORTS: u32 = 1 << 10;
-const WITH_VLAN: u32 = 1 << 11;
+const NO_PORTS: u64 = 1 << 10;
+const WITH_VLAN: u64 = 1 << 11;
 
 /// What a key is made of, as the packet has it.
 #[derive(Clone, Copy, Debug)]
@@ -45,12 +45,12 @@ impl Key {
     pub(crate) fn new(parts: &Parts) -> (Self, End) {
         let (src, v6) = words(parts.src);
         let (dst, _) = words(parts.dst);
-        let mut kind = u32::from(parts.proto);
+        let mut kind = u64::from(parts.proto);
         kind |= if v6 { IPV6 } else { 0 };
         kind |= if parts.inner { INNER } else { 0 };
         kind |= if parts.no_ports { NO_PORTS } else { 0 };
         if let Some(vlan) = parts.vlan {
-            kind |= WITH_VLAN | u32::from(vlan & 0x0fff) << 16;
+            kind |= WITH_VLAN | u64::from(vlan & 0x0fff) << 16;
         }
         // Without a branch: which side sends cannot be predicted.
         let (number_a, number_b) = (number(src), number(dst));
@@ -60,46 +60,43 @@ impl Key {
         let addresses =
             [pick(src[0], dst[0]), pick(src[1], dst[1]), pick(dst[0], src[0]), pick(dst[1], src[1])];
         let end = select_unpredictable(forward, End::A, End::B);
-        let ports = [
-            select_unpredictable(forward, parts.sport, parts.dport),
-            select_unpredictable(forward, parts.dport, parts.sport),
-        ];
-        (Self { addresses, ports, kind }, end)
+        let (sport, dport) = (u64::from(parts.sport), u64::from(parts.dport));
+        let ports = pick(sport << 48 | dport << 32, dport << 48 | sport << 32);
+        (Self { addresses, rest: ports | kind }, end)
     }
 
     #[inline]
     pub(crate) fn hash(&self, seed: u64) -> u64 {
         let [a0, a1, b0, b1] = self.addresses;
-        let [port_a, port_b] = self.ports;
-        let rest = u64::from(port_a) << 48 | u64::from(port_b) << 32 | u64::from(self.kind);
         let mut hash = fold(a1 ^ seed, b1 ^ FACTORS[0]);
-        if self.kind & IPV6 != 0 {
+        if self.rest & IPV6 != 0 {
             hash ^= fold(a0 ^ seed.rotate_left(32), b0 ^ FACTORS[1]);
         }
-        fold(hash ^ rest, FACTORS[2] ^ seed)
+        fold(hash ^ self.rest, FACTORS[2] ^ seed)
     }
 
     pub(crate) const fn proto(&self) -> u8 {
-        self.kind.to_le_bytes()[0]
+        self.rest.to_le_bytes()[0]
     }
 
     /// TCP, with its ports.
     #[inline]
     pub(crate) const fn is_tcp(&self) -> bool {
-        const TCP: u32 = crate::input::proto::TCP as u32;
-        self.kind & (0xff | NO_PORTS) == TCP
+        const TCP: u64 = crate::input::proto::TCP as u64;
+        self.rest & (0xff | NO_PORTS) == TCP
     }
 
     pub(crate) const fn inner(&self) -> bool {
-        self.kind & INNER != 0
+        self.rest & INNER != 0
     }
 
     pub(crate) const fn no_ports(&self) -> bool {
-        self.kind & NO_PORTS != 0
+        self.rest & NO_PORTS != 0
     }
 
     pub(crate) fn vlan(&self) -> Option<u16> {
-        if self.kind & WITH_VLAN == 0 { None } else { u16::try_from(self.kind >> 16).ok() }
+        let [_, _, low, high, ..] = self.rest.to_le_bytes();
+        (self.rest & WITH_VLAN != 0).then_some(u16::from_le_bytes([low, high]))
     }
 
     pub(crate) fn addresses(&self) -> Pair<IpAddr> {
@@ -108,13 +105,14 @@ impl Key {
     }
 
     pub(crate) const fn ports(&self) -> Pair<u16> {
-        Pair { a: self.ports[0], b: self.ports[1] }
+        let [_, _, _, _, b0, b1, a0, a1] = self.rest.to_le_bytes();
+        Pair { a: u16::from_le_bytes([a0, a1]), b: u16::from_le_bytes([b0, b1]) }
     }
 
     fn address(&self, high: u64, low: u64) -> IpAddr {
         let bits = u128::from(high) << 64 | u128::from(low);
         match u32::try_from(bits) {
-            Ok(v4) if self.kind & IPV6 == 0 => IpAddr::V4(Ipv4Addr::from_bits(v4)),
+            Ok(v4) if self.rest & IPV6 == 0 => IpAddr::V4(Ipv4Addr::from_bits(v4)),
             _ => IpAddr::V6(Ipv6Addr::from_bits(bits)),
         }
     }

@@ -247,8 +247,15 @@ impl Chain {
     pub fn append_in(&mut self, second: u64, packet: &PacketRecord<'_>, walk: &Walk) -> Appended {
         let bytes = crate::sink::to_u64(packet.bytes.len());
         self.counters.appended.add_single(1, bytes);
-        let packet = PacketRecord { dropped: packet.dropped.saturating_add(self.lost), ..*packet };
-        let placed = self.place(&packet);
+        // Nearly never: a copy of each packet's record would stall on fields that were just written in halves.
+        let counted;
+        let packet = if self.lost == 0 {
+            packet
+        } else {
+            counted = PacketRecord { dropped: packet.dropped.saturating_add(self.lost), ..*packet };
+            &counted
+        };
+        let placed = self.place(packet);
         let books = self.seconds.of(second, &self.counters);
         let (one, wire) = (Sum { packets: 1, bytes }.into(), u64::from(packet.orig_len));
         books.appended += one;
@@ -258,7 +265,7 @@ impl Chain {
                 books.short += Sum { packets: 1, bytes: wire - bytes }.into();
             }
             books.entered += one;
-            self.put(&packet, second, walk);
+            self.put(packet, second, walk);
             self.counters.entered.add_single(1, bytes);
             self.lost = 0;
             return Appended::Stored;

@@ -8,12 +8,10 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 use nix::mount::{MsFlags, mount};
-use nix::sys::statfs::{FsType, statfs};
+use nix::sys::statfs::{BPF_FS_MAGIC, statfs};
 
 /// Where it belongs.
 const PLACE: &str = "/sys/fs/bpf";
-/// `BPF_FS_MAGIC` (linux/magic.h).
-const MAGIC: FsType = FsType(0xcafe_4a11);
 
 /// Mounts it where none is. Returns what it did, in words.
 ///
@@ -21,7 +19,7 @@ const MAGIC: FsType = FsType(0xcafe_4a11);
 /// There is none and it cannot be mounted.
 pub(crate) fn ready() -> Result<String> {
     let place = Path::new(PLACE);
-    if is_bpf(place) {
+    if is_there() {
         return Ok("mounted".to_owned());
     }
     if !fs::metadata(place).is_ok_and(|meta| meta.is_dir()) {
@@ -32,6 +30,7 @@ pub(crate) fn ready() -> Result<String> {
     Ok(format!("mounted it at {PLACE}"))
 }
 
-fn is_bpf(place: &Path) -> bool {
-    statfs(place).is_ok_and(|stat| stat.filesystem_type() == MAGIC)
+/// Whether one is mounted.
+pub(crate) fn is_there() -> bool {
+    statfs(PLACE).is_ok_and(|stat| stat.filesystem_type() == BPF_FS_MAGIC)
 }

@@ -3,9 +3,9 @@
 //! A row that its predecessor at this depth does not equal (bursts do) waits until some have gathered: with many rows
 //! each look-up is a cache miss or two, and those of several rows can be under way at a time. Then two steps, each
 //! verified on the whole row: a small direct-mapped cache of row ids (what is hot stays in the first-level cache), and
-//! open addressing over 2^21 slots (for [`ROWS_MAX`] rows), at most half of them taken. A slot holds generation, hash tag and row id; emptying the table
-//! is one more generation: the worker thread never clears megabytes between two packets. The hash seed is
-//! random per table, so that nobody can send packets that all fall into one chain of slots; row ids
+//! open addressing over 2^21 slots (for [`ROWS_MAX`] rows), at most half of them taken. A slot holds generation, hash tag
+//! and row id; emptying the table is one more generation: the worker thread never clears megabytes between two packets.
+//! The hash seed is random per table, so that nobody can send packets that all fall into one chain of slots; row ids
 //! follow from packet order alone and do not depend on it.
 
 use super::pack::{PackedRow, WORDS};

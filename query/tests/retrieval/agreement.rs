@@ -6,12 +6,16 @@ use crate::support::packets::{KINDS, LINK, chosen};
 use crate::support::{Left, Packet, Spec, Store, T, Writer, files};
 use proptest::prelude::*;
 use std::path::PathBuf;
+use tapedeck_index::name::SegmentName;
 use tapedeck_index::pcapng::PacketRecord;
+use tapedeck_index::rows::{FrameRows, RowTable};
+use tapedeck_index::sidecar::{FrameMeta, Sidecar, SidecarBuilder};
 use tapedeck_packet::{Timestamp, Walk};
 use tapedeck_query::answer::{Question, answer};
 use tapedeck_query::filter::Filter;
 use tapedeck_query::gather::gather;
 use tapedeck_query::out::{Output, OutputError, Source};
+use tapedeck_query::prune::{prune, prune_open};
 use tapedeck_query::range::TimeRange;
 
 /// Time, interface, bytes.
@@ -219,6 +223,44 @@ proptest! {
             let (got, complete) = ask(&[store.path().to_owned()], &filter, range, limit.map(|n| n.try_into().unwrap()), budget);
             prop_assert_eq!(&got, &want, "{}", text);
             prop_assert!(complete);
+        }
+    }
+
+    /// What excludes frames of an open segment excludes those that the sidecar will exclude, and those outside.
+    #[test]
+    fn an_open_segment_is_pruned_as_a_sealed_one(
+        frames in prop::collection::vec((any::<bool>(), prop::collection::vec(packet(), 1..6)), 1..8),
+        texts in prop::collection::vec(expression(), 8),
+    ) {
+        let (mut walk, mut table, mut open) = (Walk::new(), RowTable::new(), SidecarBuilder::new());
+        let mut rows = FrameRows::default();
+        for (number, (_, packets)) in (0u64..).zip(&frames) {
+            for packet in packets {
+                walk.run(LINK, &packet.bytes);
+                table.add(&walk);
+            }
+            table.cut_frame(&mut rows);
+            let time = Timestamp::from_nanos(T + number).unwrap();
+            let packets = u32::try_from(packets.len()).unwrap();
+            let meta = FrameMeta {
+                offset: number * 100, stored_len: 100, raw_len: 200, packets, t_min: time, t_max: time,
+                first_arrival: 0, sorted: true,
+            };
+            open.frame(meta, &rows);
+        }
+        let name = SegmentName {
+            t0: Timestamp::ZERO, sensor: "lab".into(), interface: "eth0".into(), queue: 0, run: 1, seq: 0,
+        };
+        let sealed = Sidecar::from_bytes(open.finish(&name, &[]).unwrap()).unwrap();
+        let inside: Vec<bool> = frames.iter().map(|(inside, _)| *inside).collect();
+        for text in texts {
+            let filter = Filter::parse(&text).unwrap();
+            let whole = prune(&sealed, filter.expr()).unwrap().frames;
+            let want: Vec<bool> = whole.iter().zip(&inside).map(|(wanted, inside)| *wanted && *inside).collect();
+            let got = prune_open(&open, &inside, filter.expr()).unwrap().frames;
+            // Where no row decides, neither does either of them exclude what lies outside.
+            let got: Vec<bool> = got.iter().zip(&inside).map(|(wanted, inside)| *wanted && *inside).collect();
+            prop_assert_eq!(got, want, "{}", text);
         }
     }
 

@@ -185,14 +185,14 @@ fn of_an_open_segment_only_what_can_match_is_read() {
     let ask = |what: &[&str]| store.taperead(&[&["packets", "port 1006"], what].concat());
     let plan = ask(&["--explain"]);
     assert!(
-        plan.text().contains("(open): 1 of 3 frames, 119 of 482 bytes; 1 of 11 rows can match\n"),
+        plan.text().contains("(open): 1 of 3 frames, 119 of 482 bytes; 1 of 12 rows can match\n"),
         "{}",
         plan.text()
     );
     // Of the frames before that time not even the rows are looked at.
     let plan = ask(&[&["--explain"], &from[..]].concat());
     assert!(
-        plan.text().contains("(open): 1 of 3 frames, 119 of 482 bytes; 1 of 7 rows can match\n"),
+        plan.text().contains("(open): 1 of 3 frames, 119 of 482 bytes; 1 of 8 rows can match\n"),
         "{}",
         plan.text()
     );
