@@ -180,9 +180,7 @@ fn known(found: &Found) -> Result<Known, String> {
             }
             let (frames, rows) = (replay.frames(), replay.builder().row_count());
             let pending = pending(&replay);
-            let times =
-                times_of(frames).into_iter().chain(pending.iter().map(|task| (task.t_min, task.t_max)));
-            let times = times.reduce(|(min, max), (a, b)| (min.min(a), max.max(b)));
+            let times = times_of(frames, &pending);
             let mut known = Known::of(frames, rows, len64(journal.len()), times);
             known.packets += pending.iter().filter_map(|task| task.packets.map(u64::from)).sum::<u64>();
             known.stored_bytes = replay.stored_len();

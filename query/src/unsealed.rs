@@ -175,9 +175,7 @@ fn plan(
     if let Some(error) = replay.builder().error() {
         return unindexed(found, &error.to_string(), Told::default(), range);
     }
-    let recorded = times_of(replay.frames());
-    let times = recorded.into_iter().chain(beyond.iter().map(|t| (t.t_min, t.t_max)));
-    let times = times.reduce(|(min, max), (a, b)| (min.min(a), max.max(b)));
+    let times = times_of(replay.frames(), &beyond);
     let torn = (replay.stop() == Stop::Damaged).then(|| torn(found, replay, times.map(|(_, max)| max)));
     let times = match &torn {
         Some(task) => Some((times.map_or(task.t_min, |(min, _)| min), task.t_max)),
@@ -200,9 +198,10 @@ fn plan(
     Some(segment)
 }
 
-/// Smallest and largest time of the packets in these frames.
-pub(crate) fn times_of(frames: &[FrameMeta]) -> Option<(Timestamp, Timestamp)> {
+/// Smallest and largest time of the packets in these frames and in what lies beyond them.
+pub(crate) fn times_of(frames: &[FrameMeta], beyond: &[Task]) -> Option<(Timestamp, Timestamp)> {
     let times = frames.iter().filter(|meta| meta.packets > 0).map(|meta| (meta.t_min, meta.t_max));
+    let times = times.chain(beyond.iter().map(|task| (task.t_min, task.t_max)));
     times.reduce(|(min, max), (a, b)| (min.min(a), max.max(b)))
 }
 
