@@ -4,7 +4,7 @@
 //! Must never: submit a range that is not a multiple of the block, but for the padded end.
 
 use crate::buffer::{Buf, Pool};
-use crate::sink::{Piece, Sink, to_u64};
+use crate::sink::{Piece, Sink, SinkKind, to_u64};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -33,9 +33,11 @@ impl Output {
 
     /// Appends `bytes`; each full buffer goes to the sink.
     pub(crate) fn append(&mut self, pool: &Pool, sink: &mut dyn Sink, mut bytes: &[u8]) {
+        // Without a page cache no CPU reads them any more.
+        let direct = sink.kind() == SinkKind::Uring;
         while !bytes.is_empty() {
             let Some(buf) = self.buffer(pool, sink) else { return };
-            let taken = buf.fill(bytes);
+            let taken = if direct { buf.fill_past_caches(bytes) } else { buf.fill(bytes) };
             let full = buf.len() == buf.capacity();
             self.end += to_u64(taken);
             bytes = bytes.get(taken..).unwrap_or_default();
